@@ -1,0 +1,203 @@
+//! Kernels: the closed set of things that a backend can execute.
+//!
+//! Each is an index space and straight-line bodies of [`Instr`] over it. A [`Loop`] visits rows of
+//! points and may reduce over a row in the middle, any number of times, which is enough for softmax,
+//! norms and losses in one kernel. A [`Dot`] contracts two bodies and finishes with a third. Views
+//! have become addresses by now; nothing here knows of tensors.
+
+use crate::index::{Bound, Index};
+use crate::{DType, PointOp, ReduceOp};
+
+/// How a kernel uses an argument.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Access {
+    /// Only loads.
+    Read,
+    /// Only stores; every element is stored.
+    Write,
+    /// Loads and stores, each load at the index that the same point stores.
+    ReadWrite,
+}
+
+/// One buffer that a kernel binds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Arg {
+    /// How elements are stored.
+    pub dtype: DType,
+    /// How many elements the kernel may touch.
+    pub numel: usize,
+    /// How it is used.
+    pub access: Access,
+}
+
+/// The position of an instruction, whose value it names.
+pub type Value = u32;
+
+/// A scalar step at one point of an index space.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Instr {
+    /// An element of an argument, 0 where a bound fails; narrow dtypes widen to their compute dtype.
+    Load {
+        /// Which argument.
+        arg: u32,
+        /// The element, row-major; axis `rank` of the space stands for the gathered index.
+        index: Index,
+        /// Where the element exists.
+        valid: Vec<Bound>,
+        /// A value clamped to `0..n` that becomes coordinate `rank`.
+        gather: Option<(Value, usize)>,
+    },
+    /// A literal.
+    Const(DType, f64),
+    /// A scalar word given at each run: the n-th of the kernel.
+    Scalar(DType, u32),
+    /// An index expression as `i32`.
+    Coord(Index),
+    /// Whether all bounds hold.
+    Inside(Vec<Bound>),
+    /// A row of `OPS`; unused operands repeat the last.
+    Op(PointOp, [Value; 3]),
+    /// Conversion, rounding as [`DType::round`] says and staying in the compute dtype.
+    Cast(DType, Value),
+    /// A reduction of a value over the row.
+    Reduce(ReduceOp, Value),
+    /// The contraction's sum, in the last body of a [`Dot`].
+    Acc,
+}
+
+/// A value that is kept.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Store {
+    /// Into which argument.
+    pub arg: u32,
+    /// At which element.
+    pub index: Index,
+    /// Which value.
+    pub value: Value,
+}
+
+/// Straight-line code at one point of an index space.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Body {
+    /// Steps; each names only earlier ones.
+    pub instrs: Vec<Instr>,
+    /// The compute dtype of each step's value.
+    pub types: Vec<DType>,
+    /// What is kept.
+    pub stores: Vec<Store>,
+}
+
+/// Rows of points, each with a chain of maps and reductions.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loop {
+    /// Dims of the rows' space; rows are independent.
+    pub outer: Vec<usize>,
+    /// Dims of a row; empty iff nothing is reduced.
+    pub row: Vec<usize>,
+    /// Bound buffers.
+    pub args: Vec<Arg>,
+    /// Axes `0..outer` are the row, then come the axes within it.
+    pub body: Body,
+}
+
+/// A contraction with prologues and an epilogue.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Dot {
+    /// Dims that both operands and the result share.
+    pub batch: Vec<usize>,
+    /// Dims of the left operand only.
+    pub m: Vec<usize>,
+    /// Dims of the right operand only.
+    pub n: Vec<usize>,
+    /// Dims that are summed over.
+    pub k: Vec<usize>,
+    /// Bound buffers, shared by the three bodies.
+    pub args: Vec<Arg>,
+    /// The left operand at `[batch.., m.., k..]`: the value of the last step.
+    pub lhs: Body,
+    /// The right operand at `[batch.., k.., n..]`: the value of the last step.
+    pub rhs: Body,
+    /// What becomes of the sum at `[batch.., m.., n..]`.
+    pub epilogue: Body,
+}
+
+/// Slices added into zeros at computed places, in the order of the slices.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scatter {
+    /// Dims before the scattered axis.
+    pub outer: Vec<usize>,
+    /// Dims of the index.
+    pub index: Vec<usize>,
+    /// Dims after the scattered axis.
+    pub inner: Vec<usize>,
+    /// The result's dim along the axis; an index outside is clamped.
+    pub size: usize,
+    /// Bound buffers: the index, the values, the result.
+    pub args: [Arg; 3],
+}
+
+/// Anything that a backend executes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Kernel {
+    /// Elementwise work and reductions.
+    Loop(Loop),
+    /// Matmul, convolution and every other contraction.
+    Dot(Dot),
+    /// The gradient of a gather.
+    Scatter(Scatter),
+}
+
+impl Body {
+    /// Appends a step whose value has this compute dtype, or finds an equal earlier one.
+    pub fn push(&mut self, instr: Instr, dtype: DType) -> Value {
+        let found = self.instrs.iter().zip(&self.types).position(|(i, t)| *t == dtype && same(i, &instr));
+        found.unwrap_or_else(|| {
+            self.instrs.push(instr);
+            self.types.push(dtype);
+            self.instrs.len() - 1
+        }) as Value
+    }
+
+    /// True for each value that differs within a row: it loads or computes with a coordinate
+    /// `≥ outer`, and no reduction lies between.
+    pub fn varies_in_row(&self, outer: usize) -> Vec<bool> {
+        let mut varies: Vec<bool> = Vec::with_capacity(self.instrs.len());
+        let row = |axis: usize| axis >= outer;
+        let bound = |bounds: &[Bound]| bounds.iter().any(|b| b.index.uses(&row));
+        for instr in &self.instrs {
+            varies.push(match instr {
+                // The gathered coordinate lies past every axis, so its own dependence decides.
+                Instr::Load { index, valid, gather: None, .. } => index.uses(&row) || bound(valid),
+                Instr::Load { index, valid, gather: Some((v, _)), .. } => {
+                    varies[*v as usize] || index.uses(&row) || bound(valid)
+                }
+                Instr::Coord(index) => index.uses(&row),
+                Instr::Inside(bounds) => bound(bounds),
+                Instr::Op(op, args) => args[..op.row().arity].iter().any(|&a| varies[a as usize]),
+                Instr::Cast(_, a) => varies[*a as usize],
+                Instr::Const(..) | Instr::Scalar(..) | Instr::Reduce(..) => false,
+                Instr::Acc => true,
+            });
+        }
+        varies
+    }
+}
+
+/// Equality with literals compared by bits, so that NaN finds itself and 0 does not find -0.
+fn same(a: &Instr, b: &Instr) -> bool {
+    match (a, b) {
+        (Instr::Const(_, x), Instr::Const(_, y)) => x.to_bits() == y.to_bits(),
+        _ => a == b,
+    }
+}
+
+impl Kernel {
+    /// The kernel's bound buffers.
+    pub fn args(&self) -> &[Arg] {
+        match self {
+            Kernel::Loop(k) => &k.args,
+            Kernel::Dot(k) => &k.args,
+            Kernel::Scatter(k) => &k.args,
+        }
+    }
+}

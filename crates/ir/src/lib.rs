@@ -1,0 +1,34 @@
+//! The narrow waist of Kiln: what a graph is, what a kernel is, and what a backend promises.
+//!
+//! Everything here is plain data and pure functions. Above it, `kiln-graph` records tensors into a
+//! [`Graph`] and plans it into [`Kernel`]s; below it, `kiln-cpu` and `kiln-device` execute kernels
+//! behind the [`Backend`] trait. Neither side sees the other.
+//!
+//! Reading order: [`DType`], [`Shape`], [`index`] (how views become arithmetic), [`ops`] (one op,
+//! one row), [`Expr`], [`Graph`], [`kernel`], [`Backend`], and [`reference`], the oracle in `f64`.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod dtype;
+mod error;
+mod expr;
+mod graph;
+pub mod index;
+pub mod kernel;
+mod movement;
+pub mod ops;
+pub mod random;
+pub mod reference;
+mod shape;
+
+pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Slot, Step, Tape};
+pub use dtype::DType;
+pub use error::{Error, ErrorKind, Result};
+pub use expr::{Expr, ExprNode};
+pub use graph::{Contraction, Graph, Node, NodeId, Op, infer, verify};
+pub use index::{Atom, Bound, Index, IndexMap};
+pub use kernel::{Access, Kernel};
+pub use movement::Movement;
+pub use ops::{OPS, PointOp, ReduceOp};
+pub use shape::Shape;

@@ -1,0 +1,44 @@
+//! Kiln's chores, run as `cargo xtask <command>`: what CI runs, the rules no compiler checks, golden files, crate counts.
+//!
+//! Stands outside the picture: no crate depends on it, and it depends on none of them. It drives `cargo` and `git`
+//! as programs, from the repository root.
+#![forbid(unsafe_code)]
+
+mod bless;
+mod ci;
+mod shell;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  ci                  fmt, clippy, tidy, test, doc, in this order, up to the first failure
+  tidy                dependency edges and source rules; one line for each violation
+  bless               run the tests with KILN_BLESS=1, then list the golden files that changed
+  tree <package> ...  count the crates a package builds from; further arguments go to cargo tree";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["bless"] => bless::run(),
+        ["tree", package, rest @ ..] => tree::run(package, rest),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
