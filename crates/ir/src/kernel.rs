@@ -158,26 +158,26 @@ impl Body {
         }) as Value
     }
 
-    /// True for each value that differs within a row: it loads or computes with a coordinate
-    /// `≥ outer`, and no reduction lies between.
-    pub fn varies_in_row(&self, outer: usize) -> Vec<bool> {
+    /// True for each value that differs within a row of a space of this rank: it loads or computes
+    /// with one of the axes `outer..rank`, and no reduction lies between.
+    pub fn varies_in_row(&self, outer: usize, rank: usize) -> Vec<bool> {
         let mut varies: Vec<bool> = Vec::with_capacity(self.instrs.len());
-        let row = |axis: usize| axis >= outer;
-        let bound = |bounds: &[Bound]| bounds.iter().any(|b| b.index.uses(&row));
+        // A gathered coordinate is axis `rank`: there the value that it comes from decides.
+        let row = |axis: usize| (outer..rank).contains(&axis);
+        let bounded = |bounds: &[Bound]| bounds.iter().any(|b| b.index.uses(&row));
         for instr in &self.instrs {
-            varies.push(match instr {
-                // The gathered coordinate lies past every axis, so its own dependence decides.
-                Instr::Load { index, valid, gather: None, .. } => index.uses(&row) || bound(valid),
-                Instr::Load { index, valid, gather: Some((v, _)), .. } => {
-                    varies[*v as usize] || index.uses(&row) || bound(valid)
+            let of = |v: &Value| varies[*v as usize];
+            let differs = match instr {
+                Instr::Load { index, valid, gather, .. } => {
+                    index.uses(&row) || bounded(valid) || gather.is_some_and(|(v, _)| of(&v))
                 }
                 Instr::Coord(index) => index.uses(&row),
-                Instr::Inside(bounds) => bound(bounds),
-                Instr::Op(op, args) => args[..op.row().arity].iter().any(|&a| varies[a as usize]),
-                Instr::Cast(_, a) => varies[*a as usize],
-                Instr::Const(..) | Instr::Scalar(..) | Instr::Reduce(..) => false,
-                Instr::Acc => true,
-            });
+                Instr::Inside(bounds) => bounded(bounds),
+                Instr::Op(op, args) => args[..op.row().arity].iter().any(of),
+                Instr::Cast(_, a) => of(a),
+                Instr::Const(..) | Instr::Scalar(..) | Instr::Reduce(..) | Instr::Acc => false,
+            };
+            varies.push(differs);
         }
         varies
     }
@@ -199,5 +199,43 @@ impl Kernel {
             Kernel::Dot(k) => &k.args,
             Kernel::Scatter(k) => &k.args,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(index: Index, gather: Option<(Value, usize)>) -> Instr {
+        Instr::Load { arg: 0, index, valid: Vec::new(), gather }
+    }
+
+    #[test]
+    fn a_value_varies_in_its_row_until_it_is_reduced() {
+        let mut body = Body::default();
+        let scale = body.push(load(Index::var(0), None), DType::F32);
+        let x = body.push(load(Index::var(1), None), DType::F32);
+        let y = body.push(Instr::Op(PointOp::Mul, [scale, x, x]), DType::F32);
+        let sum = body.push(Instr::Reduce(ReduceOp::Sum, y), DType::F32);
+        body.push(Instr::Op(PointOp::Div, [sum, scale, scale]), DType::F32);
+        assert_eq!(body.varies_in_row(1, 2), [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn a_gather_varies_with_the_value_it_is_indexed_by() {
+        let mut body = Body::default();
+        let token = body.push(load(Index::var(0), None), DType::I32);
+        body.push(load(Index::var(2), Some((token, 9))), DType::F32);
+        let other = body.push(load(Index::var(1), None), DType::I32);
+        body.push(load(Index::var(2), Some((other, 9))), DType::F32);
+        assert_eq!(body.varies_in_row(1, 2), [false, false, true, true]);
+    }
+
+    #[test]
+    fn equal_steps_are_one_and_signed_zeros_are_two() {
+        let mut body = Body::default();
+        let zero = body.push(Instr::Const(DType::F32, 0.0), DType::F32);
+        assert_eq!(body.push(Instr::Const(DType::F32, 0.0), DType::F32), zero);
+        assert_ne!(body.push(Instr::Const(DType::F32, -0.0), DType::F32), zero);
     }
 }

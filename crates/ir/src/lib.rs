@@ -5,14 +5,14 @@
 //! behind the [`Backend`] trait. Neither side sees the other.
 //!
 //! Reading order: [`DType`], [`Shape`], [`index`] (how views become arithmetic), [`ops`] (one op,
-//! one row), [`Expr`], [`Graph`], [`kernel`], [`Backend`], and [`reference`], the oracle in `f64`.
+//! one row), [`Expr`], [`Graph`], [`kernel`], [`Backend`], and [`mod@reference`], the oracle in `f64`.
 
 #![forbid(unsafe_code)]
 
 mod backend;
 mod dtype;
 mod error;
-mod expr;
+pub mod expr;
 mod graph;
 pub mod index;
 pub mod kernel;

@@ -1,0 +1,272 @@
+//! Laws over the op table and the movement ops, judged by the reference alone.
+
+use std::collections::HashSet;
+
+use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
+use kiln_ir::random::threefry2x32;
+use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
+
+/// `n` numbers in `lo..hi`, the same on every run.
+fn numbers(seed: u32, n: usize, (lo, hi): (f64, f64)) -> Vec<f64> {
+    (0..n).map(|i| lo + (hi - lo) * threefry2x32([seed, 0], [i as u32, 0])[0] as f64 / 2f64.powi(32)).collect()
+}
+
+/// Value of `row` at `args`, in `f64`.
+fn value(row: &Row, args: [f64; 3]) -> f64 {
+    (row.reference)(DType::F64, args)
+}
+
+#[test]
+fn rows_are_named_documented_and_in_order() {
+    let names: HashSet<_> = OPS.iter().map(|r| r.name).collect();
+    assert_eq!(names.len(), OPS.len(), "names are unique");
+    for (i, row) in OPS.iter().enumerate() {
+        assert_eq!(row.op as usize, i, "{} is at its own position", row.name);
+        assert!(row.doc.trim().len() > 4 && (1..=3).contains(&row.arity), "{}", row.name);
+    }
+}
+
+#[test]
+fn gradients_equal_central_differences() {
+    let mut checked = 0;
+    for row in OPS {
+        let Gradient::Formulas(formulas) = row.gradient else { continue };
+        checked += 1;
+        let columns: Vec<_> = (0..3).map(|i| numbers(i, 64, row.probe)).collect();
+        let points = (0..64).map(|p| -> [f64; 3] { std::array::from_fn(|i| columns[i][p]) });
+        for (p, mut x) in points.enumerate() {
+            if row.typing == Typing::Select {
+                x[0] = (p % 2) as f64;
+            }
+            let y = value(row, x);
+            let e = |i| kiln_ir::expr::E::input(i);
+            let grads = formulas(&e(0), &[e(1), e(2), e(3)], &e(4));
+            assert_eq!(grads.len(), row.arity, "{}: one formula per operand", row.name);
+            for (i, grad) in grads.iter().enumerate() {
+                let Some(grad) = grad else { continue };
+                let expr: Expr = grad.build();
+                let mask = if row.typing == Typing::Select { DType::Bool } else { DType::F64 };
+                let types = expr.types(&[DType::F64, mask, DType::F64, DType::F64, DType::F64]).unwrap();
+                let g = 1.5;
+                let found = expr.eval(&types, &[g, x[0], x[1], x[2], y], false);
+                let h = 1e-5 * x[i].abs().max(1.0);
+                let at = |v: f64| {
+                    let mut x = x;
+                    x[i] = v;
+                    value(row, x)
+                };
+                let expected = g * (at(x[i] + h) - at(x[i] - h)) / (2.0 * h);
+                let error = (found - expected).abs() / expected.abs().max(1.0);
+                assert!(error < 1e-5, "{} operand {i} at {x:?}: {found} ≠ {expected}", row.name);
+            }
+        }
+    }
+    assert!(checked >= 20, "only {checked} rows have a gradient");
+}
+
+#[test]
+fn extrema_halve_the_gradient_at_a_tie() {
+    for name in ["min", "max"] {
+        let row = OPS.iter().find(|r| r.name == name).unwrap();
+        let Gradient::Formulas(formulas) = row.gradient else { panic!("{name} has a gradient") };
+        let e = |i| kiln_ir::expr::E::input(i);
+        for grad in formulas(&e(0), &[e(1), e(2), e(3)], &e(4)) {
+            let expr = grad.unwrap().build();
+            let types = expr.types(&[DType::F64; 5]).unwrap();
+            assert_eq!(expr.eval(&types, &[3.0, 2.0, 2.0, 0.0, 2.0], false), 1.5, "{name}");
+        }
+    }
+}
+
+#[test]
+fn erf_matches_published_values() {
+    // Abramowitz and Stegun 1964, Table 7.1.
+    for (x, y) in [(0.0, 0.0), (0.5, 0.5204998778), (1.0, 0.8427007929), (2.0, 0.9953222650), (3.0, 0.9999779095)] {
+        assert!((erf(x) - y).abs() < 1e-10 && (erf(-x) + y).abs() < 1e-10, "erf({x}) = {}", erf(x));
+    }
+    assert!((erf(2.4999999) - erf(2.5)).abs() < 1e-9, "the two expansions meet");
+}
+
+#[test]
+fn integers_wrap_and_never_trap() {
+    let row = |name: &str| OPS.iter().find(|r| r.name == name).unwrap().reference;
+    let (min, max) = (i32::MIN as f64, i32::MAX as f64);
+    assert_eq!(row("add")(DType::I32, [max, 1.0, 0.0]), min);
+    assert_eq!(row("mul")(DType::U32, [4294967295.0, 4294967295.0, 0.0]), 1.0);
+    assert_eq!(row("div")(DType::I32, [7.0, 0.0, 0.0]), 0.0);
+    assert_eq!(row("div")(DType::I32, [min, -1.0, 0.0]), min);
+    assert_eq!(row("rem")(DType::I32, [-7.0, 3.0, 0.0]), -1.0);
+    assert_eq!(row("not")(DType::Bool, [0.0; 3]), 1.0);
+}
+
+/// A view of a tensor that holds 0, 1, 2, …
+fn view(dims: &[usize], movement: Movement) -> (Shape, Vec<f64>) {
+    let mut g = Graph::default();
+    let x = g.source(Op::Leaf(0), Shape::new(dims), DType::F32);
+    let y = g.apply(Op::View(movement), &[x]);
+    g.outputs = vec![y];
+    let leaf = (0..dims.iter().product()).map(|i: usize| i as f64).collect();
+    (g.nodes[y as usize].shape, reference::eval(&g, &[leaf], &[]).remove(0))
+}
+
+#[test]
+fn movements_show_the_elements_they_promise() {
+    let check = |dims: &[usize], m: Movement, shape: &[usize], values: &[f64]| {
+        let (s, v) = view(dims, m.clone());
+        assert_eq!((&s[..], v.as_slice()), (shape, values), "{m:?}");
+    };
+    check(&[2, 3], Movement::Permute(vec![1, 0]), &[3, 2], &[0., 3., 1., 4., 2., 5.]);
+    check(&[2, 1], Movement::Expand(Shape::new(&[2, 2, 2])), &[2, 2, 2], &[0., 0., 1., 1., 0., 0., 1., 1.]);
+    check(&[5], Movement::Slice { axis: 0, start: 1, len: 2, step: 3 }, &[2], &[1., 4.]);
+    check(&[3], Movement::Flip(0), &[3], &[2., 1., 0.]);
+    check(&[2], Movement::Pad { axis: 0, lo: 1, hi: 2, interior: 1 }, &[6], &[0., 0., 0., 1., 0., 0.]);
+    let window = Movement::Window { axis: 0, size: 2, stride: 2, dilation: 2 };
+    check(&[6], window, &[2, 2], &[0., 2., 2., 4.]);
+    check(&[0, 3], Movement::Reshape(Shape::new(&[3, 0])), &[3, 0], &[]);
+}
+
+/// `⟨u, A v⟩ = ⟨Aᵀ u, v⟩` for a window and its adjoint, on every small geometry.
+#[test]
+fn unwindow_is_the_adjoint_of_window() {
+    for (len, size, stride, dilation) in [(7, 3, 1, 1), (8, 3, 2, 1), (9, 2, 3, 2), (5, 5, 1, 1), (6, 1, 2, 1)] {
+        let mut g = Graph::default();
+        let v = g.source(Op::Leaf(0), Shape::new(&[len]), DType::F64);
+        let windows = g.apply(Op::View(Movement::Window { axis: 0, size, stride, dilation }), &[v]);
+        let shape = g.nodes[windows as usize].shape;
+        let u = g.source(Op::Leaf(1), shape, DType::F64);
+        let spread = g.apply(Op::View(Movement::Unwindow { axis: 0, len, stride, dilation }), &[u]);
+        let adjoint = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[spread]);
+        g.outputs = vec![windows, adjoint];
+        let (v, u) = (numbers(7, len, (-1.0, 1.0)), numbers(8, shape.numel(), (-1.0, 1.0)));
+        let out = reference::eval(&g, &[v.clone(), u.clone()], &[]);
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        assert!((dot(&out[0], &u) - dot(&out[1], &v)).abs() < 1e-12, "{len} {size} {stride} {dilation}");
+    }
+}
+
+#[test]
+fn a_convolution_is_a_window_and_a_contraction() {
+    // x [c = 1, 4] * w [c = 1, k = 3, out = 1]: PyTorch's conv1d correlates, it does not flip.
+    let mut g = Graph::default();
+    let x = g.source(Op::Leaf(0), Shape::new(&[1, 4]), DType::F32);
+    let w = g.source(Op::Leaf(1), Shape::new(&[1, 3, 1]), DType::F32);
+    let windows = g.apply(Op::View(Movement::Window { axis: 1, size: 3, stride: 1, dilation: 1 }), &[x]);
+    let windows = g.apply(Op::View(Movement::Permute(vec![1, 0, 2])), &[windows]);
+    let y = g.apply(Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 2 }), &[windows, w]);
+    g.outputs = vec![y];
+    let out = reference::eval(&g, &[vec![1., 2., 3., 4.], vec![10., 1., 0.]], &[]);
+    assert_eq!(out[0], [12., 23.]);
+}
+
+#[test]
+fn reductions_hold_at_the_edges() {
+    let run = |op, dims: &[usize], values: Vec<f64>| {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(dims), DType::F32);
+        let y = g.apply(Op::Reduce(op, vec![dims.len() - 1]), &[x]);
+        g.outputs = vec![y];
+        reference::eval(&g, &[values], &[]).remove(0)
+    };
+    assert_eq!(run(ReduceOp::Sum, &[2, 0], vec![]), [0.0, 0.0]);
+    assert_eq!(run(ReduceOp::Max, &[1, 0], vec![]), [f64::NEG_INFINITY]);
+    assert_eq!(run(ReduceOp::ArgMax, &[4], vec![1., 3., 3., 2.]), [1.0], "the first of equals");
+    assert!(run(ReduceOp::Max, &[3], vec![1., f64::NAN, 2.])[0].is_nan());
+    assert!(run(ReduceOp::Min, &[3], vec![f64::NAN, 1., 2.])[0].is_nan());
+}
+
+#[test]
+fn scatter_is_the_adjoint_of_gather_and_both_clamp() {
+    let mut g = Graph::default();
+    let table = g.source(Op::Leaf(0), Shape::new(&[3, 2]), DType::F32);
+    let index = g.source(Op::Leaf(1), Shape::new(&[4]), DType::I32);
+    let rows = g.apply(Op::Gather(0), &[table, index]);
+    let sums = g.apply(Op::Scatter { axis: 0, size: 3 }, &[index, rows]);
+    g.outputs = vec![rows, sums];
+    let out = reference::eval(&g, &[vec![1., 2., 3., 4., 5., 6.], vec![2., -5., 9., 0.]], &[]);
+    assert_eq!(out[0], [5., 6., 1., 2., 5., 6., 1., 2.]);
+    assert_eq!(out[1], [2., 4., 0., 0., 10., 12.]);
+}
+
+#[test]
+fn mistakes_name_the_rule() {
+    let s = Shape::new;
+    let dot = Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 1 });
+    let infer = |op: &Op, a: Shape, b: Shape| kiln_ir::infer(op, &[(a, DType::F32), (b, DType::F32)]).unwrap_err();
+    assert_eq!(infer(&dot, s(&[4, 3]), s(&[5, 2])), "inner dims differ: [4, 3] and [5, 2]");
+    let add = Op::Map(Expr::of(kiln_ir::PointOp::Add).into());
+    assert_eq!(infer(&add, s(&[4]), s(&[3])), "shapes do not broadcast: [4] and [3]");
+    let mixed = kiln_ir::infer(&add, &[(s(&[1]), DType::F32), (s(&[1]), DType::I32)]).unwrap_err();
+    assert_eq!(mixed, "add: takes numbers of one dtype: f32, i32");
+}
+
+/// A movement that fits `x`, chosen by `pick`, which gives a number below its argument.
+fn any_movement(x: &Shape, mut pick: impl FnMut(usize) -> usize) -> Movement {
+    let axis = pick(x.rank().max(1)).min(x.rank().saturating_sub(1));
+    match pick(7) {
+        _ if x.rank() == 0 => Movement::Expand(Shape::new(&[2])),
+        0 => {
+            let mut perm: Vec<usize> = (0..x.rank()).collect();
+            perm.rotate_left(1 + axis);
+            Movement::Permute(perm)
+        }
+        1 => Movement::Flip(axis),
+        2 => Movement::Pad { axis, lo: pick(3), hi: pick(3), interior: pick(2) },
+        3 if x[axis] > 1 => {
+            let (start, step) = (pick(x[axis]), 1 + pick(2));
+            Movement::Slice { axis, start, len: pick((x[axis] - start).div_ceil(step) + 1), step }
+        }
+        4 if x[axis] > 2 && x.rank() < 5 => {
+            Movement::Window { axis, size: 2, stride: 1 + pick(2), dilation: 1 + pick(2) }
+        }
+        5 if x.rank() < 5 => Movement::Expand(Shape::new(&[&[2], &x[..]].concat())),
+        // Merge everything, then split off the smallest factor.
+        _ => {
+            let n = x.numel();
+            match (2..=n).find(|f| n.is_multiple_of(*f)) {
+                Some(f) => Movement::Reshape(Shape::new(&[n / f, f])),
+                None => Movement::Reshape(Shape::new(&[n])),
+            }
+        }
+    }
+}
+
+#[test]
+fn any_tower_of_views_is_one_map() {
+    let mut towers = 0;
+    for seed in 0..4000 {
+        let mut counter = 0;
+        let mut pick = |n: usize| {
+            counter += 1;
+            threefry2x32([seed, 77], [counter, 0])[0] as usize % n
+        };
+        let start = Shape::new(&[[4, 3], [2, 6], [5, 1], [0, 3]][pick(4)]);
+        let mut g = Graph::default();
+        let mut node = g.source(Op::Leaf(0), start, DType::F64);
+        let mut map: Option<kiln_ir::IndexMap> = None;
+        for _ in 0..1 + pick(5) {
+            let shape = g.nodes[node as usize].shape;
+            let movement = any_movement(&shape, &mut pick);
+            if movement.shape(&shape).map_or(true, |s| s.numel() > 2000) {
+                continue;
+            }
+            let step = movement.map(&shape);
+            map = Some(map.map_or(step.clone(), |so_far| step.then(&so_far)));
+            node = g.apply(Op::View(movement), &[node]);
+        }
+        let Some(map) = map else { continue };
+        towers += 1;
+        g.outputs = vec![node];
+        // Elements count from 1, so that 0 can only be a fill.
+        let leaf: Vec<f64> = (1..=start.numel()).map(|i| i as f64).collect();
+        let expected = reference::eval(&g, std::slice::from_ref(&leaf), &[]).remove(0);
+        let shape = g.nodes[node as usize].shape;
+        let flat = map.flatten(&start);
+        for (i, want) in expected.iter().enumerate() {
+            let at: Vec<usize> = shape.iter().zip(shape.strides()).map(|(&d, s)| i / s % d).collect();
+            let inside = map.valid.iter().all(|b| b.holds(&at));
+            let found = if inside { leaf[flat.eval(&at) as usize] } else { 0.0 };
+            assert_eq!(found, *want, "seed {seed} at {at:?} of\n{g}");
+        }
+    }
+    assert!(towers > 3000, "only {towers} towers were built");
+}
