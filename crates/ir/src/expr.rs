@@ -46,7 +46,7 @@ impl Expr {
     /// The dtype of every node for these input dtypes; weak literals have taken theirs.
     ///
     /// # Errors
-    /// The first op whose operands break its typing rule, as `op: rule: operand dtypes`.
+    /// The rule that the first ill-typed op's operands break; a formula of several names the op.
     pub fn types(&self, inputs: &[DType]) -> Result<Vec<DType>, String> {
         let mut types: Vec<Option<DType>> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
@@ -65,7 +65,9 @@ impl Expr {
                     }
                     let operands: Vec<DType> =
                         args.iter().map(|&a| types[a as usize].expect("literals were just typed")).collect();
-                    Some(op.result(&operands)?)
+                    let named = |rule| format!("{} in it {rule}", op.row().name);
+                    let several = self.nodes.iter().filter(|n| matches!(n, ExprNode::Op(..))).count() > 1;
+                    Some(op.result(&operands).map_err(|rule| if several { named(rule) } else { rule })?)
                 }
             };
             types.push(t);

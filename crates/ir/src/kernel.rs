@@ -49,7 +49,7 @@ pub enum Instr {
     },
     /// A literal.
     Const(DType, f64),
-    /// A scalar word given at each run: the n-th of the kernel.
+    /// A scalar word given at each run: the n-th of the kernel, an `f32`, `i32`, `u32` or `bool`.
     Scalar(DType, u32),
     /// An index expression as `i32`.
     Coord(Index),
@@ -65,7 +65,7 @@ pub enum Instr {
     Acc,
 }
 
-/// A value that is kept.
+/// A value that is kept. Stores happen after the last reduction, so no row loads what it has stored.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Store {
     /// Into which argument.

@@ -194,9 +194,9 @@ fn mistakes_name_the_rule() {
     let infer = |op: &Op, a: Shape, b: Shape| kiln_ir::infer(op, &[(a, DType::F32), (b, DType::F32)]).unwrap_err();
     assert_eq!(infer(&dot, s(&[4, 3]), s(&[5, 2])), "inner dims differ: [4, 3] and [5, 2]");
     let add = Op::Map(Expr::of(kiln_ir::PointOp::Add).into());
-    assert_eq!(infer(&add, s(&[4]), s(&[3])), "shapes do not broadcast: [4] and [3]");
+    assert_eq!(infer(&add, s(&[4]), s(&[3])), "shapes do not broadcast");
     let mixed = kiln_ir::infer(&add, &[(s(&[1]), DType::F32), (s(&[1]), DType::I32)]).unwrap_err();
-    assert_eq!(mixed, "add: takes numbers of one dtype: f32, i32");
+    assert_eq!(mixed, "takes numbers of one dtype");
 }
 
 /// A movement that fits `x`, chosen by `pick`, which gives a number below its argument.

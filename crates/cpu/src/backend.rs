@@ -1,0 +1,156 @@
+//! [`CpuBackend`]: the seven verbs of [`Backend`] over host memory and a thread pool.
+//!
+//! A replay runs to its end before it returns, so fences and readbacks are ready at once. It holds
+//! its buffers, and one lock lets no other replay, write or read run beside it: that is what makes
+//! shared views of memory sound.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use kiln_ir::{
+    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Slot, Step,
+    Tape,
+};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::exe::Exe;
+use crate::exec::Env;
+use crate::memory::{Memory, Pool, View};
+use crate::task::GRAIN;
+
+/// The host as a device: all dtypes, every kernel.
+///
+/// Results are the same to the bit for any number of threads.
+pub struct CpuBackend {
+    caps: Caps,
+    memory: Arc<Pool>,
+    threads: Arc<ThreadPool>,
+    turn: Mutex<()>,
+}
+
+/// A recorded sequence of steps.
+struct Recorded {
+    steps: Vec<Step>,
+    temps: Vec<u64>,
+}
+
+impl CpuBackend {
+    /// A backend on as many threads as `KILN_THREADS` says, or as there are processors; all such share one pool.
+    pub fn new() -> CpuBackend {
+        static SHARED: OnceLock<Arc<ThreadPool>> = OnceLock::new();
+        let asked = || std::env::var("KILN_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+        CpuBackend::on(SHARED.get_or_init(|| pool(asked())).clone(), false)
+    }
+
+    /// A backend on a pool of its own.
+    pub fn with_threads(n: usize) -> CpuBackend {
+        CpuBackend::on(pool(n), false)
+    }
+
+    /// A backend for tests: memory that nothing has written yet reads as NaN.
+    pub fn poisoned() -> CpuBackend {
+        CpuBackend::on(pool(0), true)
+    }
+
+    fn on(threads: Arc<ThreadPool>, poisoned: bool) -> CpuBackend {
+        let n = threads.current_num_threads();
+        let caps = Caps {
+            name: format!("cpu, {n} thread{}", if n == 1 { "" } else { "s" }),
+            dtypes: DType::ALL.to_vec(),
+            max_bindings: 64,
+            max_binding_bytes: u64::MAX,
+            max_workgroups: u32::MAX,
+            bool_bytes: DType::Bool.size_bytes(),
+            // A core with 256-bit fused multiply-add at some 3 GHz; memory is shared by all of them.
+            flops: 1e11 * n as f64,
+            bandwidth: 2e10,
+        };
+        CpuBackend { caps, memory: Pool::new(poisoned), threads, turn: Mutex::new(()) }
+    }
+
+    /// Waits until no other call touches memory.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // A panic in a kernel leaves memory as defined as before.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, recorded: &Recorded, args: &[Buffer], temps: &[Memory], scalars: &[u32]) {
+        let view = |slot: Slot| match slot {
+            Slot::Arg(i) => args[i as usize].memory::<Memory>().view(),
+            Slot::Temp(i) => temps[i as usize].view(),
+        };
+        let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
+        let parallel = self.threads.current_num_threads() > 1 && recorded.steps.iter().any(heavy);
+        let all = || {
+            for step in &recorded.steps {
+                let views: Vec<View> = step.binds.iter().map(|b| view(b.0)).collect();
+                let words: Vec<u32> = step.scalars.iter().map(|&i| scalars[i as usize]).collect();
+                step.exe.get::<Exe>().run(Env { args: &views, scalars: &words }, parallel);
+            }
+        };
+        if parallel { self.threads.install(all) } else { all() }
+    }
+}
+
+impl Default for CpuBackend {
+    fn default() -> CpuBackend {
+        CpuBackend::new()
+    }
+}
+
+/// A pool of `n` threads, or of as many as there are processors for 0.
+fn pool(n: usize) -> Arc<ThreadPool> {
+    let builder = ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("kiln-cpu-{i}"));
+    Arc::new(builder.build().expect("the system lets a program start its threads"))
+}
+
+impl Backend for CpuBackend {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
+        let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
+        if needed > limit { Err(Reject::Bindings { needed, limit }) } else { Ok(()) }
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<Buffer> {
+        Ok(Buffer::new(bytes, self.memory.alloc(bytes)?))
+    }
+
+    fn write(&self, dst: &Buffer, at: u64, data: &[u8]) -> Result<()> {
+        let _turn = self.turn();
+        // SAFETY: it is this call's turn, so nothing else uses the memory.
+        unsafe { dst.memory::<Memory>().view().slice_mut(at as usize, data.len()) }.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read(&self, src: &Buffer, range: Range<u64>) -> Readback {
+        let _turn = self.turn();
+        let len = range.end.saturating_sub(range.start) as usize;
+        let bytes = src.memory::<Memory>().view().slice::<u8>(range.start as usize, len).to_vec();
+        Readback::new(move || Ok(bytes))
+    }
+
+    fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>> {
+        let compile = |kernel: &Kernel| match self.supports(kernel) {
+            Ok(()) => Ok(Executable::new(Exe::new(kernel))),
+            Err(why) => Err(Error::new(ErrorKind::Unsupported, format!("cpu: {why:?}"))),
+        };
+        kernels.iter().map(compile).collect()
+    }
+
+    fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
+        // Taken once and given back: a replay then finds them in the pool.
+        let reserved: Result<Vec<Memory>> = temps.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
+        reserved.map(|_| Tape::new(Recorded { steps: steps.to_vec(), temps: temps.to_vec() }))
+    }
+
+    fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
+        let _turn = self.turn();
+        let recorded = tape.get::<Recorded>();
+        let temps: Result<Vec<Memory>> = recorded.temps.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
+        self.run(recorded, args, &temps?, scalars);
+        Ok(Fence::new(|| Ok(())))
+    }
+}

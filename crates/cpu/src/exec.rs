@@ -1,0 +1,200 @@
+//! A worker: the registers of one thread, and the interpreter of [`Micro`] steps over a tile.
+//!
+//! Interpretation costs a few nanoseconds a step and tile; the work is in the vector kernels.
+
+use std::cell::RefCell;
+
+use bytemuck::Pod;
+use kiln_ir::DType;
+
+use crate::cast::cast;
+use crate::memory::View;
+use crate::point::point;
+use crate::program::{Micro, Program, Put};
+use crate::reduce::{Partial, Rows, Tree};
+use crate::simd::Reg;
+use crate::site::Walker;
+use crate::space::Span;
+
+/// What a kernel runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    /// One view per argument.
+    pub(crate) args: &'a [View],
+    /// The kernel's scalar words.
+    pub(crate) scalars: &'a [u32],
+}
+
+/// The sums that an epilogue finishes: those of a tile's points, from element `at` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    pub(crate) view: View,
+    pub(crate) at: usize,
+}
+
+/// The working memory of one thread.
+#[derive(Default)]
+pub(crate) struct Worker {
+    pub(crate) regs: Vec<Reg>,
+    pub(crate) walker: Walker,
+    pub(crate) trees: Vec<Tree>,
+    pub(crate) partial: Partial,
+}
+
+thread_local! {
+    static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A worker on loan from its thread.
+pub(crate) struct Loan(Option<Worker>);
+
+impl Loan {
+    /// A worker with room for a program's tiles, its setup done.
+    pub(crate) fn new(program: &Program, lanes: usize, env: Env) -> Loan {
+        let mut loan = Loan::bare();
+        loan.prepare(program, lanes, env);
+        loan
+    }
+
+    /// A worker for no program in particular.
+    pub(crate) fn bare() -> Loan {
+        Loan(Some(IDLE.with_borrow_mut(Vec::pop).unwrap_or_default()))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        IDLE.with_borrow_mut(|idle| idle.extend(self.0.take()));
+    }
+}
+
+impl std::ops::Deref for Loan {
+    type Target = Worker;
+    fn deref(&self) -> &Worker {
+        self.0.as_ref().expect("present until dropped")
+    }
+}
+
+impl std::ops::DerefMut for Loan {
+    fn deref_mut(&mut self) -> &mut Worker {
+        self.0.as_mut().expect("present until dropped")
+    }
+}
+
+/// One tile: which points, how many lanes, and how its rows lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) span: Span,
+    pub(crate) lanes: usize,
+    pub(crate) rows: Rows,
+    pub(crate) sums: Option<Sums>,
+}
+
+impl Tile {
+    /// Consecutive points without rows.
+    pub(crate) fn flat(start: usize, n: usize) -> Tile {
+        let rows = Rows { inner: false, rows: n, points: 1, first: 0 };
+        Tile { span: Span::range(start, n), lanes: n, rows, sums: None }
+    }
+}
+
+impl Worker {
+    /// Makes room for a program's tiles and computes what no axis changes.
+    pub(crate) fn prepare(&mut self, program: &Program, lanes: usize, env: Env) {
+        let bytes = (lanes.next_multiple_of(16) * program.lane_bytes).max(64);
+        self.regs.resize_with(self.regs.len().max(program.n_regs), Reg::default);
+        self.regs[..program.n_regs].iter_mut().for_each(|r| r.reserve_bytes(bytes));
+        self.partial.reserve(bytes);
+        let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
+        self.run(program, &program.setup, setup, env);
+    }
+
+    /// Runs steps over a tile.
+    pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
+        for micro in micros {
+            let slot = micro.dst();
+            let mut dst = std::mem::take(&mut self.regs[slot]);
+            self.step(program, micro, tile, env, &mut dst);
+            self.regs[slot] = dst;
+        }
+    }
+
+    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Reg) {
+        let (regs, walker) = (&self.regs, &mut self.walker);
+        match micro {
+            Micro::Load { site, arg, gather, .. } => {
+                let gather = gather.map(|g| &regs[g]);
+                site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather, dst, walker);
+            }
+            Micro::Fill { dtype, value, .. } => fill(*dtype, *value, tile.lanes, dst),
+            Micro::Scalar { dtype, word, .. } => {
+                let word = env.scalars[*word];
+                let word = if *dtype == DType::Bool { (word != 0) as u32 } else { word };
+                dst.lanes_mut::<u32>()[..tile.lanes].fill(word);
+            }
+            Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
+            Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
+            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, args.map(|a| &regs[a])),
+            Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, &regs[*src]),
+            Micro::Spread { dtype, .. } if *dtype == DType::F64 => spread::<u64>(tile.lanes, dst),
+            Micro::Spread { .. } => spread::<u32>(tile.lanes, dst),
+            Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, &regs[*src], dst),
+            Micro::Expand { src, .. } => expand::<u32>(tile.rows, &regs[*src], dst),
+            Micro::Acc { dtype, .. } => {
+                let Sums { view, at } = tile.sums.expect("only a contraction's epilogue reads its sum");
+                match dtype {
+                    DType::F64 => dst.lanes_mut()[..tile.lanes].copy_from_slice(view.slice::<u64>(at, tile.lanes)),
+                    _ => dst.lanes_mut()[..tile.lanes].copy_from_slice(view.slice::<u32>(at, tile.lanes)),
+                }
+            }
+        }
+    }
+
+    /// Stores what a tile has computed.
+    pub(crate) fn put(&mut self, program: &Program, puts: &[Put], span: Span, env: Env) {
+        for put in puts {
+            put.site.store(program.dtypes[put.arg], env.args[put.arg], span, &self.regs[put.src], &mut self.walker);
+        }
+    }
+}
+
+fn fill(dtype: DType, value: f64, n: usize, dst: &mut Reg) {
+    match dtype {
+        DType::F64 => dst.lanes_mut::<f64>()[..n].fill(value),
+        DType::F32 => dst.lanes_mut::<f32>()[..n].fill(value as f32),
+        DType::I32 => dst.lanes_mut::<i32>()[..n].fill(value as i32),
+        _ => dst.lanes_mut::<u32>()[..n].fill(value as u32),
+    }
+}
+
+fn spread<T: Pod>(n: usize, dst: &mut Reg) {
+    let lanes = dst.lanes_mut::<T>();
+    let first = lanes[0];
+    lanes[..n].fill(first);
+}
+
+fn expand<T: Pod>(shape: Rows, src: &Reg, dst: &mut Reg) {
+    let (src, out) = (&src.lanes::<T>()[..shape.rows], &mut dst.lanes_mut::<T>()[..shape.rows * shape.points]);
+    if shape.inner {
+        src.iter().zip(out.chunks_exact_mut(shape.points)).for_each(|(&x, out)| out.fill(x));
+    } else {
+        out.chunks_exact_mut(shape.rows).for_each(|out| out.copy_from_slice(src));
+    }
+}
+
+impl Micro {
+    fn dst(&self) -> usize {
+        match *self {
+            Micro::Load { dst, .. }
+            | Micro::Fill { dst, .. }
+            | Micro::Scalar { dst, .. }
+            | Micro::Coord { dst, .. }
+            | Micro::Inside { dst, .. }
+            | Micro::Op { dst, .. }
+            | Micro::Cast { dst, .. }
+            | Micro::Spread { dst, .. }
+            | Micro::Expand { dst, .. }
+            | Micro::Acc { dst, .. } => dst,
+        }
+    }
+}

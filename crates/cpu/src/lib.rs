@@ -1,0 +1,30 @@
+//! Kiln on the host: kernels run as straight-line programs over cache-sized tiles.
+//!
+//! Reading order: [`CpuBackend`], then `loops` (how an index space becomes tiles and tasks), `lower`
+//! (how a body becomes a program over registers), `exec` (its interpreter), `site` (addresses),
+//! `point`, `cast`, `reduce` and `math` (the vector kernels), and `dot` (contractions).
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod backend;
+mod cast;
+mod dot;
+mod exe;
+mod exec;
+mod gemm;
+mod lanes;
+mod loops;
+mod lower;
+mod math;
+mod memory;
+mod panel;
+mod point;
+mod program;
+mod reduce;
+mod scatter;
+mod simd;
+mod site;
+mod space;
+mod task;
+
+pub use backend::CpuBackend;

@@ -1,0 +1,283 @@
+//! Loops: how rows become tiles, and tiles become tasks.
+//!
+//! Rows whose points are neighbours in memory are reduced one after another, several short ones to a
+//! tile. Where instead equal points of different rows are neighbours (sums over leading axes),
+//! a tile takes a block of rows side by side. A few long rows are cut into groups that run in
+//! parallel, pass by pass. All sizes derive from the kernel alone, so the threads never change a bit.
+
+use kiln_ir::Index;
+use kiln_ir::kernel::{Body, Instr, Loop};
+
+use crate::exec::{Env, Loan, Tile, Worker};
+use crate::lower::lower;
+use crate::program::{Pass, Program, Rowed};
+use crate::reduce::{Partial, Rows, Tree, identity, reduce_tile};
+use crate::simd::Reg;
+use crate::space::{Span, stride};
+use crate::task::for_each;
+
+/// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
+pub(crate) const TILE: usize = 1024;
+
+/// Lanes of a tile that spares a second computation of its points; the next cache holds those.
+const WHOLE_TILE: usize = 8192;
+
+/// Rows side by side in a tile.
+const BLOCK: usize = 256;
+
+/// Points of a block that are worth a group of their own.
+const GROUP: usize = 1 << 16;
+
+/// A lowered loop.
+pub(crate) struct LoopExe {
+    space: Rowed,
+    program: Program,
+    /// Rows of a block.
+    block: usize,
+    /// Points of a row in a tile.
+    chunk: usize,
+    /// Points of a row in a group; all of them unless long rows are cut.
+    group: usize,
+}
+
+impl LoopExe {
+    pub(crate) fn new(kernel: &Loop) -> LoopExe {
+        let mut space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner: false };
+        space.inner = !kernel.row.is_empty() && inner_is_dense(kernel);
+        let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
+        let again = computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
+        let room = if again { WHOLE_TILE } else { TILE };
+        // A tile holds whole rows if they fit, with at least a cache line of them side by side.
+        let least = if space.inner { 1 } else { rows.min(16) };
+        let whole = points * least <= room;
+        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK };
+        let block = match (whole, space.inner) {
+            (true, true) => (TILE / points).clamp(1, rows),
+            (true, false) => rows.min(most).min((room / points).max(1)).max(least),
+            (false, true) => 1,
+            (false, false) => rows.min(most),
+        };
+        let chunk = if whole { points } else { (TILE / block).max(1).min(points) };
+        let n_blocks = rows.div_ceil(block);
+        let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
+        let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
+        let program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        LoopExe { space, program, block, chunk, group }
+    }
+
+    /// A measure of the work: lanes times steps.
+    pub(crate) fn work(&self) -> usize {
+        self.space.n_rows() * self.space.n_points().max(1) * self.program.weight()
+    }
+
+    pub(crate) fn run(&self, env: Env, parallel: bool) {
+        if self.space.n_rows() == 0 {
+            return;
+        }
+        if self.group < self.space.n_points() {
+            return self.run_groups(env, parallel);
+        }
+        let rows = self.space.n_rows();
+        let n_blocks = rows.div_ceil(self.block);
+        let work = self.work() / n_blocks;
+        let init = || Loan::new(&self.program, self.lanes(), env);
+        for_each(parallel, n_blocks, work, init, |worker, i| {
+            let first = i * self.block;
+            self.run_block(worker, env, first, self.block.min(rows - first));
+        });
+    }
+
+    fn lanes(&self) -> usize {
+        self.block.min(self.space.n_rows()) * self.chunk
+    }
+
+    /// All passes over a block of rows.
+    fn run_block(&self, worker: &mut Worker, env: Env, first: usize, rows: usize) {
+        let points = self.space.n_points();
+        for (p, pass) in self.program.passes.iter().enumerate() {
+            worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
+            if self.chunk >= points && points > 0 {
+                self.run_tile(worker, env, p, self.tile(first, rows, 0, points));
+                for r in &pass.reductions {
+                    let shape = self.tile(first, rows, 0, points).rows;
+                    reduce_tile(r.op, r.dtype, &worker.regs[r.src], shape, &mut worker.partial);
+                    copy(worker.partial.result(r.op), &mut worker.regs[r.dst], rows * self.program.lane_bytes);
+                }
+                continue;
+            }
+            self.run_pass(worker, env, p, (first, rows), 0..points);
+            let mut trees = std::mem::take(&mut worker.trees);
+            self.finish(pass, &mut trees, rows, |i, reg| {
+                copy(reg, &mut worker.regs[pass.reductions[i].dst], self.bytes(rows))
+            });
+            worker.trees = trees;
+        }
+        worker.put(&self.program, &self.program.row_puts, Span::range(first, rows), env);
+    }
+
+    fn bytes(&self, lanes: usize) -> usize {
+        lanes * self.program.lane_bytes
+    }
+
+    /// The rows of a block, with room for the points of any tile.
+    fn row_tile(&self, first: usize, rows: usize) -> Tile {
+        let shape = Rows { inner: self.space.inner, rows, points: self.chunk, first: 0 };
+        Tile { rows: shape, ..Tile::flat(first, rows) }
+    }
+
+    /// Some points of a block of rows.
+    fn tile(&self, first: usize, rows: usize, from: usize, points: usize) -> Tile {
+        let (n_rows, n_points) = (self.space.n_rows(), self.space.n_points());
+        let span = if self.space.inner {
+            Span::new(first * n_points + from, points, rows, n_points)
+        } else {
+            Span::new(from * n_rows + first, rows, points, n_rows)
+        };
+        Tile {
+            span,
+            lanes: rows * points,
+            rows: Rows { inner: self.space.inner, rows, points, first: from },
+            sums: None,
+        }
+    }
+
+    /// One pass over one tile, up to its reductions.
+    fn run_tile(&self, worker: &mut Worker, env: Env, p: usize, tile: Tile) {
+        worker.run(&self.program, &self.program.passes[p].points, tile, env);
+        if p + 1 == self.program.passes.len() {
+            worker.put(&self.program, &self.program.puts, tile.span, env);
+        }
+    }
+
+    /// One pass over a range of points, into the worker's trees.
+    fn run_pass(
+        &self,
+        worker: &mut Worker,
+        env: Env,
+        p: usize,
+        (first, rows): (usize, usize),
+        range: std::ops::Range<usize>,
+    ) {
+        let pass = &self.program.passes[p];
+        let last = p + 1 == self.program.passes.len();
+        worker.trees.resize_with(worker.trees.len().max(pass.reductions.len()), Tree::default);
+        worker.trees.iter_mut().for_each(Tree::clear);
+        if pass.reductions.is_empty() && !(last && !self.program.puts.is_empty()) {
+            return;
+        }
+        for from in range.clone().step_by(self.chunk) {
+            let tile = self.tile(first, rows, from, self.chunk.min(range.end - from));
+            self.run_tile(worker, env, p, tile);
+            for (r, tree) in pass.reductions.iter().zip(&mut worker.trees) {
+                reduce_tile(r.op, r.dtype, &worker.regs[r.src], tile.rows, &mut worker.partial);
+                tree.push(r.op, r.dtype, &mut worker.partial, rows, self.bytes(self.lanes()));
+            }
+        }
+    }
+
+    /// Hands each reduction's result to `keep`.
+    fn finish(&self, pass: &Pass, trees: &mut [Tree], rows: usize, mut keep: impl FnMut(usize, &Reg)) {
+        for (i, (r, tree)) in pass.reductions.iter().zip(trees).enumerate() {
+            match tree.finish(r.op, r.dtype, rows) {
+                Some(partial) => keep(i, partial.result(r.op)),
+                None => {
+                    let mut none = Reg::with_bytes(self.bytes(rows));
+                    identity(r.op, r.dtype, &mut none, rows);
+                    keep(i, &none);
+                }
+            }
+        }
+    }
+}
+
+/// Copies the first bytes of a register.
+fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
+    dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
+}
+
+/// True iff the loads and stores of most bytes step by one element along the row rather than across rows.
+fn inner_is_dense(kernel: &Loop) -> bool {
+    let outer = kernel.outer.len();
+    let last = |dims: &[usize]| dims.iter().rposition(|&d| d > 1);
+    let (Some(across), Some(along)) = (last(&kernel.outer), last(&kernel.row).map(|a| a + outer)) else { return true };
+    let (mut votes, mut against) = (0, 0);
+    let mut vote = |arg: u32, index: &Index| {
+        let arg = &kernel.args[arg as usize];
+        let weight = arg.numel * arg.dtype.size_bytes();
+        votes += if stride(index, along).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
+        against += if stride(index, across).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
+    };
+    for instr in &kernel.body.instrs {
+        if let Instr::Load { arg, index, .. } = instr {
+            vote(*arg, index);
+        }
+    }
+    kernel.body.stores.iter().for_each(|s| vote(s.arg, &s.index));
+    votes >= against
+}
+
+/// True iff a second pass would compute points again, rather than only rows.
+fn computes_again(body: &Body, outer: usize, rank: usize) -> bool {
+    let varies = body.varies_in_row(outer, rank);
+    let stored = body.stores.iter().any(|s| varies[s.value as usize] || s.index.uses(&|a| (outer..rank).contains(&a)));
+    let reductions = body.instrs.iter().filter(|i| matches!(i, Instr::Reduce(..))).count();
+    stored || reductions > 1
+}
+
+/// The results of the reductions of earlier passes: for each pass, reduction and block.
+type Results = Vec<Vec<Vec<Reg>>>;
+
+impl LoopExe {
+    /// Pass by pass, each over all groups of all blocks at once.
+    fn run_groups(&self, env: Env, parallel: bool) {
+        let (n_rows, n_points) = (self.space.n_rows(), self.space.n_points());
+        let (n_blocks, n_groups) = (n_rows.div_ceil(self.block), n_points.div_ceil(self.group));
+        let rows_of = |block: usize| (block * self.block, self.block.min(n_rows - block * self.block));
+        let init = || Loan::new(&self.program, self.lanes(), env);
+        let mut results: Results = Vec::new();
+        for (p, pass) in self.program.passes.iter().enumerate() {
+            let mut partials = crate::task::map(parallel, n_blocks * n_groups, init, |worker, i| {
+                let (block, group) = (i / n_groups, i % n_groups);
+                let rows = rows_of(block);
+                self.run_rows(worker, env, p, block, rows, &results);
+                let from = group * self.group;
+                self.run_pass(worker, env, p, rows, from..n_points.min(from + self.group));
+                let mut trees = std::mem::take(&mut worker.trees);
+                let mut out = Vec::with_capacity(pass.reductions.len());
+                for (r, tree) in pass.reductions.iter().zip(&mut trees) {
+                    let partial = tree.finish(r.op, r.dtype, rows.1).expect("a group has points");
+                    out.push(Partial { best: partial.best.clone(), at: partial.at.clone() });
+                }
+                worker.trees = trees;
+                out
+            });
+            let mut found = vec![Vec::with_capacity(n_blocks); pass.reductions.len()];
+            for block in 0..n_blocks {
+                let mut trees: Vec<Tree> = pass.reductions.iter().map(|_| Tree::default()).collect();
+                for partial in &mut partials[block * n_groups..(block + 1) * n_groups] {
+                    for ((r, tree), next) in pass.reductions.iter().zip(&mut trees).zip(partial) {
+                        tree.push(r.op, r.dtype, next, rows_of(block).1, 0);
+                    }
+                }
+                self.finish(pass, &mut trees, rows_of(block).1, |i, reg| found[i].push(reg.clone()));
+            }
+            results.push(found);
+        }
+        let mut worker = init();
+        for block in 0..n_blocks {
+            let rows = rows_of(block);
+            self.run_rows(&mut worker, env, self.program.passes.len() - 1, block, rows, &results);
+            worker.put(&self.program, &self.program.row_puts, Span::range(rows.0, rows.1), env);
+        }
+    }
+
+    /// What a block has a row, up to pass `p`.
+    fn run_rows(&self, worker: &mut Worker, env: Env, p: usize, block: usize, rows: (usize, usize), results: &Results) {
+        for (q, pass) in self.program.passes[..=p].iter().enumerate() {
+            worker.run(&self.program, &pass.rows, self.row_tile(rows.0, rows.1), env);
+            for (r, found) in pass.reductions.iter().zip(results.get(q).into_iter().flatten()) {
+                copy(&found[block], &mut worker.regs[r.dst], self.bytes(rows.1));
+            }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! From a kernel's body to a [`Program`]: classes, passes, registers.
+
+use kiln_ir::kernel::{Arg, Body, Instr, Value};
+use kiln_ir::{Bound, DType, Index};
+
+use crate::program::{Micro, Pass, Program, Put, Reduction, RegId, Rowed};
+use crate::site::Site;
+use crate::space::rename;
+
+/// How often a value is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Class {
+    Uniform,
+    Row,
+    Point,
+}
+
+struct Lowering<'a> {
+    body: &'a Body,
+    args: &'a [Arg],
+    space: &'a Rowed,
+    /// True iff registers of points outlive their pass.
+    whole: bool,
+    class: Vec<Class>,
+    /// The pass before which all reductions that a value needs are done.
+    level: Vec<usize>,
+    /// The axes that a value depends on, as bits.
+    axes: Vec<u64>,
+    reg: Vec<Option<RegId>>,
+    expanded: Vec<Option<RegId>>,
+    /// Uses still to come of each value of class `Point`.
+    uses: Vec<usize>,
+    free: Vec<RegId>,
+    out: Program,
+}
+
+/// Lowers a body; `whole` iff a tile holds whole rows, `last` iff the last step's value is wanted.
+pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last: bool) -> Program {
+    let out = Program {
+        setup: Vec::new(),
+        passes: Vec::new(),
+        puts: Vec::new(),
+        row_puts: Vec::new(),
+        last: None,
+        n_regs: 0,
+        lane_bytes: if body.types.contains(&DType::F64) { 8 } else { 4 },
+        dtypes: args.iter().map(|a| a.dtype).collect(),
+    };
+    let n = body.instrs.len();
+    let mut this = Lowering {
+        body,
+        args,
+        space,
+        whole,
+        class: Vec::with_capacity(n),
+        level: Vec::with_capacity(n),
+        axes: Vec::with_capacity(n),
+        reg: vec![None; n],
+        expanded: vec![None; n],
+        uses: vec![0; n],
+        free: Vec::new(),
+        out,
+    };
+    this.classify();
+    this.emit(last);
+    this.out
+}
+
+/// The earlier values that a step reads.
+fn operands(instr: &Instr) -> Vec<Value> {
+    match instr {
+        Instr::Load { gather, .. } => gather.iter().map(|g| g.0).collect(),
+        Instr::Op(op, args) => args[..op.row().arity].to_vec(),
+        Instr::Cast(_, v) | Instr::Reduce(_, v) => vec![*v],
+        Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => Vec::new(),
+    }
+}
+
+/// The axes that an expression reads, as bits.
+fn axes_of(index: &Index) -> u64 {
+    (0..64).filter(|&a| index.uses(&|v| v == a)).fold(0, |bits, a| bits | 1 << a)
+}
+
+impl Lowering<'_> {
+    fn classify(&mut self) {
+        let (outer, rank) = (self.space.outer.len(), self.space.outer.len() + self.space.row.len());
+        assert!(rank < 63, "cpu: an index space of {rank} axes");
+        let (all, row_axes) = ((1u64 << rank) - 1, ((1u64 << rank) - 1) & !((1u64 << outer) - 1));
+        let bounds = |b: &[Bound]| b.iter().fold(0, |bits, b| bits | axes_of(&b.index));
+        for instr in &self.body.instrs {
+            let mut axes = match instr {
+                Instr::Load { index, valid, .. } => axes_of(index) | bounds(valid),
+                Instr::Coord(index) => axes_of(index),
+                Instr::Inside(b) => bounds(b),
+                Instr::Acc => all,
+                Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) => 0,
+            } & all;
+            let mut level = 0;
+            for v in operands(instr) {
+                axes |= self.axes[v as usize];
+                level = level.max(self.level[v as usize]);
+            }
+            let reduced = matches!(instr, Instr::Reduce(..));
+            axes &= if reduced { !row_axes } else { all };
+            self.class.push(match axes {
+                // A reduction is a result a row even where every row gives the same.
+                _ if reduced => Class::Row,
+                0 if !matches!(instr, Instr::Acc) => Class::Uniform,
+                _ if axes & row_axes == 0 && !self.space.row.is_empty() => Class::Row,
+                _ => Class::Point,
+            });
+            self.level.push(level + reduced as usize);
+            self.axes.push(axes);
+        }
+        // What is computed from a result a row is one itself, whatever the axes say.
+        for i in 0..self.class.len() {
+            let from_row = |v: &Value| self.class[*v as usize] == Class::Row;
+            if self.class[i] == Class::Uniform && operands(&self.body.instrs[i]).iter().any(from_row) {
+                self.class[i] = Class::Row;
+            }
+        }
+    }
+
+    /// The steps that anything kept depends on.
+    fn live(&self, last: bool) -> Vec<bool> {
+        let n = self.body.instrs.len();
+        let mut live = vec![false; n];
+        self.body.stores.iter().for_each(|s| live[s.value as usize] = true);
+        if last && n > 0 {
+            live[n - 1] = true;
+        }
+        for i in (0..n).rev() {
+            if live[i] {
+                operands(&self.body.instrs[i]).iter().for_each(|&v| live[v as usize] = true);
+            }
+        }
+        live
+    }
+
+    fn emit(&mut self, last: bool) {
+        let live = self.live(last);
+        let n = live.len();
+        let steps = |class: Class, this: &Self| -> Vec<usize> {
+            (0..n).filter(|&i| live[i] && this.class[i] == class).collect()
+        };
+        let n_passes = 1 + (0..n).filter(|&i| live[i]).map(|i| self.level[i]).max().unwrap_or(0);
+        self.out.passes.resize_with(n_passes, Pass::default);
+        for i in steps(Class::Uniform, self) {
+            let (dst, micro) = self.micro(i, Class::Uniform);
+            self.out.setup.push(micro);
+            if !matches!(self.body.instrs[i], Instr::Op(..) | Instr::Cast(..) | Instr::Const(..) | Instr::Scalar(..)) {
+                self.out.setup.push(Micro::Spread { dtype: self.body.types[i].compute(), dst });
+            }
+        }
+        for i in steps(Class::Row, self) {
+            match self.body.instrs[i] {
+                Instr::Reduce(..) => self.reg[i] = Some(self.fresh()),
+                _ => {
+                    let micro = self.micro(i, Class::Row).1;
+                    self.out.passes[self.level[i]].rows.push(micro);
+                }
+            }
+        }
+        let points = steps(Class::Point, self);
+        let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
+        self.emit_passes(&points, &live, kept);
+        self.emit_stores();
+        self.out.last = last.then(|| self.as_points(n - 1, n_passes - 1));
+    }
+
+    /// The points' steps of every pass, its reductions, and registers for them by liveness.
+    fn emit_passes(&mut self, points: &[usize], live: &[bool], kept: Option<usize>) {
+        let (body, n_passes) = (self.body, self.out.passes.len());
+        let reductions = |pass: usize, this: &Self| -> Vec<usize> {
+            let at = |i: &usize| live[*i] && matches!(body.instrs[*i], Instr::Reduce(..)) && this.level[*i] == pass + 1;
+            (0..live.len()).filter(at).collect()
+        };
+        let plan: Vec<Vec<usize>> =
+            (0..n_passes).map(|pass| self.steps_of(pass, points, &reductions(pass, self), kept)).collect();
+        if self.whole {
+            plan.iter().for_each(|steps| self.count_uses(steps));
+            (0..n_passes).for_each(|pass| self.count_ends(pass, &reductions(pass, self), kept));
+        }
+        for (pass, steps) in plan.iter().enumerate() {
+            let reductions = reductions(pass, self);
+            if !self.whole {
+                self.count_uses(steps);
+                self.count_ends(pass, &reductions, kept);
+            }
+            for &i in steps {
+                let sources: Vec<Value> = operands(&body.instrs[i]);
+                for &v in &sources {
+                    self.as_points(v as usize, pass);
+                }
+                let micro = self.micro(i, Class::Point).1;
+                self.out.passes[pass].points.push(micro);
+                sources.iter().for_each(|&v| self.release(v as usize));
+            }
+            for r in reductions {
+                let Instr::Reduce(op, v) = body.instrs[r] else { unreachable!("filtered above") };
+                let src = self.as_points(v as usize, pass);
+                let dst = self.reg[r].expect("reductions have their registers");
+                let dtype = body.types[v as usize];
+                self.out.passes[pass].reductions.push(Reduction { op, dtype, src, dst });
+                // The register is read after the last step of the pass: only a later pass may take it.
+            }
+            self.end_pass(pass, points);
+        }
+    }
+}
+
+impl Lowering<'_> {
+    /// The points' steps of a pass, in order: all that are due, or all that this pass needs again.
+    fn steps_of(&self, pass: usize, points: &[usize], reductions: &[usize], kept: Option<usize>) -> Vec<usize> {
+        if self.whole {
+            return points.iter().copied().filter(|&i| self.level[i] == pass).collect();
+        }
+        let mut needed = vec![false; self.body.instrs.len()];
+        for &r in reductions {
+            operands(&self.body.instrs[r]).iter().for_each(|&v| needed[v as usize] = true);
+        }
+        if pass + 1 == self.out.passes.len() {
+            self.body.stores.iter().for_each(|s| needed[s.value as usize] = true);
+            kept.into_iter().for_each(|v| needed[v] = true);
+        }
+        for &i in points.iter().rev() {
+            if needed[i] {
+                operands(&self.body.instrs[i]).iter().for_each(|&v| needed[v as usize] = true);
+            }
+        }
+        points.iter().copied().filter(|&i| needed[i]).collect()
+    }
+
+    fn count_uses(&mut self, steps: &[usize]) {
+        for &i in steps {
+            operands(&self.body.instrs[i]).iter().for_each(|&v| self.uses[v as usize] += 1);
+        }
+    }
+
+    /// What is read when a pass ends is in use until then.
+    fn count_ends(&mut self, pass: usize, reductions: &[usize], kept: Option<usize>) {
+        for &r in reductions {
+            operands(&self.body.instrs[r]).iter().for_each(|&v| self.uses[v as usize] += 1);
+        }
+        if pass + 1 == self.out.passes.len() {
+            self.body.stores.iter().for_each(|s| self.uses[s.value as usize] += 1);
+            kept.into_iter().for_each(|v| self.uses[v] += 1);
+        }
+    }
+
+    fn release(&mut self, v: usize) {
+        if self.class[v] == Class::Point {
+            self.uses[v] -= 1;
+            if self.uses[v] == 0 {
+                self.free.extend(self.reg[v]);
+            }
+        }
+    }
+
+    /// Frees what the reductions of a pass have read; across passes nothing is kept unless rows are whole.
+    fn end_pass(&mut self, pass: usize, points: &[usize]) {
+        if pass + 1 == self.out.passes.len() {
+            return;
+        }
+        if self.whole {
+            for (i, instr) in self.body.instrs.iter().enumerate() {
+                if let (Instr::Reduce(_, v), true) = (instr, self.level[i] == pass + 1 && self.reg[i].is_some()) {
+                    self.release(*v as usize);
+                }
+            }
+            return;
+        }
+        let held: Vec<RegId> = points.iter().filter(|&&i| self.uses[i] > 0).filter_map(|&i| self.reg[i]).collect();
+        self.free.extend(held);
+        for &i in points {
+            (self.uses[i], self.reg[i]) = (0, None);
+        }
+    }
+
+    fn emit_stores(&mut self) {
+        let (outer, last) = (self.space.outer.len(), self.out.passes.len() - 1);
+        let rank = outer + self.space.row.len();
+        for store in &self.body.stores {
+            let v = store.value as usize;
+            let in_row = store.index.uses(&|a| (outer..rank).contains(&a));
+            let (arg, by_point) = (store.arg as usize, self.class[v] == Class::Point || in_row || rank == outer);
+            if by_point {
+                let src = self.as_points(v, last);
+                let site = self.point_site(&store.index, &[], None);
+                self.out.puts.push(Put { site, arg, src });
+            } else {
+                let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
+                self.out.row_puts.push(Put { site, arg, src: self.reg[v].expect("computed in order") });
+            }
+        }
+    }
+
+    /// An address over the tile's points.
+    fn point_site(&self, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {
+        let to = |axis: usize| self.space.tile_axis(axis);
+        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: rename(&b.index, &to), ..*b }).collect();
+        let rank = self.space.outer.len() + self.space.row.len();
+        let along = |axis: usize| {
+            let own = (0..rank).find(|&a| self.space.tile_axis(a) == axis);
+            gather.is_some_and(|g| own.is_some_and(|a| g.2 >> a & 1 == 1))
+        };
+        Site::new(&self.space.tile_dims(), &rename(index, &to), &bounds, gather.map(|g| (g.0, g.1)), along)
+    }
+
+    /// An address over the rows, or over a single point.
+    fn row_site(&self, class: Class, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {
+        let rank = self.space.outer.len() + self.space.row.len();
+        let dims: &[usize] = if class == Class::Uniform { &[] } else { &self.space.outer };
+        let to = |axis: usize| if axis == rank { dims.len() } else { axis };
+        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: rename(&b.index, &to), ..*b }).collect();
+        let along = |axis: usize| gather.is_some_and(|g| g.2 >> axis & 1 == 1);
+        Site::new(dims, &rename(index, &to), &bounds, gather.map(|g| (g.0, g.1)), along)
+    }
+
+    fn site(&self, class: Class, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {
+        match class {
+            Class::Point => self.point_site(index, bounds, gather),
+            Class::Row | Class::Uniform => self.row_site(class, index, bounds, gather),
+        }
+    }
+
+    /// The step `i` for one class, with a register for its value.
+    fn micro(&mut self, i: usize, class: Class) -> (RegId, Micro) {
+        let dst = if class == Class::Point { self.alloc() } else { self.fresh() };
+        let types = &self.body.types;
+        let read = |v: Value| {
+            let expanded = if class == Class::Point { self.expanded[v as usize] } else { None };
+            expanded.or(self.reg[v as usize]).expect("operands are computed in order")
+        };
+        let micro = match &self.body.instrs[i] {
+            Instr::Load { arg, index, gather, .. } if self.of_no_point(*arg, index, *gather) => {
+                Micro::Fill { dtype: types[i].compute(), value: 0.0, dst }
+            }
+            Instr::Load { arg, index, valid, gather } => {
+                let by = gather.map(|(v, n)| (types[v as usize].compute(), n, self.axes[v as usize]));
+                let site = self.site(class, index, valid, by);
+                Micro::Load { site, arg: *arg as usize, gather: gather.map(|g| read(g.0)), dst }
+            }
+            Instr::Const(dtype, v) => Micro::Fill { dtype: dtype.compute(), value: dtype.round(*v), dst },
+            Instr::Scalar(dtype, word) => Micro::Scalar { dtype: *dtype, word: *word as usize, dst },
+            Instr::Coord(index) => Micro::Coord { site: self.site(class, index, &[], None), dst },
+            Instr::Inside(bounds) => Micro::Inside { site: self.site(class, &Index::constant(0), bounds, None), dst },
+            Instr::Op(op, args) => {
+                let arity = op.row().arity;
+                let dtype = types[args[arity - 1] as usize].compute();
+                Micro::Op { op: *op, dtype, args: [0, 1, 2].map(|k: usize| read(args[k.min(arity - 1)])), dst }
+            }
+            Instr::Cast(to, v) => Micro::Cast { from: types[*v as usize].compute(), to: *to, src: read(*v), dst },
+            Instr::Acc => Micro::Acc { dtype: types[i].compute(), dst },
+            Instr::Reduce(..) => unreachable!("a reduction ends a pass"),
+        };
+        self.reg[i] = Some(dst);
+        (dst, micro)
+    }
+
+    /// True iff rows are empty and this element does not exist: an address of no point may seem the same along the row.
+    fn of_no_point(&self, arg: u32, index: &Index, gather: Option<(Value, usize)>) -> bool {
+        let mut dims = [&*self.space.outer, &self.space.row].concat();
+        dims.extend(gather.map(|g| g.1));
+        self.space.n_points() == 0 && index.range(&dims).1 >= self.args[arg as usize].numel as i64
+    }
+
+    /// The register that has a value at every point of a tile.
+    fn as_points(&mut self, v: usize, pass: usize) -> RegId {
+        let reg = self.reg[v].expect("computed in order");
+        if self.class[v] != Class::Row {
+            return reg;
+        }
+        if let Some(dst) = self.expanded[v] {
+            return dst;
+        }
+        let dst = self.fresh();
+        let dtype = self.body.types[v].compute();
+        debug_assert!(self.level[v] <= pass, "a row's value is there when its points need it");
+        self.out.passes[self.level[v]].rows.push(Micro::Expand { dtype, src: reg, dst });
+        self.expanded[v] = Some(dst);
+        dst
+    }
+
+    fn fresh(&mut self) -> RegId {
+        self.out.n_regs += 1;
+        self.out.n_regs - 1
+    }
+
+    fn alloc(&mut self) -> RegId {
+        self.free.pop().unwrap_or_else(|| self.fresh())
+    }
+}

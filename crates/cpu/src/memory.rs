@@ -1,0 +1,252 @@
+//! Host memory: 64-byte aligned blocks, pooled by size class, and views of them that kernels share.
+//!
+//! The hard idea is who may touch what. A buffer is shared by value, so Rust's borrows cannot order
+//! its accesses; the plan does. A [`View`] is a pointer with a length that checks every access
+//! against that length and leaves freedom from races to the kernels' contract (see [`View`]).
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex};
+
+use bytemuck::Pod;
+use kiln_ir::{Error, ErrorKind, Result};
+
+/// Alignment of every block: a cache line, and the widest vector register.
+const ALIGN: usize = 64;
+
+/// The smallest size class.
+const MIN_CLASS: usize = 256;
+
+/// What poisoned memory is filled with: NaN in every float dtype.
+const POISON: u8 = 0xFF;
+
+/// One allocation.
+struct Block {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a block is plain memory that it owns; nothing about it is bound to a thread.
+unsafe impl Send for Block {}
+// SAFETY: a block hands out no references; `View` carries the contract for its content.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// Zeroed memory of a size class, so that every byte is initialised; pages come when touched.
+    fn new(bytes: usize) -> Option<Block> {
+        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+        // SAFETY: the layout's size is a class, and no class is 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        Some(Block { start: NonNull::new(start)?, bytes })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let layout = Layout::from_size_align(self.bytes, ALIGN).expect("the layout it was allocated with");
+        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), layout) }
+    }
+}
+
+/// Free blocks by size class, up to a budget; what exceeds it goes back to the system.
+#[derive(Default)]
+pub(crate) struct Pool {
+    free: Mutex<Free>,
+    poisoned: bool,
+}
+
+#[derive(Default)]
+struct Free {
+    classes: Vec<(usize, Vec<Block>)>,
+    bytes: usize,
+    /// The most bytes that were in use at once: the pool keeps no more than that idle.
+    peak: usize,
+    in_use: usize,
+}
+
+/// The size class of a request: four classes for each power of two, so that at most a fifth is wasted.
+fn class(bytes: usize) -> Option<usize> {
+    let bytes = bytes.max(MIN_CLASS);
+    let step = bytes.checked_next_power_of_two()? / 8;
+    bytes.checked_next_multiple_of(step.max(ALIGN))
+}
+
+impl Pool {
+    pub(crate) fn new(poisoned: bool) -> Arc<Pool> {
+        Arc::new(Pool { free: Mutex::default(), poisoned })
+    }
+
+    /// Memory of at least this size with undefined, but initialised, content.
+    pub(crate) fn alloc(self: &Arc<Pool>, bytes: u64) -> Result<Memory> {
+        let full = || Error::new(ErrorKind::OutOfMemory, format!("cpu: cannot allocate {bytes} bytes"));
+        let class = usize::try_from(bytes).ok().and_then(class).ok_or_else(full)?;
+        let pooled = {
+            let mut free = self.lock();
+            free.in_use += class;
+            free.peak = free.peak.max(free.in_use);
+            let found = free.classes.iter_mut().find(|c| c.0 == class).and_then(|c| c.1.pop());
+            free.bytes -= found.as_ref().map_or(0, |b| b.bytes);
+            found
+        };
+        let block = pooled.or_else(|| Block::new(class)).or_else(|| {
+            // Idle blocks of other classes may be what is missing.
+            let mut free = self.lock();
+            free.classes.clear();
+            free.bytes = 0;
+            Block::new(class)
+        });
+        let memory = Memory { block: Some(block.ok_or_else(full)?), bytes: bytes as usize, pool: self.clone() };
+        self.poison(&memory);
+        Ok(memory)
+    }
+
+    /// Fills with NaN if the pool was made to.
+    pub(crate) fn poison(&self, memory: &Memory) {
+        if self.poisoned {
+            // SAFETY: the caller is about to hand this memory out; nobody reads or writes it yet.
+            unsafe { memory.view().slice_mut::<u8>(0, memory.bytes) }.fill(POISON);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
+        self.free.lock().expect("no code that holds this lock panics")
+    }
+
+    fn put(&self, block: Block) {
+        let mut free = self.lock();
+        free.in_use = free.in_use.saturating_sub(block.bytes);
+        if free.bytes + block.bytes > free.peak {
+            return;
+        }
+        free.bytes += block.bytes;
+        match free.classes.iter_mut().find(|c| c.0 == block.bytes) {
+            Some(class) => class.1.push(block),
+            None => free.classes.push((block.bytes, vec![block])),
+        }
+    }
+}
+
+/// A block on loan from a pool.
+pub(crate) struct Memory {
+    block: Option<Block>,
+    bytes: usize,
+    pool: Arc<Pool>,
+}
+
+impl Memory {
+    /// The requested bytes, for sharing with kernels.
+    pub(crate) fn view(&self) -> View {
+        let block = self.block.as_ref().expect("present until dropped");
+        View { start: block.start.as_ptr(), bytes: self.bytes }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pool.put(block);
+        }
+    }
+}
+
+/// Elements that several threads access, each at its own places.
+///
+/// The contract: a view lives no longer than the memory it is of (a replay holds its buffers), and
+/// a kernel's tasks write disjoint elements that no other task reads. Length is always checked.
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: accesses through a view follow its contract, which excludes races.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    /// A view of a vector's elements.
+    pub(crate) fn of<T: Pod>(data: &mut [T]) -> View {
+        View { start: data.as_mut_ptr().cast(), bytes: std::mem::size_of_val(data) }
+    }
+
+    /// The view's first byte.
+    pub(crate) fn as_ptr<T>(self) -> *mut T {
+        self.start.cast()
+    }
+
+    /// The number of whole elements.
+    pub(crate) fn len<T>(self) -> usize {
+        self.bytes / size_of::<T>()
+    }
+
+    /// Elements from `at` on, for reading.
+    #[inline(always)]
+    pub(crate) fn slice<'a, T: Pod>(self, at: usize, len: usize) -> &'a [T] {
+        self.check::<T>(at, len);
+        // SAFETY: in bounds, aligned (blocks are, and `at` counts elements), initialised; nobody
+        // writes these elements meanwhile, by the contract.
+        unsafe { std::slice::from_raw_parts(self.start.cast::<T>().add(at), len) }
+    }
+
+    /// One element.
+    #[inline(always)]
+    pub(crate) fn get<T: Pod>(self, at: usize) -> T {
+        self.check::<T>(at, 1);
+        // SAFETY: as in `slice`.
+        unsafe { self.start.cast::<T>().add(at).read() }
+    }
+
+    /// Elements from `at` on, for writing.
+    ///
+    /// # Safety
+    /// No other reference to these elements is used while this one lives.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "a view is a shared handle; the contract excludes aliasing")]
+    pub(crate) unsafe fn slice_mut<'a, T: Pod>(&self, at: usize, len: usize) -> &'a mut [T] {
+        self.check::<T>(at, len);
+        // SAFETY: in bounds and aligned; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.cast::<T>().add(at), len) }
+    }
+
+    #[inline(always)]
+    fn check<T>(self, at: usize, len: usize) {
+        let held = self.bytes / size_of::<T>();
+        assert!(at <= held && len <= held - at, "cpu: elements {at}..{at}+{len} exceed a buffer of {held}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_block_is_used_again() {
+        let pool = Pool::new(false);
+        let first = pool.alloc(5000).unwrap();
+        let at = first.view().as_ptr::<u8>();
+        drop(first);
+        assert_eq!(pool.alloc(5001).unwrap().view().as_ptr::<u8>(), at);
+    }
+
+    #[test]
+    fn classes_cover_and_waste_little() {
+        for bytes in (1..100_000).step_by(37) {
+            let c = class(bytes).unwrap();
+            assert!(c >= bytes && c % ALIGN == 0 && (bytes < 512 || c <= bytes + bytes / 4), "{bytes} → {c}");
+        }
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(Pool::new(false).alloc(u64::MAX).err().unwrap().is_out_of_memory());
+        assert!(Pool::new(false).alloc(1 << 60).err().unwrap().is_out_of_memory());
+    }
+
+    #[test]
+    fn poison_reads_as_nan() {
+        let pool = Pool::new(true);
+        assert!(pool.alloc(64).unwrap().view().get::<f32>(3).is_nan());
+    }
+}

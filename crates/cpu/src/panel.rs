@@ -1,0 +1,203 @@
+//! Bodies over `[batch, rows, columns]`, evaluated into panels or finished from them.
+//!
+//! Operands and results of a contraction are matrices, and `gemm` takes any strides: so a panel may
+//! be filled row by row or column by column, whichever way its loads and stores find long runs. That
+//! choice is what makes window views cheap: the points of an image row are neighbours in memory.
+
+use std::ops::Range;
+
+use kiln_ir::kernel::{Arg, Body, Instr, Store};
+use kiln_ir::{Bound, DType, Index};
+
+use crate::exec::{Env, Sums, Tile, Worker};
+use crate::loops::TILE;
+use crate::lower::lower;
+use crate::memory::View;
+use crate::program::{Program, Rowed};
+use crate::space::{Runs, Span, rename};
+
+/// The body with every axis renamed.
+pub(crate) fn renamed(body: &Body, to: &dyn Fn(usize) -> usize) -> Body {
+    let bounds = |all: &[Bound]| -> Vec<Bound> {
+        all.iter().map(|b| Bound { index: rename(&b.index, to), lo: b.lo, hi: b.hi }).collect()
+    };
+    let instr = |i: &Instr| match i {
+        Instr::Load { arg, index, valid, gather } => {
+            Instr::Load { arg: *arg, index: rename(index, to), valid: bounds(valid), gather: *gather }
+        }
+        Instr::Coord(index) => Instr::Coord(rename(index, to)),
+        Instr::Inside(all) => Instr::Inside(bounds(all)),
+        other => other.clone(),
+    };
+    Body {
+        instrs: body.instrs.iter().map(instr).collect(),
+        types: body.types.clone(),
+        stores: body.stores.iter().map(|s| Store { index: rename(&s.index, to), ..s.clone() }).collect(),
+    }
+}
+
+/// A body over a batch of matrices.
+pub(crate) struct Panel {
+    program: Program,
+    /// Rows and columns, as the kernel has them.
+    dims: [usize; 2],
+    /// True iff columns are the slower axis of evaluation and of the panel.
+    pub(crate) swapped: bool,
+}
+
+/// One block of one matrix of the batch.
+#[derive(Clone)]
+pub(crate) struct Block {
+    pub(crate) batch: usize,
+    pub(crate) rows: Range<usize>,
+    pub(crate) columns: Range<usize>,
+}
+
+impl Panel {
+    /// Lowers a body over `batch ++ rows ++ columns`; `operand` iff the last step's value is wanted.
+    pub(crate) fn new(body: &Body, args: &[Arg], axes: [&[usize]; 3], operand: bool) -> Panel {
+        let [batch, rows, columns] = axes;
+        let (b, r, c) = (batch.len(), rows.len(), columns.len());
+        let swap = |axis: usize| match axis {
+            _ if axis < b || axis >= b + r + c => axis,
+            _ if axis < b + r => axis + c,
+            _ => axis - r,
+        };
+        let dims = [[batch, rows, columns].concat(), [batch, columns, rows].concat()];
+        let bodies = [body.clone(), renamed(body, &swap)];
+        let swapped = runs(&bodies[1], &dims[1]) > runs(&bodies[0], &dims[0]);
+        let outer = dims[swapped as usize].clone();
+        let space = Rowed { outer, row: Vec::new(), inner: false };
+        let program = lower(&bodies[swapped as usize], args, &space, true, operand);
+        Panel { program, dims: [rows.iter().product(), columns.iter().product()], swapped }
+    }
+
+    /// Strides of rows and columns in a panel that holds this block.
+    pub(crate) fn strides(&self, block: &Block) -> [isize; 2] {
+        if self.swapped { [1, block.rows.len() as isize] } else { [block.columns.len() as isize, 1] }
+    }
+
+    /// A measure of the work at a point.
+    pub(crate) fn weight(&self) -> usize {
+        self.program.weight()
+    }
+
+    /// Calls `visit` for tiles that cover a block, with each one's first element in the panel.
+    fn tiles(&self, block: &Block, mut visit: impl FnMut(Tile, usize)) {
+        let [rows, columns] = self.dims;
+        let (n_slow, n_fast, slow, fast) = match self.swapped {
+            false => (rows, columns, block.rows.clone(), block.columns.clone()),
+            true => (columns, rows, block.columns.clone(), block.rows.clone()),
+        };
+        let (high, wide) = ((TILE / fast.len().max(1)).max(1), fast.len().clamp(1, TILE));
+        for s in slow.clone().step_by(high) {
+            for f in fast.clone().step_by(wide) {
+                let (count, len) = (high.min(slow.end - s), wide.min(fast.end - f));
+                let span = Span::new((block.batch * n_slow + s) * n_fast + f, len, count, n_fast);
+                let tile = Tile { span, ..Tile::flat(0, len * count) };
+                visit(tile, (s - slow.start) * fast.len() + f - fast.start);
+            }
+        }
+    }
+
+    /// Prepares a worker for [`Panel::fill`] and [`Panel::finish`].
+    pub(crate) fn prepare(&self, worker: &mut Worker, env: Env) {
+        worker.prepare(&self.program, TILE, env);
+    }
+
+    /// Evaluates an operand over a block into a dense panel; `T` is the lane of its compute dtype.
+    pub(crate) fn fill<T: bytemuck::Pod>(&self, worker: &mut Worker, env: Env, block: &Block, out: &mut [T]) {
+        let value = self.program.last.expect("an operand has a value");
+        self.tiles(block, |tile, at| {
+            worker.run(&self.program, &self.program.passes[0].points, tile, env);
+            out[at..at + tile.lanes].copy_from_slice(&worker.regs[value].lanes()[..tile.lanes]);
+        });
+    }
+
+    /// Runs an epilogue over a block whose sums lie in a dense panel.
+    pub(crate) fn finish(&self, worker: &mut Worker, env: Env, block: &Block, sums: View) {
+        self.tiles(block, |tile, at| {
+            let tile = Tile { sums: Some(Sums { view: sums, at }), ..tile };
+            worker.run(&self.program, &self.program.passes[0].points, tile, env);
+            worker.put(&self.program, &self.program.puts, tile.span, env);
+        });
+    }
+}
+
+/// The points that one address computation serves, over all loads and stores.
+fn runs(body: &Body, dims: &[usize]) -> f64 {
+    let cost = |index: &Index, bounds: &[Bound]| {
+        let exprs: Vec<&Index> = std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).collect();
+        let runs = Runs::new(dims, &exprs, |_| true);
+        // A run with a stride costs like short dense ones: it reads a cache line for an element.
+        let len = if runs.steps[0].abs() <= 1 { runs.len } else { runs.len.min(4) };
+        1.0 / len.min(256) as f64
+    };
+    let load = |i: &Instr| match i {
+        Instr::Load { index, valid, .. } => cost(index, valid),
+        Instr::Inside(bounds) => cost(&Index::constant(0), bounds),
+        _ => 0.0,
+    };
+    let total: f64 =
+        body.instrs.iter().map(load).sum::<f64>() + body.stores.iter().map(|s| cost(&s.index, &[])).sum::<f64>();
+    1.0 / total.max(1e-9)
+}
+
+/// An operand that already is a matrix in an argument.
+pub(crate) struct Direct {
+    pub(crate) arg: usize,
+    pub(crate) dtype: DType,
+    index: Index,
+    batch: Vec<usize>,
+    rank: usize,
+    pub(crate) strides: [isize; 2],
+}
+
+impl Direct {
+    /// The matrix at an address over `batch ++ rows ++ columns`, if it is one.
+    pub(crate) fn new(index: &Index, arg: usize, dtype: DType, axes: [&[usize]; 3]) -> Option<Direct> {
+        let [batch, rows, columns] = axes;
+        let rank = batch.len() + rows.len() + columns.len();
+        let strides = index.affine(rank)?;
+        let row = merged(rows, &strides[batch.len()..])?;
+        let column = merged(columns, &strides[batch.len() + rows.len()..])?;
+        Some(Direct {
+            arg,
+            dtype,
+            index: index.clone(),
+            batch: batch.to_vec(),
+            rank,
+            strides: [row as isize, column as isize],
+        })
+    }
+
+    /// The operand that a body is, if it only loads.
+    pub(crate) fn operand(body: &Body, args: &[Arg], axes: [&[usize]; 3]) -> Option<Direct> {
+        let Some(Instr::Load { arg, index, valid, gather: None }) = body.instrs.last() else { return None };
+        let dtype = args[*arg as usize].dtype;
+        let plain = valid.is_empty() && matches!(dtype, DType::F32 | DType::F64);
+        plain.then(|| Direct::new(index, *arg as usize, dtype, axes)).flatten()
+    }
+
+    /// The first element of a matrix of the batch.
+    pub(crate) fn start(&self, mut batch: usize) -> isize {
+        let mut at = vec![0; self.rank];
+        for (axis, &dim) in self.batch.iter().enumerate().rev() {
+            (at[axis], batch) = (batch % dim, batch / dim);
+        }
+        self.index.eval(&at) as isize
+    }
+}
+
+/// The one stride of several axes, row-major.
+fn merged(dims: &[usize], strides: &[i64]) -> Option<i64> {
+    let mut found: Option<(i64, usize)> = None;
+    for (&dim, &stride) in dims.iter().zip(strides).rev().filter(|(dim, _)| **dim != 1) {
+        let (step, n) = found.unwrap_or((stride, 1));
+        if stride != step * n as i64 {
+            return None;
+        }
+        found = Some((step, n * dim));
+    }
+    Some(found.map_or(1, |f| f.0))
+}

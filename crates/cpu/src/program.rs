@@ -1,0 +1,125 @@
+//! Lowered bodies: straight-line programs over registers that hold a tile each.
+//!
+//! The hard idea is *when* a value is computed. A value that depends on no axis is set up once a
+//! worker. One that is the same along a row is computed once a row, by the same vector kernels,
+//! over the tile's rows. The rest is computed point by point, in as many passes over the row as
+//! there are reductions that need each other. If a row fits in one tile, its registers outlive a
+//! pass and nothing is computed twice.
+
+use kiln_ir::{DType, PointOp, ReduceOp};
+
+use crate::site::Site;
+
+/// The number of a register.
+pub(crate) type RegId = usize;
+
+/// One step over all points of a tile.
+pub(crate) enum Micro {
+    /// Elements of an argument.
+    Load { site: Site, arg: usize, gather: Option<RegId>, dst: RegId },
+    /// A literal, already rounded.
+    Fill { dtype: DType, value: f64, dst: RegId },
+    /// A scalar word of the replay.
+    Scalar { dtype: DType, word: usize, dst: RegId },
+    /// The values of an index expression.
+    Coord { site: Site, dst: RegId },
+    /// Whether bounds hold.
+    Inside { site: Site, dst: RegId },
+    /// A row of `OPS`; the dtype is that of the last operand.
+    Op { op: PointOp, dtype: DType, args: [RegId; 3], dst: RegId },
+    /// A conversion.
+    Cast { from: DType, to: DType, src: RegId, dst: RegId },
+    /// Lane 0 in every lane.
+    Spread { dtype: DType, dst: RegId },
+    /// One lane a row, repeated for each of the row's points.
+    Expand { dtype: DType, src: RegId, dst: RegId },
+    /// The contraction's sum.
+    Acc { dtype: DType, dst: RegId },
+}
+
+/// A reduction at the end of a pass.
+pub(crate) struct Reduction {
+    pub(crate) op: ReduceOp,
+    pub(crate) dtype: DType,
+    pub(crate) src: RegId,
+    pub(crate) dst: RegId,
+}
+
+/// A store at the end of the last pass.
+pub(crate) struct Put {
+    pub(crate) site: Site,
+    pub(crate) arg: usize,
+    pub(crate) src: RegId,
+}
+
+/// One pass over a row, after what it needs once a row.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// Over the rows of a tile.
+    pub(crate) rows: Vec<Micro>,
+    /// Over the points of a tile.
+    pub(crate) points: Vec<Micro>,
+    /// What the points give; the results are there in the next pass.
+    pub(crate) reductions: Vec<Reduction>,
+}
+
+/// A lowered body.
+pub(crate) struct Program {
+    /// Done once a worker; these registers keep their values.
+    pub(crate) setup: Vec<Micro>,
+    /// In order; all but the last end in reductions.
+    pub(crate) passes: Vec<Pass>,
+    /// Stores of every point, and of every row.
+    pub(crate) puts: Vec<Put>,
+    pub(crate) row_puts: Vec<Put>,
+    /// The value of the last step, for an operand of a contraction.
+    pub(crate) last: Option<RegId>,
+    pub(crate) n_regs: usize,
+    /// Bytes of the widest lane.
+    pub(crate) lane_bytes: usize,
+    /// How each argument is stored.
+    pub(crate) dtypes: Vec<DType>,
+}
+
+/// An index space seen as rows of points.
+#[derive(Clone)]
+pub(crate) struct Rowed {
+    /// Dims of the rows' space.
+    pub(crate) outer: Vec<usize>,
+    /// Dims of a row.
+    pub(crate) row: Vec<usize>,
+    /// True iff the points of a row are neighbours in a tile; else equal points of rows are.
+    pub(crate) inner: bool,
+}
+
+impl Rowed {
+    pub(crate) fn n_rows(&self) -> usize {
+        self.outer.iter().product()
+    }
+
+    pub(crate) fn n_points(&self) -> usize {
+        self.row.iter().product()
+    }
+
+    /// The dims in tile order.
+    pub(crate) fn tile_dims(&self) -> Vec<usize> {
+        if self.inner { [&*self.outer, &self.row].concat() } else { [&*self.row, &self.outer].concat() }
+    }
+
+    /// Where an axis stands in tile order; the gathered coordinate stays last.
+    pub(crate) fn tile_axis(&self, axis: usize) -> usize {
+        let (outer, row) = (self.outer.len(), self.row.len());
+        match axis {
+            _ if self.inner || axis >= outer + row => axis,
+            _ if axis < outer => axis + row,
+            _ => axis - outer,
+        }
+    }
+}
+
+impl Program {
+    /// Steps over points, about: what a point costs.
+    pub(crate) fn weight(&self) -> usize {
+        self.passes.iter().map(|p| p.points.len() + p.reductions.len()).sum::<usize>() + self.puts.len()
+    }
+}

@@ -1,0 +1,317 @@
+//! Reductions: the partial results of one tile, and the fixed tree that combines them.
+//!
+//! A tile holds several rows, either one after another (*inner*: each row's points are neighbours)
+//! or interleaved (*outer*: equal points of all rows are neighbours). Both give one partial result a
+//! row. The tree is a binary counter over tiles: it depends on how many there are and on nothing
+//! else, so results are the same for any number of threads, and sums stay accurate.
+
+use bytemuck::Pod;
+use kiln_ir::{DType, ReduceOp};
+
+use crate::simd::{Reg, multiversion};
+
+/// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
+#[derive(Default)]
+pub(crate) struct Partial {
+    pub(crate) best: Reg,
+    pub(crate) at: Reg,
+}
+
+/// How the rows of a tile lie: `rows` rows of `points` points, of which the first is number `first`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) inner: bool,
+    pub(crate) rows: usize,
+    pub(crate) points: usize,
+    pub(crate) first: usize,
+}
+
+/// A lane type that can be reduced.
+trait Lane: Pod + PartialOrd {
+    fn sum(self, other: Self) -> Self;
+    fn prod(self, other: Self) -> Self;
+    fn is_nan(self) -> bool;
+    fn identity(op: ReduceOp, dtype: DType) -> Self;
+
+    /// Whether this value takes the place of an earlier one as the greatest.
+    #[inline(always)]
+    fn above(self, best: Self) -> bool {
+        (self > best) | self.is_nan()
+    }
+
+    #[inline(always)]
+    fn max(self, later: Self) -> Self {
+        if later.above(self) { later } else { self }
+    }
+
+    #[inline(always)]
+    fn min(self, later: Self) -> Self {
+        if (later < self) | later.is_nan() { later } else { self }
+    }
+}
+
+macro_rules! lanes {
+    ($($t:ident: $sum:expr, $prod:expr, $nan:expr;)*) => { $(
+        impl Lane for $t {
+            #[inline(always)]
+            fn sum(self, other: $t) -> $t { $sum(self, other) }
+            #[inline(always)]
+            fn prod(self, other: $t) -> $t { $prod(self, other) }
+            #[inline(always)]
+            fn is_nan(self) -> bool { $nan(self) }
+            fn identity(op: ReduceOp, dtype: DType) -> $t { op.identity(dtype) as $t }
+        }
+    )* };
+}
+
+lanes! {
+    f32: |x, y| x + y, |x, y| x * y, f32::is_nan;
+    f64: |x, y| x + y, |x, y| x * y, f64::is_nan;
+    i32: i32::wrapping_add, i32::wrapping_mul, |_| false;
+    u32: u32::wrapping_add, u32::wrapping_mul, |_| false;
+}
+
+/// Runs a loop with the folding function of a reduction; each arm is a copy of the loop.
+macro_rules! with_fold {
+    ($op:expr, $f:ident => $body:expr) => {
+        match $op {
+            ReduceOp::Sum => {
+                let $f = T::sum;
+                $body
+            }
+            ReduceOp::Prod => {
+                let $f = T::prod;
+                $body
+            }
+            ReduceOp::Max => {
+                let $f = T::max;
+                $body
+            }
+            ReduceOp::Min => {
+                let $f = T::min;
+                $body
+            }
+            ReduceOp::ArgMax => unreachable!("positions are folded with their values"),
+        }
+    };
+}
+
+/// Calls a function generic over the lanes of a compute dtype.
+macro_rules! with_lane {
+    ($dtype:expr, $f:ident($($arg:expr),*)) => {
+        match $dtype {
+            DType::F32 => $f::<f32>($($arg),*),
+            DType::F64 => $f::<f64>($($arg),*),
+            DType::I32 => $f::<i32>($($arg),*),
+            DType::U32 | DType::Bool => $f::<u32>($($arg),*),
+            DType::F16 | DType::BF16 | DType::U8 => unreachable!("no compute dtype"),
+        }
+    };
+}
+
+/// The reduction of truth values is that of their numbers, saturated: any for a sum, all for a product.
+fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
+    match (op, dtype) {
+        (ReduceOp::Sum, DType::Bool) => ReduceOp::Max,
+        (ReduceOp::Prod, DType::Bool) => ReduceOp::Min,
+        _ => op,
+    }
+}
+
+multiversion! {
+    /// The partial results of a tile's rows.
+    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+        let op = effective(op, dtype);
+        if shape.inner {
+            with_lane!(dtype, inner(op, dtype, src, shape, out))
+        } else {
+            with_lane!(dtype, outer(op, src, shape, out))
+        }
+    }
+}
+
+multiversion! {
+    /// Combines the partial results of earlier points, in `acc`, with those of later ones.
+    pub(crate) fn merge(op: ReduceOp, dtype: DType, acc: &mut Partial, later: &Partial, rows: usize) {
+        with_lane!(dtype, merge_lanes(effective(op, dtype), acc, later, rows))
+    }
+}
+
+/// The result of a reduction over nothing.
+pub(crate) fn identity(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
+    fn fill<T: Lane>(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
+        out.lanes_mut::<T>()[..rows].fill(T::identity(op, dtype));
+    }
+    match op {
+        ReduceOp::ArgMax => out.lanes_mut::<i32>()[..rows].fill(0),
+        _ => with_lane!(dtype, fill(op, dtype, out, rows)),
+    }
+}
+
+#[inline(always)]
+fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+    let src = src.lanes::<T>();
+    let best = out.best.lanes_mut::<T>();
+    let rows = (0..shape.rows).map(|r| &src[r * shape.points..][..shape.points]);
+    match op {
+        ReduceOp::Sum => rows.zip(best).for_each(|(row, o)| *o = fold(row, T::identity(op, dtype), T::sum)),
+        ReduceOp::Prod => rows.zip(best).for_each(|(row, o)| *o = fold(row, T::identity(op, dtype), T::prod)),
+        ReduceOp::Max => rows.zip(best).for_each(|(row, o)| *o = fold(row, row[0], T::max)),
+        ReduceOp::Min => rows.zip(best).for_each(|(row, o)| *o = fold(row, row[0], T::min)),
+        ReduceOp::ArgMax => {
+            for ((row, o), at) in rows.zip(best).zip(out.at.lanes_mut::<i32>()) {
+                *o = fold(row, row[0], T::max);
+                let found = row.iter().position(|&x| x == *o || x.is_nan());
+                *at = (shape.first + found.unwrap_or(0)) as i32;
+            }
+        }
+    }
+}
+
+/// Independent partial results, enough to hide the latency of an addition.
+const WIDTH: usize = 64;
+
+/// Folds a row through `WIDTH` lanes and then pairwise.
+#[inline(always)]
+fn fold<T: Lane>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
+    if row.len() < WIDTH / 2 {
+        return row.iter().fold(start, |a, &x| f(a, x));
+    }
+    let mut acc = [start; WIDTH];
+    let (chunks, rest) = row.as_chunks::<WIDTH>();
+    for chunk in chunks {
+        for (a, &x) in acc.iter_mut().zip(chunk) {
+            *a = f(*a, x);
+        }
+    }
+    for (a, &x) in acc.iter_mut().zip(rest) {
+        *a = f(*a, x);
+    }
+    let mut width = WIDTH / 2;
+    while width > 0 {
+        for i in 0..width {
+            acc[i] = f(acc[i], acc[i + width]);
+        }
+        width /= 2;
+    }
+    acc[0]
+}
+
+/// Halves the points until one of each row is left; in order, so that an earlier one wins a tie.
+#[inline(always)]
+fn outer<T: Lane>(op: ReduceOp, src: &Reg, Rows { rows, points, first, .. }: Rows, out: &mut Partial) {
+    let src = &src.lanes::<T>()[..rows * points];
+    if op == ReduceOp::ArgMax {
+        let (best, at) = (&mut out.best.lanes_mut::<T>()[..rows], &mut out.at.lanes_mut::<i32>()[..rows]);
+        best.copy_from_slice(&src[..rows]);
+        at.fill(first as i32);
+        for (p, point) in src.chunks_exact(rows).enumerate().skip(1) {
+            for ((b, a), &x) in best.iter_mut().zip(at.iter_mut()).zip(point) {
+                let better = (x > *b) | (x.is_nan() & !b.is_nan());
+                *b = if better { x } else { *b };
+                *a = if better { (first + p) as i32 } else { *a };
+            }
+        }
+        return;
+    }
+    let half = points / 2;
+    let best = out.best.lanes_mut::<T>();
+    let (low, high) = (&src[..half * rows], &src[(points - half) * rows..]);
+    with_fold!(op, f => pairs(best, low, high, f));
+    // An odd point in the middle is carried along.
+    best[half * rows..(points - half) * rows].copy_from_slice(&src[half * rows..(points - half) * rows]);
+    let mut left = points - half;
+    while left > 1 {
+        let half = left / 2;
+        let (low, high) = best.split_at_mut((left - half) * rows);
+        let n = half * rows;
+        with_fold!(op, f => low[..n].iter_mut().zip(&high[..n]).for_each(|(a, &x)| *a = f(*a, x)));
+        left -= half;
+    }
+}
+
+#[inline(always)]
+fn pairs<T: Lane>(out: &mut [T], low: &[T], high: &[T], f: impl Fn(T, T) -> T) {
+    for ((o, &a), &b) in out.iter_mut().zip(low).zip(high) {
+        *o = f(a, b);
+    }
+}
+
+#[inline(always)]
+fn merge_lanes<T: Lane>(op: ReduceOp, acc: &mut Partial, later: &Partial, rows: usize) {
+    if op != ReduceOp::ArgMax {
+        return merge_slice::<T>(op, &mut acc.best, &later.best, 0, rows);
+    }
+    let best = acc.best.lanes_mut::<T>()[..rows].iter_mut().zip(&mut acc.at.lanes_mut::<i32>()[..rows]);
+    let later = later.best.lanes::<T>()[..rows].iter().zip(&later.at.lanes::<i32>()[..rows]);
+    for ((b, at), (&x, &i)) in best.zip(later) {
+        let better = (x > *b) | (x.is_nan() & !b.is_nan());
+        *b = if better { x } else { *b };
+        *at = if better { i } else { *at };
+    }
+}
+
+#[inline(always)]
+fn merge_slice<T: Lane>(op: ReduceOp, acc: &mut Reg, src: &Reg, from: usize, rows: usize) {
+    let (acc, src) = (&mut acc.lanes_mut::<T>()[..rows], &src.lanes::<T>()[from..from + rows]);
+    with_fold!(op, f => acc.iter_mut().zip(src).for_each(|(a, &x)| *a = f(*a, x)));
+}
+
+/// The tree: pushed partial results combine as the bits of their count carry.
+#[derive(Default)]
+pub(crate) struct Tree {
+    count: usize,
+    ranks: Vec<Partial>,
+}
+
+impl Tree {
+    /// Forgets everything but its memory.
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// Adds the next partial result; `next` holds scratch afterwards.
+    pub(crate) fn push(&mut self, op: ReduceOp, dtype: DType, next: &mut Partial, rows: usize, bytes: usize) {
+        let mut rank = 0;
+        while self.count >> rank & 1 == 1 {
+            merge(op, dtype, &mut self.ranks[rank], next, rows);
+            std::mem::swap(&mut self.ranks[rank], next);
+            rank += 1;
+        }
+        if self.ranks.len() == rank {
+            self.ranks.push(Partial::default());
+        }
+        std::mem::swap(&mut self.ranks[rank], next);
+        self.count += 1;
+        // What came back may be new or of another use.
+        next.reserve(bytes);
+    }
+
+    /// The combination of all, or `None` if there was none.
+    pub(crate) fn finish(&mut self, op: ReduceOp, dtype: DType, rows: usize) -> Option<&Partial> {
+        let (mut found, mut bits) = (None::<usize>, self.count);
+        while bits != 0 {
+            let rank = bits.trailing_zeros() as usize;
+            if let Some(lower) = found {
+                let (low, high) = self.ranks.split_at_mut(rank);
+                merge(op, dtype, &mut high[0], &low[lower], rows);
+            }
+            found = Some(rank);
+            bits &= bits - 1;
+        }
+        found.map(|rank| &self.ranks[rank])
+    }
+}
+
+impl Partial {
+    /// Makes room for lanes of this many bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.best.reserve_bytes(bytes);
+        self.at.reserve_bytes(bytes);
+    }
+
+    /// What the reduction gives: the value, or the place.
+    pub(crate) fn result(&self, op: ReduceOp) -> &Reg {
+        if op == ReduceOp::ArgMax { &self.at } else { &self.best }
+    }
+}

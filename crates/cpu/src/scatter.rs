@@ -1,0 +1,105 @@
+//! Scatter-add: slices added into a zeroed result at computed places, in the order of the slices.
+//!
+//! Tasks share the result's rows, not the slices: each looks at the whole index and adds what falls
+//! into its rows. So no two tasks write one element, and every sum has a fixed order.
+
+use kiln_ir::DType;
+use kiln_ir::kernel::Scatter;
+
+use crate::cast::Stored;
+use crate::exec::Env;
+use crate::memory::View;
+use crate::task::for_each;
+
+/// Tasks into which the rows of a large result are divided.
+const PARTS: usize = 16;
+
+/// A scatter: dims merged, dtypes checked.
+pub(crate) struct ScatterExe {
+    outer: usize,
+    index: usize,
+    inner: usize,
+    size: usize,
+    index_dtype: DType,
+    dtype: DType,
+}
+
+impl ScatterExe {
+    pub(crate) fn new(kernel: &Scatter) -> ScatterExe {
+        let numel = |dims: &[usize]| dims.iter().product::<usize>();
+        ScatterExe {
+            outer: numel(&kernel.outer),
+            index: numel(&kernel.index),
+            inner: numel(&kernel.inner),
+            size: kernel.size,
+            index_dtype: kernel.args[0].dtype,
+            dtype: kernel.args[1].dtype,
+        }
+    }
+
+    /// A measure of the work: elements read and written.
+    pub(crate) fn work(&self) -> usize {
+        self.outer * self.inner * (self.index * 2 + self.size)
+    }
+
+    pub(crate) fn run(&self, env: Env, parallel: bool) {
+        match self.dtype {
+            DType::F32 => self.run_as::<u32, f32>(env, parallel, |a, b| a + b),
+            DType::F64 => self.run_as::<u64, f64>(env, parallel, |a, b| a + b),
+            DType::F16 => self.run_as::<half::f16, f32>(env, parallel, |a, b| a + b),
+            DType::BF16 => self.run_as::<half::bf16, f32>(env, parallel, |a, b| a + b),
+            DType::I32 | DType::U32 => self.run_as::<u32, u32>(env, parallel, u32::wrapping_add),
+            DType::U8 => self.run_as::<u8, u32>(env, parallel, u32::wrapping_add),
+            DType::Bool => self.run_as::<u8, u32>(env, parallel, |a, b| a | b),
+        }
+    }
+
+    /// Over elements stored as `S` and added as `T`, which has the bits of `S`'s lane.
+    fn run_as<S: Stored, T: bytemuck::Pod>(&self, env: Env, parallel: bool, add: impl Fn(T, T) -> T + Sync + Send) {
+        let parts = if self.work() < crate::task::GRAIN { 1 } else { PARTS.min(self.size.max(1)) };
+        let rows = self.size.div_ceil(parts).max(1);
+        let n = self.size.div_ceil(rows);
+        let work = self.work() / (self.outer * n).max(1) + self.index;
+        for_each(parallel, self.outer * n, work, Vec::new, |sums, i| {
+            let (outer, from) = (i / n, i % n * rows);
+            self.add_rows::<S, T>(env, outer, from..self.size.min(from + rows), sums, &add);
+        });
+    }
+
+    /// One task: the sums of some rows of the result.
+    fn add_rows<S: Stored, T: bytemuck::Pod>(
+        &self,
+        env: Env,
+        outer: usize,
+        rows: std::ops::Range<usize>,
+        sums: &mut Vec<T>,
+        add: &impl Fn(T, T) -> T,
+    ) {
+        let inner = self.inner;
+        sums.clear();
+        sums.resize(rows.len() * inner, T::zeroed());
+        for i in 0..self.index {
+            let row = self.row(env.args[0], i);
+            if !rows.contains(&row) {
+                continue;
+            }
+            let values = env.args[1].slice::<S>((outer * self.index + i) * inner, inner);
+            let to = &mut sums[(row - rows.start) * inner..][..inner];
+            for (sum, &x) in to.iter_mut().zip(values) {
+                *sum = add(*sum, bytemuck::cast(x.widen()));
+            }
+        }
+        // SAFETY: these rows of the result are this task's.
+        let out = unsafe { env.args[2].slice_mut::<S>((outer * self.size + rows.start) * inner, sums.len()) };
+        S::narrow_run(bytemuck::cast_slice(sums), out);
+    }
+
+    /// The row of the result that slice `i` is added to.
+    fn row(&self, index: View, i: usize) -> usize {
+        let last = self.size.saturating_sub(1);
+        match self.index_dtype {
+            DType::I32 => (index.get::<i32>(i).max(0) as usize).min(last),
+            _ => (index.get::<u32>(i) as usize).min(last),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Vector registers in memory, and compiling one body for several instruction sets.
+//!
+//! A [`Reg`] is a few hundred to a few thousand lanes that stay in the nearest cache. Kernels over
+//! it are plain loops; [`multiversion!`] compiles each loop for every instruction set that is worth
+//! it, and the choice is made once, when the program starts.
+
+use std::sync::OnceLock;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Instruction sets that kernels are compiled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Isa {
+    /// What every processor of the target has.
+    Base,
+    /// 256-bit vectors with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 512-bit vectors.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// The best instruction set of this processor.
+pub(crate) fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(detect)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Isa {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (avx2, avx512) {
+        (true, true) => Isa::Avx512,
+        (true, false) => Isa::Avx2,
+        _ => Isa::Base,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Isa {
+    Isa::Base
+}
+
+/// True iff [`Isa::Base`] fuses multiply and add in hardware; elsewhere the library's is slow.
+pub(crate) const BASE_FMA: bool = cfg!(target_arch = "aarch64");
+
+/// Defines a function whose body is compiled for every instruction set; `FMA` tells the body whether
+/// a fused multiply-add is one instruction.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) {
+            #[inline(always)]
+            #[allow(clippy::extra_unused_type_parameters, reason = "not every body multiplies and adds")]
+            fn body<const FMA: bool>($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($arg: $ty),*) {
+                body::<true>($($arg),*);
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            fn avx512($($arg: $ty),*) {
+                body::<true>($($arg),*);
+            }
+
+            match crate::simd::isa() {
+                crate::simd::Isa::Base => body::<{ crate::simd::BASE_FMA }>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `isa` found these features on this processor.
+                crate::simd::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `isa` found these features on this processor.
+                crate::simd::Isa::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
+
+/// A cache line of lanes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
+/// Lanes of one compute dtype: `f32`, `i32`, `u32` (also for `bool`, as 0 or 1), or `f64`.
+#[derive(Clone, Default)]
+pub(crate) struct Reg(Vec<Line>);
+
+impl Reg {
+    /// A register of at least this many bytes.
+    pub(crate) fn with_bytes(bytes: usize) -> Reg {
+        Reg(vec![Line([0; 8]); bytes.div_ceil(size_of::<Line>())])
+    }
+
+    /// Makes room for this many bytes; the content is then undefined.
+    pub(crate) fn reserve_bytes(&mut self, bytes: usize) {
+        let lines = bytes.div_ceil(size_of::<Line>());
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0; 8]));
+        }
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    pub(crate) fn lanes<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    /// The lanes, for writing.
+    #[inline(always)]
+    pub(crate) fn lanes_mut<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}

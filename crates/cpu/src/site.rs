@@ -1,0 +1,280 @@
+//! One load or store: its address, compiled for the shape that it turned out to have.
+//!
+//! Long runs are walked: an odometer over the leading axes computes each run's head, bounds cut the
+//! run to the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are
+//! short, all addresses of a tile are computed at once in lanes; and where those would overflow,
+//! one by one.
+
+use bytemuck::Zeroable;
+use kiln_ir::{Bound, DType, Index};
+
+use crate::cast::{Stored, with_stored};
+use crate::lanes::{LaneIndex, coordinates, mask_range};
+use crate::memory::View;
+use crate::simd::Reg;
+use crate::space::{Runs, Span, admitted};
+
+/// Runs at least this long are walked.
+const LONG_RUN: usize = 16;
+
+/// An address expression over a space, with the bounds outside of which nothing is touched.
+pub(crate) struct Site {
+    dims: Vec<usize>,
+    index: Index,
+    bounds: Vec<Bound>,
+    /// A lane value clamped to `0..n` is coordinate `rank`.
+    gather: Option<(DType, usize)>,
+    runs: Runs,
+    lanes: Option<(LaneIndex, Vec<LaneIndex>)>,
+}
+
+/// What a walk says about some consecutive points.
+pub(crate) enum Segment {
+    /// A bound fails.
+    Absent,
+    /// Addresses from `head` on, each `step` further.
+    Run { head: i64, step: i64 },
+}
+
+/// Working memory of address computations.
+#[derive(Default)]
+pub(crate) struct Walker {
+    at: Vec<usize>,
+    axes: Vec<Reg>,
+    spare: Vec<Reg>,
+    offsets: Reg,
+    mask: Reg,
+}
+
+impl Site {
+    /// Compiles an address; a gathered coordinate varies along the axes that `gathered` admits.
+    pub(crate) fn new(
+        dims: &[usize],
+        index: &Index,
+        bounds: &[Bound],
+        gather: Option<(DType, usize)>,
+        gathered: impl Fn(usize) -> bool,
+    ) -> Site {
+        let exprs: Vec<&Index> = std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).collect();
+        let runs = Runs::new(dims, &exprs, |axis| gather.is_none() || !gathered(axis));
+        let mut wide = dims.to_vec();
+        wide.extend(gather.map(|g| g.1));
+        let short = runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
+        let lanes = short
+            .then(|| {
+                let bounds: Option<_> = bounds.iter().map(|b| LaneIndex::new(&b.index, &wide)).collect();
+                LaneIndex::new(index, &wide).zip(bounds)
+            })
+            .flatten();
+        Site { dims: dims.to_vec(), index: index.clone(), bounds: bounds.to_vec(), gather, runs, lanes }
+    }
+
+    /// The coordinate that a gathered value stands for.
+    fn gathered(&self, value: Option<&Reg>, point: usize) -> Option<usize> {
+        let ((dtype, n), value) = self.gather.zip(value)?;
+        let last = n.saturating_sub(1);
+        Some(match dtype {
+            DType::I32 => (value.lanes::<i32>()[point].max(0) as usize).min(last),
+            _ => (value.lanes::<u32>()[point] as usize).min(last),
+        })
+    }
+
+    /// Calls `visit(first, n, segment)` for consecutive points of a span, numbered from 0.
+    #[inline(always)]
+    fn walk(
+        &self,
+        span: Span,
+        gather: Option<&Reg>,
+        walker: &mut Walker,
+        mut visit: impl FnMut(usize, usize, Segment),
+    ) {
+        let (rank, run) = (self.dims.len(), self.runs.len);
+        let mut point = 0;
+        for range in span.ranges().filter(|r| !r.is_empty()) {
+            let (mut number, mut skip, mut left) = (range.start / run, range.start % run, range.len());
+            walker.at.clear();
+            walker.at.resize(rank + 1, 0);
+            for axis in (0..self.runs.lead).rev() {
+                walker.at[axis] = number % self.dims[axis];
+                number /= self.dims[axis];
+            }
+            while left > 0 {
+                let n = (run - skip).min(left);
+                walker.at[rank] = self.gathered(gather, point).unwrap_or(0);
+                self.visit_run(point, skip, n, walker, &mut visit);
+                point += n;
+                left -= n;
+                skip = 0;
+                advance(&mut walker.at[..self.runs.lead], &self.dims);
+            }
+        }
+    }
+
+    /// Cuts the points `skip..skip + n` of the run at `walker.at` by the bounds.
+    #[inline(always)]
+    fn visit_run(
+        &self,
+        first: usize,
+        skip: usize,
+        n: usize,
+        walker: &Walker,
+        visit: &mut impl FnMut(usize, usize, Segment),
+    ) {
+        let mut live = 0..n;
+        for (bound, step) in self.bounds.iter().zip(&self.runs.steps[1..]) {
+            let head = bound.index.eval(&walker.at) + step * skip as i64;
+            let range = admitted(head, *step, bound.lo, bound.hi, n);
+            live = live.start.max(range.start)..live.end.min(range.end);
+        }
+        if live.is_empty() {
+            return visit(first, n, Segment::Absent);
+        }
+        if live.start > 0 {
+            visit(first, live.start, Segment::Absent);
+        }
+        let step = self.runs.steps[0];
+        let head = self.index.eval(&walker.at) + step * (skip + live.start) as i64;
+        visit(first + live.start, live.len(), Segment::Run { head, step });
+        if live.end < n {
+            visit(first + live.end, n - live.end, Segment::Absent);
+        }
+    }
+
+    /// Computes the address of each point of a span in `walker.offsets`, and in `walker.mask` whether
+    /// it exists; false iff this address is walked instead.
+    fn eval_lanes(&self, span: Span, gather: Option<&Reg>, walker: &mut Walker) -> bool {
+        let Some((index, bounds)) = &self.lanes else { return false };
+        let (n, rank) = (span.points(), self.dims.len());
+        let mut used = vec![false; rank + 1];
+        index.mark_axes(&mut used);
+        bounds.iter().for_each(|b| b.mark_axes(&mut used));
+        walker.axes.resize_with(walker.axes.len().max(rank + 1), Reg::default);
+        (0..rank).filter(|&a| used[a]).for_each(|a| coordinates(&self.dims, a, span, &mut walker.axes[a]));
+        if used[rank] {
+            walker.axes[rank].reserve_bytes(4 * n);
+            let out = &mut walker.axes[rank].lanes_mut::<i32>()[..n];
+            out.iter_mut().enumerate().for_each(|(i, o)| *o = self.gathered(gather, i).unwrap_or(0) as i32);
+        }
+        index.eval(n, &walker.axes, &mut walker.offsets, &mut walker.spare);
+        walker.mask.reserve_bytes(4 * n);
+        walker.mask.lanes_mut::<u32>()[..n].fill(1);
+        let mut value = walker.spare.pop().unwrap_or_default();
+        for (bound, lanes) in self.bounds.iter().zip(bounds) {
+            lanes.eval(n, &walker.axes, &mut value, &mut walker.spare);
+            mask_range(bound.lo, bound.hi, n, &value, &mut walker.mask);
+        }
+        walker.spare.push(value);
+        true
+    }
+
+    /// Loads elements of an argument, 0 where a bound fails.
+    pub(crate) fn load(
+        &self,
+        dtype: DType,
+        arg: View,
+        span: Span,
+        gather: Option<&Reg>,
+        dst: &mut Reg,
+        w: &mut Walker,
+    ) {
+        with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w));
+    }
+
+    /// Stores lanes into an argument.
+    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+        with_stored!(dtype, store::<_>(self, arg, span, src, w));
+    }
+
+    /// Writes the addresses themselves, as `i32`.
+    pub(crate) fn coord(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+        if self.eval_lanes(span, None, w) {
+            let n = span.points();
+            return dst.lanes_mut::<i32>()[..n].copy_from_slice(&w.offsets.lanes::<i32>()[..n]);
+        }
+        let out = dst.lanes_mut::<i32>();
+        self.walk(span, None, w, |first, n, segment| {
+            let Segment::Run { head, step } = segment else { unreachable!("a coordinate has no bounds") };
+            let (head, step) = (head as i32, step as i32);
+            for (i, o) in out[first..first + n].iter_mut().enumerate() {
+                *o = head.wrapping_add(step.wrapping_mul(i as i32));
+            }
+        });
+    }
+
+    /// Writes whether all bounds hold.
+    pub(crate) fn inside(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+        if self.eval_lanes(span, None, w) {
+            let n = span.points();
+            return dst.lanes_mut::<u32>()[..n].copy_from_slice(&w.mask.lanes::<u32>()[..n]);
+        }
+        let out = dst.lanes_mut::<u32>();
+        self.walk(span, None, w, |first, n, segment| {
+            out[first..first + n].fill(matches!(segment, Segment::Run { .. }) as u32);
+        });
+    }
+}
+
+/// The next point of the leading axes, row-major.
+#[inline(always)]
+fn advance(at: &mut [usize], dims: &[usize]) {
+    for (c, &dim) in at.iter_mut().zip(dims).rev() {
+        *c += 1;
+        if *c < dim {
+            return;
+        }
+        *c = 0;
+    }
+}
+
+fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst: &mut Reg, w: &mut Walker) {
+    let out = dst.lanes_mut::<S::Lane>();
+    if site.eval_lanes(span, gather, w) {
+        let n = span.points();
+        let addresses = w.offsets.lanes::<i32>()[..n].iter().zip(&w.mask.lanes::<u32>()[..n]);
+        for (o, (&at, &exists)) in out[..n].iter_mut().zip(addresses) {
+            *o = if exists != 0 { arg.get::<S>(at as usize).widen() } else { S::Lane::zeroed() };
+        }
+        return;
+    }
+    site.walk(span, gather, w, |first, n, segment| {
+        let out = &mut out[first..first + n];
+        match segment {
+            Segment::Absent => out.fill(S::Lane::zeroed()),
+            Segment::Run { head, step: 1 } => S::widen_run(arg.slice(head as usize, n), out),
+            Segment::Run { head, step: 0 } => out.fill(arg.get::<S>(head as usize).widen()),
+            Segment::Run { head, step } => {
+                let mut at = head;
+                for o in out {
+                    *o = arg.get::<S>(at as usize).widen();
+                    at += step;
+                }
+            }
+        }
+    });
+}
+
+fn store<S: Stored>(site: &Site, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+    let src = src.lanes::<S::Lane>();
+    let put = |at: i64, lane: S::Lane| {
+        // SAFETY: each point stores at an element of its own, which no other task touches.
+        let element = unsafe { arg.slice_mut::<S>(at as usize, 1) };
+        element[0] = S::narrow(lane);
+    };
+    if site.eval_lanes(span, None, w) {
+        let n = span.points();
+        return w.offsets.lanes::<i32>()[..n].iter().zip(src).for_each(|(&at, &lane)| put(at as i64, lane));
+    }
+    site.walk(span, None, w, |first, n, segment| {
+        let src = &src[first..first + n];
+        match segment {
+            Segment::Absent => unreachable!("a store has no bounds"),
+            Segment::Run { head, step: 1 } => {
+                // SAFETY: as above, for the points of a run.
+                S::narrow_run(src, unsafe { arg.slice_mut(head as usize, n) });
+            }
+            Segment::Run { head, step } => {
+                src.iter().enumerate().for_each(|(i, &lane)| put(head + step * i as i64, lane));
+            }
+        }
+    });
+}

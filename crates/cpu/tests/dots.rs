@@ -1,0 +1,138 @@
+//! Contractions and scatters against the oracle.
+
+mod common;
+
+use common::{Rng, check, flat, load, masked, read, strided, write};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Scatter, Store};
+use kiln_ir::{Bound, DType, Index, Kernel, Movement, PointOp, Shape};
+
+fn numel(dims: &[usize]) -> usize {
+    dims.iter().product()
+}
+
+/// The address of a dense tensor whose axes, as the space has them, were permuted to `order` in memory.
+fn permuted(dims: &[usize], order: &[usize]) -> Index {
+    let memory: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
+    let own = common::row_major(&memory);
+    let strides: Vec<i64> = (0..dims.len()).map(|a| own[order.iter().position(|&o| o == a).unwrap()]).collect();
+    strided(dims, &strides)
+}
+
+fn operand(arg: u32, dtype: DType, index: Index) -> Body {
+    let mut body = Body::default();
+    body.push(load(arg, index), dtype.compute());
+    body
+}
+
+fn store_acc(arg: u32, dtype: DType, index: Index) -> Body {
+    let mut body = Body::default();
+    let value = body.push(Instr::Acc, dtype.compute());
+    body.stores.push(Store { arg, index, value });
+    body
+}
+
+#[test]
+fn every_form_of_matmul() {
+    let mut rng = Rng::new(11);
+    let sizes =
+        [(1, 1, 1), (3, 4, 5), (17, 1, 33), (1, 40, 9), (64, 64, 64), (130, 70, 50), (2, 2, 3000), (300, 9, 257)];
+    for (m, n, k) in sizes {
+        for batch in [vec![], vec![3], vec![2, 2]] {
+            for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
+                let (l, r) = ([&batch[..], &[m, k]].concat(), [&batch[..], &[k, n]].concat());
+                let b = batch.len();
+                let natural: Vec<usize> = (0..b + 2).collect();
+                let mut swapped = natural.clone();
+                swapped.swap(b, b + 1);
+                let o = [&batch[..], &[m, n]].concat();
+                let order = |rng: &mut Rng| if rng.chance(50) { &natural } else { &swapped };
+                let (li, ri) = (permuted(&l, order(&mut rng)), permuted(&r, order(&mut rng)));
+                let oi = permuted(&o, order(&mut rng));
+                let args = vec![read(dtype, numel(&l)), read(dtype, numel(&r)), write(DType::F32, numel(&o))];
+                let result = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+                let args = vec![args[0].clone(), args[1].clone(), write(result, numel(&o))];
+                let kernel = Kernel::Dot(Dot {
+                    batch: batch.clone(),
+                    m: vec![m],
+                    n: vec![n],
+                    k: vec![k],
+                    args,
+                    lhs: operand(0, dtype, li),
+                    rhs: operand(1, dtype, ri),
+                    epilogue: store_acc(2, result, oi),
+                });
+                let (x, y) = (rng.values(dtype, numel(&l)), rng.values(dtype, numel(&r)));
+                let name = format!("{dtype} {batch:?} {m}×{n}×{k}");
+                check(&name, &kernel, &[x, y, vec![0.0; numel(&o)]], &[], 1e-6 * (k as f64).sqrt() * 4.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_to_sum_and_nothing_to_store() {
+    for (batch, m, n, k) in
+        [(vec![], 3, 4, 0), (vec![2], 3, 4, 0), (vec![0], 3, 4, 5), (vec![], 0, 4, 5), (vec![], 3, 0, 5)]
+    {
+        let (l, r) = ([&batch[..], &[m, k]].concat(), [&batch[..], &[k, n]].concat());
+        let o = [&batch[..], &[m, n]].concat();
+        let args = vec![read(DType::F32, numel(&l)), read(DType::F32, numel(&r)), write(DType::F32, numel(&o))];
+        let (lhs, rhs) = (operand(0, DType::F32, flat(&l)), operand(1, DType::F32, flat(&r)));
+        let epilogue = store_acc(2, DType::F32, flat(&o));
+        let kernel = Kernel::Dot(Dot { batch, m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue });
+        check("empty", &kernel, &[vec![0.5; numel(&l)], vec![0.5; numel(&r)], vec![0.0; numel(&o)]], &[], 1e-6);
+    }
+}
+
+#[test]
+fn outer_products_and_lists_of_axes() {
+    let mut rng = Rng::new(12);
+    // m [2, 3], n [4, 2], k [3, 5], with k's axes exchanged on the right; then no k at all.
+    for k in [vec![3, 5], vec![]] {
+        let (m, n) = (vec![2, 3], vec![4, 2]);
+        let (l, r) = ([&m[..], &k].concat(), [&k[..], &n].concat());
+        let order: Vec<usize> = if k.is_empty() { vec![0, 1] } else { vec![1, 0, 2, 3] };
+        let o = [&m[..], &n].concat();
+        let args = vec![read(DType::F32, numel(&l)), read(DType::F32, numel(&r)), write(DType::F32, numel(&o))];
+        let (lhs, rhs) = (operand(0, DType::F32, flat(&l)), operand(1, DType::F32, permuted(&r, &order)));
+        let epilogue = store_acc(2, DType::F32, flat(&o));
+        let kernel = Kernel::Dot(Dot { batch: vec![], m, n, k, args, lhs, rhs, epilogue });
+        let (x, y) = (rng.values(DType::F32, numel(&l)), rng.values(DType::F32, numel(&r)));
+        check("lists", &kernel, &[x, y, vec![0.0; numel(&o)]], &[], 1e-5);
+    }
+}
+
+/// `relu(x·w + bias) ` stored, and added onto a residual in place.
+#[test]
+fn epilogues_finish_and_update() {
+    let mut rng = Rng::new(13);
+    for (m, n, k) in [(5, 7, 9), (200, 130, 64), (1, 64, 32), (64, 1, 500), (24, 24, 4000), (700, 1100, 30)] {
+        let o = [m, n];
+        let mut epilogue = Body::default();
+        let acc = epilogue.push(Instr::Acc, DType::F32);
+        let bias = epilogue.push(load(2, Index::var(1).scale((n > 1) as i64)), DType::F32);
+        let sum = epilogue.push(Instr::Op(PointOp::Add, [acc, bias, bias]), DType::F32);
+        let relu = epilogue.push(Instr::Op(PointOp::Relu, [sum; 3]), DType::F32);
+        let old = epilogue.push(load(3, flat(&o)), DType::F32);
+        let scale = epilogue.push(Instr::Scalar(DType::F32, 0), DType::F32);
+        let step = epilogue.push(Instr::Op(PointOp::Mul, [scale, relu, relu]), DType::F32);
+        let new = epilogue.push(Instr::Op(PointOp::Add, [old, step, step]), DType::F32);
+        epilogue.stores.push(Store { arg: 3, index: flat(&o), value: new });
+        epilogue.stores.push(Store { arg: 4, index: permuted(&o, &[1, 0]), value: relu });
+        let args = vec![
+            read(DType::F32, m * k),
+            read(DType::F32, k * n),
+            read(DType::F32, n),
+            Arg { dtype: DType::F32, numel: m * n, access: Access::ReadWrite },
+            write(DType::F16, m * n),
+        ];
+        // The left operand is squared on the way, so it is packed.
+        let mut lhs = operand(0, DType::F32, flat(&[m, k]));
+        lhs.push(Instr::Op(PointOp::Mul, [0; 3]), DType::F32);
+        let rhs = operand(1, DType::F32, flat(&[k, n]));
+        let kernel = Kernel::Dot(Dot { batch: vec![], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue });
+        let mut values: Vec<Vec<f64>> = [m * k, k * n, n, m * n].map(|n| rng.values(DType::F32, n)).to_vec();
+        values.push(vec![0.0; m * n]);
+        check(&format!("epilogue {m}×{n}×{k}"), &kernel, &values, &[0.25f32.to_bits()], 1e-3);
+    }
+}

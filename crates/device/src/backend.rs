@@ -1,0 +1,244 @@
+//! The backend: kernels on wgpu, behind the trait that the CPU backend shares.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, Weak};
+
+use kiln_ir::{
+    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape,
+};
+
+use crate::adapter::{self, AdapterInfo, AdapterKind};
+use crate::emit::{self, Schedule, Shader, Target};
+use crate::gpu::{Gpu, lock};
+use crate::memory::{Memory, Pool, bin};
+use crate::pipeline::Pipelines;
+use crate::profile::{KernelTime, Profiler};
+use crate::tape::{Exe, Recorded, accesses_match};
+
+/// How a backend runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Time every kernel, for [`WgpuBackend::take_profile`].
+    pub profile: bool,
+    /// Which schedules kernels get.
+    pub schedule: Schedule,
+    /// Check indices and integer divisions in shaders; by default, in debug builds.
+    pub checked: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { profile: false, schedule: Schedule::Auto, checked: cfg!(debug_assertions) }
+    }
+}
+
+/// A device reached through wgpu.
+pub struct WgpuBackend {
+    info: AdapterInfo,
+    caps: Caps,
+    target: Target,
+    pool: Arc<Pool>,
+    pipelines: Pipelines,
+    profiler: Option<Profiler>,
+    /// Temporaries of all tapes; those of one size are the same for each, since replays are ordered.
+    temps: Mutex<HashMap<u64, Vec<Weak<Memory>>>>,
+    /// Held while a replay writes its scalars and submits.
+    replaying: Mutex<()>,
+}
+
+impl WgpuBackend {
+    /// The first real GPU; `None` if there is none.
+    ///
+    /// # Errors
+    /// If there is one, but it gives no device.
+    pub fn best(options: Options) -> Result<Option<WgpuBackend>> {
+        match adapter::adapters().first() {
+            Some(info) if info.kind != AdapterKind::Cpu => WgpuBackend::gpu(0, options).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The n-th of [`adapters`](crate::adapters): real GPUs come first, software last.
+    ///
+    /// # Errors
+    /// If there is no such adapter, with a list of those that were found, or it gives no device.
+    pub fn gpu(n: usize, options: Options) -> Result<WgpuBackend> {
+        let (device, queue) = adapter::open(n)?;
+        Ok(WgpuBackend::from_wgpu(device, queue, options))
+    }
+
+    /// A device that the caller opened. Its error handler and device-lost callback are replaced, and
+    /// its limits bound what kernels it can run.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: Options) -> WgpuBackend {
+        let info = adapter::info(&device.adapter_info());
+        let limits = device.limits();
+        let target = Target {
+            software: info.kind == AdapterKind::Cpu,
+            max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            // Layouts are tables; beyond this a kernel gains nothing from more.
+            max_bindings: limits.max_storage_buffers_per_shader_stage.min(64) as usize,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            schedule: options.schedule,
+        };
+        let gpu = Arc::new(Gpu::new(device, queue));
+        WgpuBackend {
+            caps: caps(&info, &target),
+            info,
+            target,
+            pool: Arc::new(Pool::new(gpu.clone())),
+            pipelines: Pipelines::new(gpu, options.checked),
+            profiler: options.profile.then(Profiler::default),
+            temps: Mutex::default(),
+            replaying: Mutex::default(),
+        }
+    }
+
+    /// The adapter behind this device.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// What this device's kernels are emitted for.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// How long kernels ran since the last call, in order; empty unless [`Options::profile`] is set.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn take_profile(&self) -> Result<Vec<KernelTime>> {
+        self.profiler.as_ref().map_or(Ok(Vec::new()), |profiler| profiler.take(&self.pool))
+    }
+
+    /// Waits until everything submitted is done.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn wait(&self) -> Result<()> {
+        let index = self.pool.gpu.submit(None);
+        self.pool.gpu.wait(index)
+    }
+
+    /// The n-th shared temporary of a size.
+    fn temp(&self, bytes: u64, n: usize) -> Result<Arc<Memory>> {
+        let mut temps = lock(&self.temps);
+        let same_size = temps.entry(bytes).or_default();
+        same_size.resize_with(same_size.len().max(n + 1), Weak::new);
+        if let Some(found) = same_size[n].upgrade() {
+            return Ok(found);
+        }
+        let made = Arc::new(self.pool.storage(bytes)?);
+        same_size[n] = Arc::downgrade(&made);
+        Ok(made)
+    }
+}
+
+/// Rates are what devices of each kind have at least in common; kernels are not chosen by them here.
+fn caps(info: &AdapterInfo, target: &Target) -> Caps {
+    let (flops, bandwidth) = match info.kind {
+        AdapterKind::Discrete | AdapterKind::Virtual => (1e13, 4e11),
+        AdapterKind::Integrated | AdapterKind::Other => (1e12, 5e10),
+        AdapterKind::Cpu => (1e10, 1e10),
+    };
+    Caps {
+        name: info.to_string(),
+        dtypes: DType::ALL.into_iter().filter(|&t| t != DType::F64).collect(),
+        max_bindings: target.max_bindings,
+        max_binding_bytes: target.max_binding_bytes,
+        max_workgroups: target.max_workgroups,
+        bool_bytes: 4,
+        flops,
+        bandwidth,
+    }
+}
+
+impl Backend for WgpuBackend {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
+        emit::emit(kernel, &self.target).map(|_| ())
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<Buffer> {
+        self.pool.gpu.check()?;
+        let bytes = bytes.next_multiple_of(4).max(4);
+        Ok(Buffer::new(bytes, self.pool.storage(bytes)?))
+    }
+
+    fn write(&self, dst: &Buffer, at: u64, data: &[u8]) -> Result<()> {
+        self.pool.gpu.check()?;
+        let end = at + data.len() as u64;
+        assert!(end <= dst.bytes(), "write: bytes {at}..{end} of a buffer of {}", dst.bytes());
+        let buffer = &dst.memory::<Memory>().buffer;
+        let whole = data.len() / 4 * 4;
+        if at.is_multiple_of(4) && (whole == data.len() || end + 4 > dst.bytes()) {
+            self.pool.gpu.write(buffer, at, &data[..whole]);
+            let mut tail = [0; 4];
+            tail[..data.len() - whole].copy_from_slice(&data[whole..]);
+            if whole < data.len() {
+                self.pool.gpu.write(buffer, at + whole as u64, &tail);
+            }
+            return Ok(());
+        }
+        // Part of a word: what else is in the words at both ends has to be fetched.
+        let words = at / 4 * 4..end.next_multiple_of(4);
+        let mut bytes = self.pool.read(buffer, words.clone()).wait()?;
+        let skip = (at - words.start) as usize;
+        bytes[skip..skip + data.len()].copy_from_slice(data);
+        self.pool.gpu.write(buffer, words.start, &bytes);
+        Ok(())
+    }
+
+    fn read(&self, src: &Buffer, range: Range<u64>) -> Readback {
+        assert!(range.end <= src.bytes(), "read: bytes {range:?} of a buffer of {}", src.bytes());
+        self.pool.read(&src.memory::<Memory>().buffer, range)
+    }
+
+    fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>> {
+        let emitted: Vec<Result<Shader, Reject>> = kernels.iter().map(|k| emit::emit(k, &self.target)).collect();
+        let shaders: Vec<Shader> = emitted.iter().flatten().cloned().collect();
+        let mut pipelines = self.pipelines.get(&shaders).into_iter();
+        let finish = |emitted: Result<Shader, Reject>| {
+            let refuse = |why| Error::new(ErrorKind::Unsupported, format!("{}: {why:?}", self.caps.name));
+            let shader = emitted.map_err(refuse)?;
+            let pipeline = pipelines.next().expect("one pipeline for each shader")?;
+            Ok(Executable::new(Exe { shader, pipeline }))
+        };
+        emitted.into_iter().map(finish).collect()
+    }
+
+    fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
+        self.pool.gpu.check()?;
+        if let Some(step) = steps.iter().find(|step| !accesses_match(step)) {
+            let name = &step.exe.get::<Exe>().shader.name;
+            return Err(Error::new(
+                ErrorKind::Kernel,
+                format!("{name}: bound for another access than it was compiled for"),
+            ));
+        }
+        let mut used: HashMap<u64, usize> = HashMap::new();
+        let mut take = |bytes: &u64| {
+            let size = bin(*bytes);
+            let n = used.entry(size).or_default();
+            *n += 1;
+            self.temp(size, *n - 1)
+        };
+        let temps = temps.iter().map(&mut take).collect::<Result<Vec<_>>>()?;
+        Ok(Tape::new(Recorded::new(&self.pool, &self.caps, steps, temps)?))
+    }
+
+    fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
+        self.pool.gpu.check()?;
+        let replaying = lock(&self.replaying);
+        let index = tape.get::<Recorded>().replay(&self.pool, args, scalars, self.profiler.as_ref())?;
+        drop(replaying);
+        let gpu = self.pool.gpu.clone();
+        Ok(Fence::new(move || gpu.wait(index)))
+    }
+}

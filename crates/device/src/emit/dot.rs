@@ -1,0 +1,330 @@
+//! Contractions: the choice of a schedule, the schedule without workgroup memory, and the operands
+//! and the epilogue as WGSL functions.
+//!
+//! The hard idea is that operands are functions of `(b, m, k)` and `(b, k, n)`, not matrices: a
+//! transposition, a convolution's window or a dequantized weight is only another body.
+
+use kiln_ir::kernel::{Arg, Body, Dot, Instr, Loop, Value};
+use kiln_ir::{Atom, Bound, DType, Index, PointOp, ReduceOp, Reject};
+
+use super::body::Scope;
+use super::code::{Code, per_word};
+use super::index::Axes;
+use super::module::{module, n_scalars, op_names};
+use super::rows::{decompose, reached};
+use super::tiled::{self, Tile};
+use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, looped, space};
+
+/// A contraction whose axes were merged, with the extents that its schedules loop over.
+pub(crate) struct Matmul {
+    /// Merged dims of batch, m, n, k.
+    pub(crate) groups: [Vec<usize>; 4],
+    /// Their products.
+    pub(crate) batch: usize,
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    args: Vec<Arg>,
+    lhs: Body,
+    rhs: Body,
+    epilogue: Body,
+}
+
+/// The contraction in WGSL.
+pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
+    let groups = [&k.batch, &k.m, &k.n, &k.k];
+    for (body, [x, y, z]) in [(&k.lhs, [0, 1, 3]), (&k.rhs, [0, 3, 2]), (&k.epilogue, [0, 1, 2])] {
+        check_body(body, &k.args, &[&groups[x][..], groups[y], groups[z]].concat())?;
+        let operand = body.types.last().is_none_or(|t| t.compute() == DType::F32);
+        if !operand && body.stores.is_empty() {
+            return Err(Reject::Unsupported("a contraction of integers"));
+        }
+    }
+    let matmul = Matmul::new(k);
+    let bodies = [&k.lhs, &k.rhs, &k.epilogue];
+    let name = format!("dot {} {:?}·{:?}x{:?}·{:?}", op_names(&bodies), k.batch, k.m, k.k, k.n);
+    let (how, code, workgroups) = match choose(&matmul, target) {
+        Choice::Rows => {
+            let shader = looped::emit(&as_loop(k), target)?;
+            return Ok(Shader { wgsl: format!("// {name}\n{}", shader.wgsl), name, ..shader });
+        }
+        Choice::Registers => {
+            let (code, workgroups) = registers(&matmul, target);
+            ("a 4 x 4 block an invocation, in registers".to_string(), code, workgroups)
+        }
+        Choice::Tiles(tile) => {
+            let (code, workgroups) = tiled::emit(&matmul, &tile, target);
+            (tile.describe(), code, workgroups)
+        }
+    };
+    let scalars = n_scalars(&bodies);
+    let wgsl = module(&[name.clone(), how], &k.args, scalars, &code);
+    Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
+}
+
+enum Choice {
+    /// As a loop with a sum, one row a result.
+    Rows,
+    Registers,
+    Tiles(Tile),
+}
+
+fn choose(x: &Matmul, target: &Target) -> Choice {
+    // A block of four results in a row of m owns whole words only if it starts at one.
+    let packed = x.epilogue.stores.iter().map(|s| (s, per_word(x.args[s.arg as usize].dtype))).filter(|s| s.1 > 1);
+    let dims = [&x.groups[0][..], &x.groups[1], &x.groups[2]].concat();
+    if packed.into_iter().any(|(s, per)| !x.n.is_multiple_of(per) || !space::is_row_major(&s.index, &dims)) {
+        return Choice::Rows;
+    }
+    let tiles = |tile: &Tile| x.batch * x.m.div_ceil(tile.m) * x.n.div_ceil(tile.n);
+    let fits = |tile: &Tile| {
+        tile.threads() as u32 <= target.max_invocations && tile.bytes() as u32 <= target.max_workgroup_bytes
+    };
+    match target.schedule {
+        Schedule::Plain => Choice::Registers,
+        Schedule::Shared => Choice::Tiles(*Tile::ALL.iter().find(|t| t.m <= x.m || t.m == 32).expect("the last is 32")),
+        Schedule::Auto if x.m.min(x.n) < 4 || x.k == 0 => Choice::Rows,
+        Schedule::Auto if target.software => match x.k + 100 > MAX_SOFTWARE_TURNS {
+            true => Choice::Rows,
+            false => Choice::Registers,
+        },
+        // The largest tile that still gives every part of a large GPU something to do.
+        Schedule::Auto => {
+            let found = Tile::ALL.iter().find(|t| fits(t) && tiles(t) >= if t.m == 32 { 32 } else { 128 });
+            found.map_or(Choice::Rows, |t| Choice::Tiles(*t))
+        }
+    }
+}
+
+impl Matmul {
+    fn new(k: &Dot) -> Matmul {
+        let (mut lhs, mut rhs, mut epilogue) = (k.lhs.clone(), k.rhs.clone(), k.epilogue.clone());
+        let mut groups = [k.batch.clone(), k.m.clone(), k.n.clone(), k.k.clone()];
+        let mut bodies: [(&mut Body, &[usize]); 3] =
+            [(&mut lhs, &[0, 1, 3]), (&mut rhs, &[0, 3, 2]), (&mut epilogue, &[0, 1, 2])];
+        space::merge(&mut groups, &mut bodies);
+        let [batch, m, n, k_numel] = [0, 1, 2, 3].map(|g| groups[g].iter().product());
+        Matmul { groups, batch, m, n, k: k_numel, args: k.args.clone(), lhs, rhs, epilogue }
+    }
+
+    fn scope<'a>(&'a self, body: &'a Body, groups: [usize; 3]) -> Scope<'a> {
+        let dims = groups.map(|g| self.groups[g].clone()).concat();
+        Scope { body, args: &self.args, axes: Axes::numbered(&dims) }
+    }
+
+    /// True iff neighbours along m (of the left operand) or n (of the right) are neighbours in memory.
+    pub(crate) fn contiguous(&self, left: bool) -> bool {
+        let (body, groups, end) = match left {
+            true => (&self.lhs, [0, 1, 3], self.groups[0].len() + self.groups[1].len()),
+            false => (&self.rhs, [0, 3, 2], groups_len(self, [0, 3, 2])),
+        };
+        let rank = groups_len(self, groups);
+        let own = if left { &self.groups[1] } else { &self.groups[2] };
+        !own.is_empty()
+            && body.instrs.iter().any(|instr| match instr {
+                Instr::Load { index, .. } => index.affine(rank + 1).is_some_and(|s| s[end - 1].abs() == 1),
+                _ => false,
+            })
+    }
+
+    /// `fn lhs(b, m, k)` or `fn rhs(b, k, n)`; where a tile may be ragged, 0 beyond the edge.
+    pub(crate) fn operand(&self, code: &mut Code, left: bool, edge: (bool, bool)) {
+        let (name, body, groups, [x, y]) = match left {
+            true => ("lhs", &self.lhs, [0, 1, 3], [("m", self.m), ("k", self.k)]),
+            false => ("rhs", &self.rhs, [0, 3, 2], [("k", self.k), ("n", self.n)]),
+        };
+        code.open(format!("fn {name}(b: u32, {}: u32, {}: u32) -> f32", x.0, y.0));
+        let checks = [(x, edge.0), (y, edge.1)].into_iter().filter(|c| c.1);
+        let checks: Vec<String> = checks.map(|((name, dim), _)| format!("{name} >= {dim}u")).collect();
+        if !checks.is_empty() {
+            code.open(format!("if ({})", checks.join(" || ")));
+            code.line("return 0.0f;");
+            code.close();
+        }
+        let last = body.instrs.len() as Value - 1;
+        self.steps(code, &self.scope(body, groups), groups, &[last]);
+        code.line(format!("return t{last};"));
+        code.close();
+        code.line("");
+    }
+
+    /// Coordinates from the linear `b`, `m`, `n`, `k`, then the steps that these values come from.
+    fn steps(&self, code: &mut Code, scope: &Scope, groups: [usize; 3], values: &[Value]) {
+        let wanted = reached(values.iter().copied(), &scope.body.instrs);
+        let used = |axis: usize| {
+            let is = |a: usize| a == axis;
+            let stored = scope.body.stores.iter().any(|s| s.index.uses(&is));
+            let instrs = scope.body.instrs.iter().zip(&wanted).filter(|i| *i.1);
+            stored || instrs.into_iter().any(|(i, _)| space::of(i).iter().any(|e| e.uses(&is)))
+        };
+        let mut start = 0;
+        for g in groups {
+            let end = start + self.groups[g].len();
+            decompose(code, &scope.axes, start..end, ["b", "m", "n", "k"][g], &used);
+            start = end;
+        }
+        for v in (0..wanted.len()).filter(|&v| wanted[v]) {
+            match scope.body.instrs[v] {
+                Instr::Acc => code.line(format!("let t{v} = sums[c];")),
+                _ => scope.step(code, v as Value),
+            }
+        }
+    }
+}
+
+fn groups_len(x: &Matmul, groups: [usize; 3]) -> usize {
+    groups.iter().map(|&g| x.groups[g].len()).sum()
+}
+
+impl Matmul {
+    /// `fn finish(b, m, first, sums)`: the epilogue of four results from column `first` on, in blocks of
+    /// `width` columns of which the last may reach beyond the edge.
+    pub(crate) fn finish(&self, code: &mut Code, width: usize) {
+        let scope = self.scope(&self.epilogue, [0, 1, 2]);
+        let packed = |arg: u32| per_word(self.args[arg as usize].dtype);
+        code.open("fn finish(b: u32, m: u32, first: u32, sums: vec4<f32>)");
+        for store in self.epilogue.stores.iter().filter(|s| packed(s.arg) > 1) {
+            code.line(format!("var word{} = 0u;", store.arg));
+        }
+        code.open("for (var c = 0u; c < 4u; c++)");
+        code.line("let n = first + c;");
+        if !self.n.is_multiple_of(width) {
+            code.open(format!("if (n >= {}u)", self.n));
+            code.line("break;");
+            code.close();
+        }
+        let values: Vec<Value> = self.epilogue.stores.iter().map(|s| s.value).collect();
+        self.steps(code, &scope, [0, 1, 2], &values);
+        for store in &self.epilogue.stores {
+            let (arg, per, value) = (store.arg, packed(store.arg), scope.stored(store));
+            let at = scope.axes.index(&store.index);
+            if per == 1 {
+                code.line(format!("a{arg}[{at}] = {value};"));
+                continue;
+            }
+            let last = per - 1;
+            code.line(format!("word{arg} |= ({value}) << ((c & {last}u) * {}u);", 32 / per));
+            code.open(format!("if ((c & {last}u) == {last}u)"));
+            code.line(format!("a{arg}[({at}) / {per}u] = word{arg};"));
+            code.line(format!("word{arg} = 0u;"));
+            code.close();
+        }
+        code.close();
+        code.close();
+        code.line("");
+    }
+}
+
+/// Each invocation computes a block of four rows and four columns, and reads what it needs itself.
+fn registers(x: &Matmul, target: &Target) -> (String, u32) {
+    let mut code = Code::default();
+    x.operand(&mut code, true, (false, false));
+    x.operand(&mut code, false, (false, false));
+    x.finish(&mut code, 4);
+    // An empty result has no blocks, but its text divides by their number all the same.
+    let (rows, columns) = (x.m.div_ceil(4).max(1), x.n.div_ceil(4).max(1));
+    let blocks = x.batch * x.m.div_ceil(4) * x.n.div_ceil(4);
+    let workgroups = blocks.div_ceil(64).min(target.max_workgroups as usize);
+    code.line("@compute @workgroup_size(64)");
+    code.open("fn main(@builtin(global_invocation_id) id: vec3<u32>)");
+    code.open(format!("for (var block = id.x; block < {blocks}u; block += {}u)", 64 * workgroups));
+    code.line(format!("let b = block / {}u;", rows * columns));
+    code.line(format!("let m = block / {columns}u % {rows}u * 4u;"));
+    code.line(format!("let n = block % {columns}u * 4u;"));
+    // Beyond the edge the last row or column is computed again, and not kept.
+    let clamped = |name: &str, dim: usize, i: usize| match (i, dim % 4) {
+        (0, _) => name.to_string(),
+        (_, 0) => format!("{name} + {i}u"),
+        _ => format!("min({name} + {i}u, {}u)", dim - 1),
+    };
+    for i in 0..4 {
+        code.line(format!("var acc{i} = vec4<f32>();"));
+    }
+    code.open(format!("for (var k = 0u; k < {}u; k++)", x.k));
+    let columns: Vec<String> = (0..4).map(|i| format!("rhs(b, k, {})", clamped("n", x.n, i))).collect();
+    code.line(format!("let r = vec4<f32>({});", columns.join(", ")));
+    for i in 0..4 {
+        code.line(format!("acc{i} += lhs(b, {}, k) * r;", clamped("m", x.m, i)));
+    }
+    code.close();
+    code.line("finish(b, m, n, acc0);");
+    for i in 1..4 {
+        let finish = format!("finish(b, m + {i}u, n, acc{i});");
+        match x.m % 4 {
+            0 => code.line(finish),
+            _ => {
+                code.open(format!("if (m + {i}u < {}u)", x.m));
+                code.line(finish);
+                code.close();
+            }
+        }
+    }
+    code.close();
+    code.close();
+    (code.into_text(), workgroups as u32)
+}
+
+/// The contraction as a loop that sums over rows: for shapes too thin to share operands.
+fn as_loop(k: &Dot) -> Loop {
+    let outer = [&k.batch[..], &k.m, &k.n].concat();
+    // A loop reduces iff it has a row.
+    let row = if k.k.is_empty() { vec![1] } else { k.k.clone() };
+    let (b, m, n) = (k.batch.len(), k.m.len(), k.n.len());
+    let rank = outer.len() + row.len();
+    let mut body = Body::default();
+    let in_lhs = |axis: usize| if axis < b + m { axis } else { axis + n };
+    let in_rhs = |axis: usize| match axis {
+        _ if axis < b => axis,
+        _ if axis < b + k.k.len() => axis + m + n,
+        _ if axis < b + k.k.len() + n => axis - k.k.len() + m,
+        _ => rank,
+    };
+    let gathered = |own: usize, of: &dyn Fn(usize) -> usize, axis: usize| if axis >= own { rank } else { of(axis) };
+    let lhs = append(&mut body, &k.lhs, &|axis| gathered(b + m + k.k.len(), &in_lhs, axis), None);
+    let rhs = append(&mut body, &k.rhs, &|axis| gathered(b + k.k.len() + n, &in_rhs, axis), None);
+    let [lhs, rhs] = [lhs, rhs].map(|values| *values.last().expect("an operand has a value"));
+    let product = body.push(Instr::Op(PointOp::Mul, [lhs, rhs, rhs]), DType::F32);
+    let sum = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
+    let values = append(&mut body, &k.epilogue, &|axis| gathered(b + m + n, &|axis| axis, axis), Some(sum));
+    body.stores = k.epilogue.stores.clone();
+    body.stores.iter_mut().for_each(|s| s.value = values[s.value as usize]);
+    Loop { outer, row, args: k.args.clone(), body }
+}
+
+/// Appends the steps of a body over renamed axes; returns their new values.
+fn append(to: &mut Body, from: &Body, axis: &dyn Fn(usize) -> usize, acc: Option<Value>) -> Vec<Value> {
+    let mut values: Vec<Value> = Vec::with_capacity(from.instrs.len());
+    let bounds = |bounds: &[Bound]| bounds.iter().map(|b| Bound { index: rename(&b.index, axis), ..*b }).collect();
+    for (instr, dtype) in from.instrs.iter().zip(&from.types) {
+        let of = |v: &Value| values[*v as usize];
+        let instr = match instr {
+            Instr::Load { arg, index, valid, gather } => Instr::Load {
+                arg: *arg,
+                index: rename(index, axis),
+                valid: bounds(valid),
+                gather: gather.map(|(v, n)| (of(&v), n)),
+            },
+            Instr::Coord(index) => Instr::Coord(rename(index, axis)),
+            Instr::Inside(all) => Instr::Inside(bounds(all)),
+            Instr::Op(op, args) => Instr::Op(*op, args.map(|a| of(&a))),
+            Instr::Cast(to, a) => Instr::Cast(*to, of(a)),
+            Instr::Reduce(op, a) => Instr::Reduce(*op, of(a)),
+            Instr::Const(..) | Instr::Scalar(..) => instr.clone(),
+            Instr::Acc => {
+                values.push(acc.expect("only an epilogue has a sum"));
+                continue;
+            }
+        };
+        values.push(to.push(instr, *dtype));
+    }
+    values
+}
+
+fn rename(e: &Index, axis: &dyn Fn(usize) -> usize) -> Index {
+    let atom = |atom: &Atom| match atom {
+        Atom::Var(v) => Atom::Var(axis(*v)),
+        Atom::Div(e, n) => Atom::Div(Box::new(rename(e, axis)), *n),
+        Atom::Mod(e, n) => Atom::Mod(Box::new(rename(e, axis)), *n),
+    };
+    Index { constant: e.constant, terms: e.terms.iter().map(|(c, a)| (*c, atom(a))).collect() }
+}

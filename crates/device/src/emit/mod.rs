@@ -1,0 +1,144 @@
+//! Kernels as WGSL: pure functions from a kernel and the device's limits to text.
+//!
+//! The same input gives the same bytes, and no wgpu type appears. The hard idea is *ownership of
+//! words*: whatever the schedule, one invocation stores all elements that share a word, so that
+//! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
+//! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
+//! `writer` (who does it), `dot` and `tiled` (contractions), `scatter`.
+
+mod body;
+mod code;
+mod dot;
+mod index;
+mod looped;
+mod module;
+mod reduce;
+mod rows;
+mod scatter;
+mod space;
+mod tiled;
+mod writer;
+
+use kiln_ir::kernel::{Arg, Body, Instr};
+use kiln_ir::{DType, Kernel, Reject};
+
+/// What emission depends on beside the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// True iff the adapter computes on a CPU, where a barrier costs more than the loads it saves.
+    pub software: bool,
+    /// Invocations that one workgroup may have.
+    pub max_invocations: u32,
+    /// Bytes of workgroup memory.
+    pub max_workgroup_bytes: u32,
+    /// Workgroups along one dimension of a dispatch.
+    pub max_workgroups: u32,
+    /// Storage buffers that one kernel may bind.
+    pub max_bindings: usize,
+    /// Bytes that one binding may span.
+    pub max_binding_bytes: u64,
+    /// Which of the schedules is taken.
+    pub schedule: Schedule,
+}
+
+impl Default for Target {
+    /// The limits that every WebGPU device has, on a real GPU.
+    fn default() -> Target {
+        Target {
+            software: false,
+            max_invocations: 256,
+            max_workgroup_bytes: 16 << 10,
+            max_workgroups: 65535,
+            max_bindings: 8,
+            max_binding_bytes: 128 << 20,
+            schedule: Schedule::Auto,
+        }
+    }
+}
+
+/// How work is spread over invocations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Schedule {
+    /// By the kernel's shape and the kind of adapter.
+    #[default]
+    Auto,
+    /// Without workgroup memory.
+    Plain,
+    /// With workgroup memory wherever a kernel can use it.
+    Shared,
+}
+
+/// A kernel in WGSL, with what its caller needs to bind and dispatch it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shader {
+    /// What it does, for people: label of every object made from it.
+    pub name: String,
+    /// The text; its entry point is `main`.
+    pub wgsl: String,
+    /// How many workgroups run, along x; 0 where there is nothing to do.
+    pub workgroups: u32,
+    /// The storage buffers at bindings 0, 1, ….
+    pub args: Vec<Arg>,
+    /// Words of the uniform buffer at the binding after them; no binding if 0.
+    pub scalars: usize,
+}
+
+/// The kernel in WGSL for this target.
+///
+/// # Errors
+/// Why the device cannot run the kernel.
+pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
+    check_args(kernel.args(), target)?;
+    match kernel {
+        Kernel::Loop(k) => looped::emit(k, target),
+        Kernel::Dot(k) => dot::emit(k, target),
+        Kernel::Scatter(k) => scatter::emit(k, target),
+    }
+}
+
+/// Turns of all loops together after which a software adapter ends a shader without a word: llvmpipe
+/// counts to 65,535 (`LP_MAX_TGSI_LOOP_ITERATIONS` in Mesa's `lp_bld_limits.h`); a few are spare.
+const MAX_SOFTWARE_TURNS: usize = 65_000;
+
+/// Addresses are `u32`, and a grid-stride loop must be able to step past the end.
+const MAX_POINTS: usize = 1 << 31;
+
+fn check_args(args: &[Arg], target: &Target) -> Result<(), Reject> {
+    if args.len() > target.max_bindings {
+        return Err(Reject::Bindings { needed: args.len(), limit: target.max_bindings });
+    }
+    for arg in args {
+        if arg.dtype == DType::F64 {
+            return Err(Reject::DType(DType::F64));
+        }
+        let bytes = match arg.dtype {
+            DType::Bool => 4 * arg.numel as u64,
+            dtype => (dtype.size_bytes() * arg.numel) as u64,
+        };
+        if bytes > target.max_binding_bytes || arg.numel > MAX_POINTS {
+            return Err(Reject::Unsupported("an argument larger than one binding"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what no schedule can run: `f64`, spaces beyond `u32`, stores of a foreign type.
+fn check_body(body: &Body, args: &[Arg], dims: &[usize]) -> Result<(), Reject> {
+    let points = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
+    if points.is_none_or(|n| n > MAX_POINTS) {
+        return Err(Reject::Unsupported("more than 2³¹ points"));
+    }
+    let named = body.instrs.iter().map(|instr| match instr {
+        Instr::Const(t, _) | Instr::Scalar(t, _) | Instr::Cast(t, _) => *t,
+        _ => DType::F32,
+    });
+    if body.types.iter().copied().chain(named).any(|t| t == DType::F64) {
+        return Err(Reject::DType(DType::F64));
+    }
+    let fits =
+        |s: &kiln_ir::kernel::Store| body.types[s.value as usize].compute() == args[s.arg as usize].dtype.compute();
+    match body.stores.iter().all(fits) {
+        true => Ok(()),
+        false => Err(Reject::Unsupported("a store of a type that its argument does not hold")),
+    }
+}

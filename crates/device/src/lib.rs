@@ -1,0 +1,22 @@
+//! Kiln on wgpu: adapters, buffers, WGSL emission, pipelines, replay.
+//!
+//! [`WgpuBackend`] implements [`kiln_ir::Backend`] for any GPU that Vulkan, Metal or DX12 reaches.
+//! Nothing here knows of tensors. The hard idea is the split in two: [`emit`](mod@emit) turns a
+//! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
+//!
+//! Reading order: `adapter` (which device), `gpu` (errors and submission), `memory` (buffers),
+//! `emit` (kernels as WGSL), `pipeline` (compilation), `tape` (replay), `profile`, `backend`.
+
+mod adapter;
+mod backend;
+pub mod emit;
+mod gpu;
+mod memory;
+mod pipeline;
+mod profile;
+mod tape;
+
+pub use adapter::{AdapterInfo, AdapterKind, adapters};
+pub use backend::{Options, WgpuBackend};
+pub use profile::KernelTime;
+pub use wgpu;

@@ -1,0 +1,229 @@
+//! Tapes: steps recorded once, replayed with other arguments.
+//!
+//! A replay writes the scalars of all steps at once, then submits one pass. Bind groups are kept for
+//! the buffers that were seen, so a training loop whose buffers alternate creates none after a while.
+
+use std::sync::{Arc, Mutex};
+
+use kiln_ir::kernel::Access;
+use kiln_ir::{Buffer, Caps, Error, ErrorKind, Result, Slot, Step};
+
+use crate::emit::Shader;
+use crate::gpu::lock;
+use crate::memory::{Memory, Pool};
+use crate::pipeline::Pipeline;
+
+/// A compiled kernel and how it is bound.
+pub(crate) struct Exe {
+    pub(crate) shader: Shader,
+    pub(crate) pipeline: Pipeline,
+}
+
+/// A recorded sequence.
+pub(crate) struct Recorded {
+    steps: Vec<RecordedStep>,
+    temps: Vec<Arc<Memory>>,
+    /// The scalars of all steps, each step's at an aligned offset.
+    uniforms: Option<Uniforms>,
+    groups: Mutex<Groups>,
+}
+
+struct RecordedStep {
+    exe: kiln_ir::Executable,
+    /// A slot and the bytes that the kernel may touch, for each argument.
+    binds: Vec<(Slot, u64)>,
+    /// Byte offset among the uniforms.
+    offset: u64,
+}
+
+struct Uniforms {
+    buffer: wgpu::Buffer,
+    /// For each word, its place among a replay's scalars; padding is `None`.
+    words: Vec<Option<u32>>,
+    last: Mutex<Vec<u8>>,
+}
+
+/// Bind groups by the serial numbers of the buffers in them, for each step.
+#[derive(Default)]
+struct Groups {
+    generation: u64,
+    steps: Vec<Vec<(Vec<u64>, wgpu::BindGroup)>>,
+}
+
+/// Buffers seen in turn at one step: leaves that swap places, and the rotation of a pool.
+const MAX_GROUPS: usize = 8;
+
+impl Recorded {
+    /// Fixes the sequence; step `n` may use any of these temporaries.
+    pub(crate) fn new(pool: &Pool, caps: &Caps, steps: &[Step], temps: Vec<Arc<Memory>>) -> Result<Recorded> {
+        let align = u64::from(pool.gpu.device.limits().min_uniform_buffer_offset_alignment).max(16);
+        let mut words: Vec<Option<u32>> = Vec::new();
+        let mut recorded = Vec::with_capacity(steps.len());
+        for step in steps {
+            let shader = &step.exe.get::<Exe>().shader;
+            if step.binds.len() != shader.args.len() || step.scalars.len() < shader.scalars {
+                let message = format!("{}: binds do not match the kernel's arguments", shader.name);
+                return Err(Error::new(ErrorKind::Kernel, message));
+            }
+            let offset = 4 * words.len() as u64;
+            if shader.scalars > 0 {
+                words.extend(step.scalars[..shader.scalars].iter().map(|&n| Some(n)));
+                words.resize((4 * words.len() as u64).next_multiple_of(align) as usize / 4, None);
+            }
+            let bytes = shader.args.iter().map(|arg| caps.bytes(arg.dtype, arg.numel));
+            let binds = step.binds.iter().map(|b| b.0).zip(bytes).collect();
+            recorded.push(RecordedStep { exe: step.exe.clone(), binds, offset });
+        }
+        let uniforms = (!words.is_empty()).then(|| {
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some("scalars"),
+                size: 4 * words.len() as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            };
+            pool.gpu.scoped(|| pool.gpu.device.create_buffer(&descriptor))
+        });
+        let uniforms = uniforms.transpose()?.map(|buffer| Uniforms { buffer, words, last: Mutex::default() });
+        Ok(Recorded { steps: recorded, temps, uniforms, groups: Mutex::default() })
+    }
+
+    /// Runs the sequence; the caller sees to it that replays are submitted one after the other.
+    pub(crate) fn replay(
+        &self,
+        pool: &Pool,
+        args: &[Buffer],
+        scalars: &[u32],
+        profiler: Option<&crate::profile::Profiler>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let gpu = &pool.gpu;
+        let groups = self.bind(pool, args)?;
+        self.write_scalars(pool, scalars)?;
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") });
+        let running = || self.steps.iter().zip(&groups).filter(|(step, _)| step.exe().shader.workgroups > 0);
+        match profiler {
+            None => {
+                let descriptor = wgpu::ComputePassDescriptor { label: Some("replay"), timestamp_writes: None };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                running().for_each(|(step, group)| step.dispatch(&mut pass, group));
+            }
+            // A timestamp needs a pass of its own.
+            Some(profiler) => {
+                let names: Vec<&str> = running().map(|(step, _)| step.exe().shader.name.as_str()).collect();
+                let queries = profiler.begin(gpu, &names);
+                for (n, (step, group)) in running().enumerate() {
+                    let timestamp_writes = queries.as_ref().map(|q| q.writes(n as u32));
+                    let label = Some(step.exe().shader.name.as_str());
+                    let descriptor = wgpu::ComputePassDescriptor { label, timestamp_writes };
+                    step.dispatch(&mut encoder.begin_compute_pass(&descriptor), group);
+                }
+                if let Some(queries) = queries {
+                    profiler.end(queries, &mut encoder);
+                }
+            }
+        }
+        let index = gpu.submit(Some(encoder.finish()));
+        gpu.check()?;
+        Ok(index)
+    }
+
+    fn write_scalars(&self, pool: &Pool, scalars: &[u32]) -> Result<()> {
+        let Some(uniforms) = &self.uniforms else { return Ok(()) };
+        let word = |n: &Option<u32>| match n {
+            None => Some(0),
+            Some(n) => scalars.get(*n as usize).copied(),
+        };
+        let words: Option<Vec<u32>> = uniforms.words.iter().map(word).collect();
+        let missing = || Error::new(ErrorKind::Kernel, format!("replay: only {} scalars were given", scalars.len()));
+        let bytes: Vec<u8> = words.ok_or_else(missing)?.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let mut last = lock(&uniforms.last);
+        if *last != bytes {
+            pool.gpu.write(&uniforms.buffer, 0, &bytes);
+            *last = bytes;
+        }
+        Ok(())
+    }
+
+    /// A bind group for each step.
+    fn bind(&self, pool: &Pool, args: &[Buffer]) -> Result<Vec<wgpu::BindGroup>> {
+        let mut cache = lock(&self.groups);
+        // What the pool gave up must not live on in a bind group.
+        if cache.generation != pool.generation() {
+            *cache = Groups { generation: pool.generation(), steps: Vec::new() };
+        }
+        cache.steps.resize_with(self.steps.len(), Vec::new);
+        let groups = self.steps.iter().zip(&mut cache.steps).map(|(step, known)| {
+            let memories = step.binds.iter().map(|&(slot, bytes)| self.memory(step, args, slot, bytes));
+            let memories: Vec<(&Memory, u64)> = memories.collect::<Result<_>>()?;
+            let serials: Vec<u64> = memories.iter().map(|m| m.0.serial).collect();
+            if let Some(at) = known.iter().position(|(key, _)| *key == serials) {
+                // Most recently used last.
+                known[at..].rotate_left(1);
+            } else {
+                if known.len() == MAX_GROUPS {
+                    known.remove(0);
+                }
+                known.push((serials, self.group(pool, step, &memories)));
+            }
+            Ok(known.last().expect("a group was just placed there").1.clone())
+        });
+        groups.collect()
+    }
+
+    fn memory<'a>(
+        &'a self,
+        step: &RecordedStep,
+        args: &'a [Buffer],
+        slot: Slot,
+        bytes: u64,
+    ) -> Result<(&'a Memory, u64)> {
+        let (memory, available) = match slot {
+            Slot::Arg(n) => args.get(n as usize).map(|b| (b.memory::<Memory>(), b.bytes())),
+            Slot::Temp(n) => self.temps.get(n as usize).map(|m| (&**m, m.buffer.size())),
+        }
+        .ok_or_else(|| Error::new(ErrorKind::Kernel, format!("{}: {slot:?} is not there", step.exe().shader.name)))?;
+        if available < bytes {
+            let message = format!("{}: {slot:?} has {available} bytes, needs {bytes}", step.exe().shader.name);
+            return Err(Error::new(ErrorKind::Kernel, message));
+        }
+        Ok((memory, bytes))
+    }
+
+    fn group(&self, pool: &Pool, step: &RecordedStep, memories: &[(&Memory, u64)]) -> wgpu::BindGroup {
+        let exe = step.exe();
+        let binding = |buffer, offset, size| {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) })
+        };
+        let mut resources: Vec<_> = memories.iter().map(|(m, bytes)| binding(&m.buffer, 0, *bytes)).collect();
+        if let Some(uniforms) = self.uniforms.as_ref().filter(|_| exe.shader.scalars > 0) {
+            let size = (4 * exe.shader.scalars as u64).next_multiple_of(16);
+            resources.push(binding(&uniforms.buffer, step.offset, size));
+        }
+        let entry = |(n, resource)| wgpu::BindGroupEntry { binding: n as u32, resource };
+        let entries: Vec<_> = resources.into_iter().enumerate().map(entry).collect();
+        pool.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&exe.shader.name),
+            layout: &exe.pipeline.layout,
+            entries: &entries,
+        })
+    }
+}
+
+impl RecordedStep {
+    fn exe(&self) -> &Exe {
+        self.exe.get()
+    }
+
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, group: &wgpu::BindGroup) {
+        let exe = self.exe();
+        pass.set_pipeline(&exe.pipeline.pipeline);
+        pass.set_bind_group(0, group, &[]);
+        pass.dispatch_workgroups(exe.shader.workgroups, 1, 1);
+    }
+}
+
+/// True iff the step's accesses are those that its kernel was compiled for.
+pub(crate) fn accesses_match(step: &Step) -> bool {
+    let written = |access: Access| access != Access::Read;
+    let args = &step.exe.get::<Exe>().shader.args;
+    step.binds.iter().zip(args).all(|(bind, arg)| written(bind.1) == written(arg.access))
+}

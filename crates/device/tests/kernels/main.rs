@@ -1,0 +1,11 @@
+//! Kernels on the device equal the oracle, in every schedule.
+//!
+//! One binary, so that all tests share a device. Without an adapter they say `skipped: no adapter`,
+//! and fail if `KILN_REQUIRE_GPU` is set.
+
+mod dots;
+mod harness;
+mod loops;
+mod ops;
+mod oracle;
+mod rows;

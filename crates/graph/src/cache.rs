@@ -1,0 +1,103 @@
+//! Plans that were made, found again by the structure of their graph.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use kiln_ir::{Executable, ExprNode, Graph, Op, Tape};
+
+use crate::plan::Plan;
+
+/// How many plans a device keeps.
+const PLANS_MAX: usize = 64;
+
+/// A plan that the backend has recorded.
+pub(crate) struct Ready {
+    pub(crate) plan: Plan,
+    pub(crate) tape: Tape,
+}
+
+struct Entry {
+    graph: Graph,
+    donatable: Vec<bool>,
+    ready: Arc<Ready>,
+    last_use: u64,
+}
+
+/// The plans and kernels of one device.
+#[derive(Default)]
+pub(crate) struct Plans {
+    entries: HashMap<u64, Entry>,
+    /// Compiled kernels by their text.
+    pub(crate) kernels: HashMap<String, Executable>,
+    pub(crate) n_planned: usize,
+    pub(crate) n_compiled: usize,
+    clock: u64,
+}
+
+impl Plans {
+    /// The plan of an equal program, if there is one.
+    pub(crate) fn find(&mut self, key: u64, graph: &Graph, donatable: &[bool]) -> Option<Arc<Ready>> {
+        self.clock += 1;
+        let entry = self.entries.get_mut(&key)?;
+        let same = entry.donatable == donatable && same(&entry.graph, graph);
+        same.then(|| {
+            entry.last_use = self.clock;
+            entry.ready.clone()
+        })
+    }
+
+    /// Keeps a plan; the one that was not used for longest goes.
+    pub(crate) fn keep(&mut self, key: u64, graph: Graph, donatable: Vec<bool>, ready: Arc<Ready>) {
+        if self.entries.len() >= PLANS_MAX
+            && let Some(oldest) = self.entries.iter().min_by_key(|(_, e)| e.last_use).map(|(k, _)| *k)
+        {
+            self.entries.remove(&oldest);
+        }
+        self.entries.insert(key, Entry { graph, donatable, ready, last_use: self.clock });
+    }
+}
+
+/// Equality of what a plan depends on: everything but source lines.
+fn same(a: &Graph, b: &Graph) -> bool {
+    let node = |(x, y): (&kiln_ir::Node, &kiln_ir::Node)| {
+        let op = match (&x.op, &y.op) {
+            (Op::Map(e), Op::Map(f)) => Arc::ptr_eq(e, f) || e == f,
+            (Op::Const(v), Op::Const(w)) => v.to_bits() == w.to_bits(),
+            (op, other) => op == other,
+        };
+        op && x.inputs == y.inputs && x.shape == y.shape && x.dtype == y.dtype
+    };
+    a.outputs == b.outputs && a.nodes.len() == b.nodes.len() && a.nodes.iter().zip(&b.nodes).all(node)
+}
+
+/// The hash of what a plan depends on.
+pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
+    let mut h = DefaultHasher::new();
+    for node in &graph.nodes {
+        std::mem::discriminant(&node.op).hash(&mut h);
+        match &node.op {
+            Op::Leaf(n) | Op::Scalar(n) => n.hash(&mut h),
+            Op::Const(v) => v.to_bits().hash(&mut h),
+            Op::Iota(axis) | Op::Gather(axis) => axis.hash(&mut h),
+            Op::Map(expr) => expr.nodes.iter().for_each(|n| hash_step(n, &mut h)),
+            Op::Reduce(op, axes) => (op, axes).hash(&mut h),
+            Op::View(movement) => movement.hash(&mut h),
+            Op::Scatter { axis, size } => (axis, size).hash(&mut h),
+            Op::Dot(c) => c.hash(&mut h),
+        }
+        (&node.inputs, node.dtype).hash(&mut h);
+        node.shape.hash(&mut h);
+    }
+    (&graph.outputs, donatable).hash(&mut h);
+    h.finish()
+}
+
+fn hash_step(step: &ExprNode, h: &mut DefaultHasher) {
+    match step {
+        ExprNode::Input(i) => i.hash(h),
+        ExprNode::Const(v) => v.to_bits().hash(h),
+        ExprNode::Op(op, args) => (op, args).hash(h),
+        ExprNode::Cast(to, a) => (to, a).hash(h),
+    }
+}

@@ -1,0 +1,90 @@
+//! A device: a backend, and the plans that were made for it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use kiln_ir::{Backend, Caps, DType};
+
+use crate::cache::Plans;
+use crate::env::Env;
+use crate::plan::PlanOptions;
+
+/// A place where tensors live and are computed. Cheap to clone; clones are the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    options: PlanOptions,
+    env: Env,
+    plans: Mutex<Plans>,
+}
+
+impl Device {
+    /// A device that computes on this backend.
+    pub fn new(backend: impl Backend + 'static) -> Device {
+        Device::with_options(Arc::new(backend), PlanOptions::default())
+    }
+
+    /// A device with knobs turned, for tests.
+    pub fn with_options(backend: Arc<dyn Backend>, options: PlanOptions) -> Device {
+        Device(Arc::new(Inner { backend, options, env: Env::read(), plans: Mutex::new(Plans::default()) }))
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> &Caps {
+        self.0.backend.caps()
+    }
+
+    /// What executes kernels here.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.0.backend
+    }
+
+    /// How many plans and kernels were compiled so far: constant once a training loop is warm.
+    pub fn compilations(&self) -> (usize, usize) {
+        let plans = self.plans();
+        (plans.n_planned, plans.n_compiled)
+    }
+
+    pub(crate) fn options(&self) -> PlanOptions {
+        self.0.options
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    pub(crate) fn plans(&self) -> std::sync::MutexGuard<'_, Plans> {
+        self.0.plans.lock().expect("planning does not panic while it holds the cache")
+    }
+
+    /// Refuses a dtype that the device cannot hold.
+    #[track_caller]
+    pub(crate) fn check(&self, op: &str, dtype: DType) {
+        if !self.caps().dtypes.contains(&dtype) {
+            panic!("{op}: {} has no {dtype}", self.caps().name);
+        }
+    }
+}
+
+/// Equal iff both are clones of one device.
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.caps().name)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
+    }
+}

@@ -1,0 +1,32 @@
+//! The environment variables that the planner reads, in one table.
+//!
+//! | variable | effect |
+//! |---|---|
+//! | `KILN_DEBUG=2` | one line per kernel of each new plan |
+//! | `KILN_DEBUG=3` | why neighbours did not fuse |
+//! | `KILN_DEBUG=5` | the graph of each new plan |
+//! | `KILN_DUMP=dir` | writes graph and plan of each new plan into a directory |
+//! | `KILN_CHECK=cpu` | compares every kernel with the reference and stops at the first difference |
+//!
+//! Levels 1 and 4 concern the adapter and its shaders, and belong to the device.
+
+use std::path::PathBuf;
+
+/// What the environment asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Env {
+    pub(crate) debug: u32,
+    pub(crate) dump: Option<PathBuf>,
+    pub(crate) check: bool,
+}
+
+impl Env {
+    pub(crate) fn read() -> Env {
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        Env {
+            debug: var("KILN_DEBUG").and_then(|v| v.parse().ok()).unwrap_or(0),
+            dump: var("KILN_DUMP").map(PathBuf::from),
+            check: var("KILN_CHECK").is_some_and(|v| v == "cpu"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Execution: a captured program is planned once, and fired each time it comes again.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use kiln_ir::{Buffer, Result, Step};
+
+use crate::Device;
+use crate::cache::{self, Ready};
+use crate::capture::{Captured, capture};
+use crate::node::Node;
+use crate::plan::{Output, plan};
+
+/// Computes the targets and whatever handles name on the way. With `cut`, what is computed becomes a
+/// leaf; otherwise it keeps its history.
+///
+/// # Errors
+/// If the device fails; then every result holds the error.
+pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
+    let captured = capture(targets)?;
+    if captured.graph.outputs.is_empty() {
+        return Ok(());
+    }
+    match fire(device, &captured) {
+        Ok(results) => {
+            captured.outputs().zip(results).for_each(|(node, buffer)| node.computed(buffer, cut));
+            Ok(())
+        }
+        Err(error) => {
+            captured.outputs().for_each(|node| node.fail(&error));
+            let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
+            donated.for_each(|((id, _), _)| captured.nodes[*id as usize].fail(&error));
+            Err(error)
+        }
+    }
+}
+
+/// One buffer per output.
+fn fire(device: &Device, captured: &Captured) -> Result<Vec<Buffer>> {
+    let ready = ready(device, captured)?;
+    let results: Vec<Buffer> = ready
+        .plan
+        .outputs
+        .iter()
+        .map(|output| match output {
+            Output::Fresh(bytes) => device.backend().alloc(*bytes),
+            Output::Donated(leaf) => Ok(captured.leaves[*leaf as usize].1.clone()),
+        })
+        .collect::<Result<_>>()?;
+    let args: Vec<Buffer> = captured.leaves.iter().map(|(_, b)| b).chain(&results).cloned().collect();
+    if device.env().check {
+        return crate::check::fire_checked(device, captured, &ready.plan, &args).map(|()| results);
+    }
+    device.backend().replay(&ready.tape, &args, &captured.scalars)?;
+    Ok(results)
+}
+
+/// The program's plan, compiled and recorded; from the cache if it was met before.
+fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
+    let (graph, donatable) = (&captured.graph, &captured.donatable);
+    let key = cache::key(graph, donatable);
+    if let Some(found) = device.plans().find(key, graph, donatable) {
+        return Ok(found);
+    }
+    let backend = device.backend();
+    let plan = plan(graph, donatable, backend.caps(), &|kernel| backend.supports(kernel), device.options());
+    crate::inspect::planned(device.env(), graph, &plan);
+    let steps = compile(device, &plan)?;
+    let tape = backend.record(&steps, &plan.temps)?;
+    let ready = Arc::new(Ready { plan, tape });
+    let mut plans = device.plans();
+    plans.n_planned += 1;
+    plans.keep(key, graph.clone(), donatable.clone(), ready.clone());
+    Ok(ready)
+}
+
+/// Executables for every step; equal kernels are compiled once a device.
+pub(crate) fn compile(device: &Device, plan: &crate::plan::Plan) -> Result<Vec<Step>> {
+    let texts: Vec<String> = plan.steps.iter().map(|s| format!("{:?}", s.kernel)).collect();
+    let mut missing: Vec<usize> = Vec::new();
+    {
+        let plans = device.plans();
+        for (n, text) in texts.iter().enumerate() {
+            if !plans.kernels.contains_key(text) && !missing.iter().any(|&m| texts[m] == *text) {
+                missing.push(n);
+            }
+        }
+    }
+    let kernels: Vec<_> = missing.iter().map(|&n| plan.steps[n].kernel.clone()).collect();
+    let compiled = device.backend().compile(&kernels);
+    let mut plans = device.plans();
+    for (&n, exe) in missing.iter().zip(compiled) {
+        plans.kernels.insert(texts[n].clone(), exe?);
+        plans.n_compiled += 1;
+    }
+    let step = |(step, text): (&crate::plan::PlanStep, &String)| Step {
+        exe: plans.kernels[text].clone(),
+        binds: step.binds.clone(),
+        scalars: step.scalars.clone(),
+    };
+    Ok(plan.steps.iter().zip(&texts).map(step).collect())
+}

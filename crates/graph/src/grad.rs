@@ -1,0 +1,123 @@
+//! Gradients: a walk over the recorded graph that records more graph.
+//!
+//! Nothing is computed here and no backend is known. Each op's rule turns the cotangent of its result
+//! into those of its operands, in terms of ordinary tensor methods, so gradients have gradients.
+
+use std::collections::{HashMap, HashSet};
+use std::panic::Location;
+use std::sync::Arc;
+
+use kiln_ir::Op;
+
+use crate::Tensor;
+use crate::node::{Node, Source};
+use crate::vjp::vjp;
+
+impl Tensor {
+    /// The gradient of this scalar with respect to each tensor; `None` where it does not depend on it.
+    ///
+    /// # Panics
+    /// If this is not one float, or its history was cut because it was computed by `eval` or a step.
+    #[track_caller]
+    pub fn grad(&self, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
+        assert!(self.numel() == 1, "grad: of {}{}, which is not a scalar", self.dtype(), self.shape());
+        let one = Tensor::full(self.dims(), 1.0, self.dtype(), self.device());
+        self.vjp(&one, wrt)
+    }
+
+    /// The product of a cotangent with the Jacobian of this tensor, for each tensor it may depend on.
+    ///
+    /// # Panics
+    /// If the cotangent differs in shape or dtype, this is not a float, or its history was cut.
+    #[track_caller]
+    pub fn vjp(&self, cotangent: &Tensor, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
+        let show = |t: &Tensor| format!("{}{}", t.dtype(), t.shape());
+        assert!(self.dtype().is_float(), "vjp: of {}, which is not a float", show(self));
+        assert!(
+            self.shape() == cotangent.shape() && self.dtype() == cotangent.dtype(),
+            "vjp: value {}, cotangent {}",
+            show(self),
+            show(cotangent)
+        );
+        let targets: HashSet<u64> = wrt.iter().map(|t| t.node().id).collect();
+        if let Some((recorded, cut)) = cut(self.node(), &targets) {
+            panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
+        }
+        let nodes = between(self.node(), &targets);
+        let mut cotangents: HashMap<u64, Tensor> = HashMap::from([(self.node().id, cotangent.clone())]);
+        for node in nodes.iter().rev() {
+            // What is asked for keeps its cotangent; everything else passes it on.
+            let Some(g) = (match targets.contains(&node.id) {
+                true => cotangents.get(&node.id).cloned(),
+                false => cotangents.remove(&node.id),
+            }) else {
+                continue;
+            };
+            for (input, d) in pull_back(node, &g) {
+                let sum = match cotangents.remove(&input) {
+                    Some(before) => before + d,
+                    None => d,
+                };
+                cotangents.insert(input, sum);
+            }
+        }
+        wrt.iter().map(|t| cotangents.get(&t.node().id).cloned()).collect()
+    }
+
+    /// The same value, through which no gradient flows.
+    #[track_caller]
+    pub fn detach(&self) -> Tensor {
+        crate::ops::map(&[self], &kiln_ir::expr::E::input(0))
+    }
+}
+
+/// Where the value behind `root` was recorded and lost its history, if it did; targets need none.
+fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'static>, &'static Location<'static>)> {
+    let mut node = root.clone();
+    loop {
+        let books = node.books();
+        if targets.contains(&node.id) {
+            return None;
+        }
+        if let Some(cut) = books.cut {
+            return Some((node.location, cut));
+        }
+        let is_view = matches!(&node.source, Source::Op(Op::View(_)));
+        let inner = books.inputs.first().filter(|_| is_view)?.clone();
+        drop(books);
+        node = inner;
+    }
+}
+
+/// The nodes that `root` is computed from and that depend on a target, in recorded order.
+fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> Vec<Arc<Node>> {
+    let mut seen = HashSet::from([root.id]);
+    let mut stack = vec![root.clone()];
+    let mut found = Vec::new();
+    while let Some(node) = stack.pop() {
+        stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float() && seen.insert(i.id)).cloned());
+        found.push(node);
+    }
+    found.sort_unstable_by_key(|n| n.id);
+    let mut depends = targets.clone();
+    found.retain(|node| {
+        let does = depends.contains(&node.id) || node.books().inputs.iter().any(|i| depends.contains(&i.id));
+        if does {
+            depends.insert(node.id);
+        }
+        does
+    });
+    found
+}
+
+/// The cotangents of a node's operands, each with the operand's id.
+#[track_caller]
+fn pull_back(node: &Arc<Node>, g: &Tensor) -> Vec<(u64, Tensor)> {
+    let Source::Op(op) = &node.source else { return Vec::new() };
+    let inputs: Vec<Arc<Node>> = node.books().inputs.clone();
+    if inputs.is_empty() {
+        return Vec::new();
+    }
+    let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
+    vjp(op, &inputs, &Tensor::from_node(node.clone()), g)
+}

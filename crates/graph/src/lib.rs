@@ -1,0 +1,33 @@
+//! Tensors of Kiln: recording, gradients, and the planner that turns a recorded graph into kernels.
+//!
+//! A [`Tensor`] is a counted handle on a lazily computed value. Its methods record; reading a value or
+//! [`Device::eval`] captures what lies behind, plans it into a few kernels, and fires them. The plan
+//! is found again by its structure the next time.
+//!
+//! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` (liveness), `grad` and
+//! `vjp`, `capture`, [`mod@plan`], `exec`.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod capture;
+mod check;
+mod device;
+mod element;
+mod env;
+mod exec;
+mod grad;
+mod inspect;
+mod node;
+mod ops;
+pub mod plan;
+mod program;
+mod record;
+mod tensor;
+mod vjp;
+
+pub use device::Device;
+pub use element::Element;
+pub use ops::{Conv2dOptions, Operand, Pool2dOptions, generator_state, manual_seed, set_generator_state};
+pub use program::Program;
+pub use tensor::Tensor;

@@ -1,0 +1,118 @@
+//! Compositions: softmax, losses, activations. None has a node of its own; fusion makes each one kernel.
+
+use kiln_ir::PointOp;
+use kiln_ir::expr::E;
+
+use super::{axis_of, map};
+use crate::Tensor;
+
+impl Tensor {
+    /// `e^x / Σ e^x` along an axis, with the maximum subtracted first.
+    ///
+    /// # Panics
+    /// If the axis is out of range, or the dtype is not a float.
+    #[track_caller]
+    pub fn softmax(&self, axis: isize) -> Tensor {
+        let e = (self - self.amax_keepdim(&[axis]).detach()).exp();
+        &e / e.sum_keepdim(&[axis])
+    }
+
+    /// `log softmax(x)` along an axis, finite where softmax underflows.
+    ///
+    /// # Panics
+    /// As [`Tensor::softmax`].
+    #[track_caller]
+    pub fn log_softmax(&self, axis: isize) -> Tensor {
+        let shifted = self - self.amax_keepdim(&[axis]).detach();
+        &shifted - shifted.exp().sum_keepdim(&[axis]).log()
+    }
+
+    /// `log Σ e^x` along an axis, which vanishes.
+    ///
+    /// # Panics
+    /// As [`Tensor::softmax`].
+    #[track_caller]
+    pub fn logsumexp(&self, axis: isize) -> Tensor {
+        let max = self.amax_keepdim(&[axis]).detach();
+        let sum = (self - &max).exp().sum_keepdim(&[axis]);
+        (sum.log() + max).squeeze(axis)
+    }
+
+    /// Mean over the batch of `−log softmax(logits)[target]`.
+    ///
+    /// Shapes: logits `[.., classes]`, target `[..]` of `i32` → scalar.
+    /// Gradient: the logits.
+    /// Numerics: a target outside `0..classes` has no class and adds 0.
+    ///
+    /// # Panics
+    /// If the target's dims are not the logits' without the last, or its dtype is not `i32`.
+    #[track_caller]
+    pub fn cross_entropy(&self, target: &Tensor) -> Tensor {
+        let rank = self.rank();
+        let show = || format!("logits {}{}, target {}{}", self.dtype(), self.shape(), target.dtype(), target.shape());
+        assert!(rank > 0 && target.dims() == &self.dims()[..rank - 1], "cross_entropy: dims differ: {}", show());
+        let n_classes = self.dims()[rank - 1];
+        let hit = target.is_class(n_classes);
+        let log_p = self.log_softmax(-1);
+        let zero = Tensor::full(&[], 0.0, self.dtype(), self.device());
+        -hit.select(&log_p, &zero).sum(&[-1]).mean_all()
+    }
+
+    /// Mean of `(x − target)²`.
+    ///
+    /// # Panics
+    /// If shapes or dtypes differ.
+    #[track_caller]
+    pub fn mse_loss(&self, target: &Tensor) -> Tensor {
+        assert!(
+            self.dims() == target.dims(),
+            "mse_loss: dims differ: input {}{}, target {}{}",
+            self.dtype(),
+            self.shape(),
+            target.dtype(),
+            target.shape()
+        );
+        (self - target).square().mean_all()
+    }
+
+    /// Gaussian error linear unit `x · Φ(x) = x/2 · (1 + erf(x / √2))`.
+    ///
+    /// Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>.
+    ///
+    /// # Panics
+    /// If the dtype is not a float.
+    #[track_caller]
+    pub fn gelu(&self) -> Tensor {
+        let x = E::input(0);
+        let phi = (&x * std::f64::consts::FRAC_1_SQRT_2).map(PointOp::Erf) + 1.0;
+        map(&[self], &(x * 0.5 * phi))
+    }
+
+    /// `x · sigmoid(x)`, also called swish.
+    ///
+    /// # Panics
+    /// If the dtype is not a float.
+    #[track_caller]
+    pub fn silu(&self) -> Tensor {
+        let x = E::input(0);
+        map(&[self], &(&x * x.map(PointOp::Sigmoid)))
+    }
+
+    /// `(x − mean) / √(var + eps)` over the last axis, without an affine map.
+    ///
+    /// # Panics
+    /// If the dtype is not a float, or there is no axis.
+    #[track_caller]
+    pub fn normalize(&self, eps: f64) -> Tensor {
+        axis_of("normalize", -1, self.rank());
+        let centred = self - self.mean_keepdim(&[-1]);
+        let var = centred.square().mean_keepdim(&[-1]);
+        map(&[&centred, &var], &(E::input(0) * (E::input(1) + eps).map(PointOp::Rsqrt)))
+    }
+
+    /// Whether each element is NaN, as `bool`.
+    #[track_caller]
+    pub fn is_nan(&self) -> Tensor {
+        self.eq(self).logical_not()
+    }
+}

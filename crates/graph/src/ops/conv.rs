@@ -1,0 +1,100 @@
+//! Convolution and pooling over images `[n, c, h, w]`: windows, and a contraction or a reduction over
+//! them. The windows are views, so no patch matrix is ever recorded.
+
+use kiln_ir::{Contraction, ReduceOp};
+
+use crate::Tensor;
+
+/// How a convolution walks over an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conv2dOptions {
+    /// Distance between two windows.
+    pub stride: [usize; 2],
+    /// Zeros on each side.
+    pub padding: [usize; 2],
+    /// Distance between two elements of a window.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not see each other.
+    pub groups: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Conv2dOptions {
+        Conv2dOptions { stride: [1; 2], padding: [0; 2], dilation: [1; 2], groups: 1 }
+    }
+}
+
+/// How a pool walks over an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pool2dOptions {
+    /// Elements of a window.
+    pub size: [usize; 2],
+    /// Distance between two windows.
+    pub stride: [usize; 2],
+}
+
+impl Tensor {
+    /// Two-dimensional cross-correlation, as deep learning calls convolution:
+    /// `out[n, o, y, x] = Σ in[n, c, y·stride + i·dilation − padding, ..] · weight[o, c, i, j]`.
+    ///
+    /// Shapes: `[n, c, h, w]`, weight `[o, c / groups, kh, kw]` → `[n, o, h', w']` with
+    /// `h' = ⌊(h + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1`.
+    /// Dtypes: one float type for both; accumulates in `f32`.
+    /// Gradient: both.
+    ///
+    /// # Panics
+    /// If a rank is not 4, channels and groups do not fit, or the window is larger than the image.
+    #[track_caller]
+    pub fn conv2d(&self, weight: &Tensor, options: Conv2dOptions) -> Tensor {
+        let show = || format!("input {}{}, weight {}{}", self.dtype(), self.shape(), weight.dtype(), weight.shape());
+        assert!(self.rank() == 4 && weight.rank() == 4, "conv2d: takes ranks of 4: {}", show());
+        let (&[n, c, _, _], &[o, c_group, kh, kw]) = (self.dims(), weight.dims()) else { unreachable!("ranks are 4") };
+        let g = options.groups;
+        assert!(g > 0 && o % g == 0 && c == c_group * g, "conv2d: channels do not fit {g} groups: {}", show());
+        let padded = self.pad(2, options.padding[0], options.padding[0]).pad(3, options.padding[1], options.padding[1]);
+        let windows = padded.unfold(3, kw, options.stride[1], options.dilation[1]).unfold(
+            2,
+            kh,
+            options.stride[0],
+            options.dilation[0],
+        );
+        // [n, c, oh, kh, ow, kw] → [n, g, c/g, kh, kw, oh, ow]
+        let (oh, ow) = (windows.dims()[2], windows.dims()[4]);
+        let windows = windows.reshape(&[n, g, c_group, oh, kh, ow, kw]).permute(&[0, 1, 2, 4, 6, 3, 5]);
+        let weight = weight.reshape(&[1, g, o / g, c_group, kh, kw]).expand(&[n, g, o / g, c_group, kh, kw]);
+        let out = weight.contract(&windows, Contraction { batch: 2, m: 1, n: 2, k: 3 });
+        out.reshape(&[n, o, oh, ow])
+    }
+
+    /// Windows of an image: `[n, c, h, w]` → `[n, c, h', kh, w', kw]`.
+    #[track_caller]
+    fn windows2d(&self, op: &str, options: Pool2dOptions) -> Tensor {
+        assert!(self.rank() == 4, "{op}: takes rank 4, got {}{}", self.dtype(), self.shape());
+        let [kh, kw] = options.size;
+        self.unfold(3, kw, options.stride[1], 1).unfold(2, kh, options.stride[0], 1)
+    }
+
+    /// Greatest of each window. Gradient: to the first greatest.
+    ///
+    /// Shapes: `[n, c, h, w]` → `[n, c, ⌊(h − kh) / stride⌋ + 1, ..]`.
+    ///
+    /// # Panics
+    /// If the rank is not 4, or the window is larger than the image.
+    #[track_caller]
+    pub fn max_pool2d(&self, options: Pool2dOptions) -> Tensor {
+        let windows = self.windows2d("max_pool2d", options);
+        let out = [windows.dims()[0], windows.dims()[1], windows.dims()[2], windows.dims()[4]];
+        windows.reduce(ReduceOp::Max, &[3, 5]).reshape(&out)
+    }
+
+    /// Mean of each window.
+    ///
+    /// Shapes: as [`Tensor::max_pool2d`].
+    ///
+    /// # Panics
+    /// As [`Tensor::max_pool2d`].
+    #[track_caller]
+    pub fn avg_pool2d(&self, options: Pool2dOptions) -> Tensor {
+        self.windows2d("avg_pool2d", options).mean(&[3, 5])
+    }
+}

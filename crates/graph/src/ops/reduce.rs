@@ -1,0 +1,153 @@
+//! Reductions. Axes may be negative, counting from the end; the reduced axes vanish, or stay as
+//! dims of 1 in the `_keepdim` forms.
+
+use kiln_ir::{DType, Op, ReduceOp, Shape};
+
+use super::axis_of;
+use crate::Tensor;
+use crate::record::record;
+
+impl Tensor {
+    /// A reduction over ascending axes, which stay as dims of 1.
+    #[track_caller]
+    pub(crate) fn reduce(&self, op: ReduceOp, axes: &[isize]) -> Tensor {
+        let mut axes: Vec<usize> = axes.iter().map(|&a| axis_of(op.name(), a, self.rank())).collect();
+        axes.sort_unstable();
+        axes.dedup();
+        match axes.is_empty() {
+            true => self.clone(),
+            false => record(Op::Reduce(op, axes), &[self]),
+        }
+    }
+
+    /// The tensor without these axes, which have dim 1.
+    #[track_caller]
+    fn without(&self, op: &str, axes: &[isize]) -> Tensor {
+        let gone: Vec<usize> = axes.iter().map(|&a| axis_of(op, a, self.rank())).collect();
+        let kept: Vec<usize> = (0..self.rank()).filter(|a| !gone.contains(a)).map(|a| self.dims()[a]).collect();
+        self.reshape(&kept)
+    }
+
+    /// Sum over axes.
+    ///
+    /// # Panics
+    /// If an axis is out of range, or the dtype is `bool`.
+    #[track_caller]
+    pub fn sum(&self, axes: &[isize]) -> Tensor {
+        self.sum_keepdim(axes).without("sum", axes)
+    }
+
+    /// Sum over axes, which stay as dims of 1.
+    ///
+    /// # Panics
+    /// As [`Tensor::sum`].
+    #[track_caller]
+    pub fn sum_keepdim(&self, axes: &[isize]) -> Tensor {
+        self.reduce(ReduceOp::Sum, axes)
+    }
+
+    /// Sum of all elements, a scalar.
+    #[track_caller]
+    pub fn sum_all(&self) -> Tensor {
+        self.reshape(&[self.numel()]).sum(&[0])
+    }
+
+    /// Mean over axes; NaN over an empty one.
+    ///
+    /// # Panics
+    /// If an axis is out of range, or the dtype is not a float.
+    #[track_caller]
+    pub fn mean(&self, axes: &[isize]) -> Tensor {
+        self.mean_keepdim(axes).without("mean", axes)
+    }
+
+    /// Mean over axes, which stay as dims of 1.
+    ///
+    /// # Panics
+    /// As [`Tensor::mean`].
+    #[track_caller]
+    pub fn mean_keepdim(&self, axes: &[isize]) -> Tensor {
+        let sum = self.sum_keepdim(axes);
+        let n = self.numel().checked_div(sum.numel()).unwrap_or(0);
+        super::map(&[&sum], &(kiln_ir::expr::E::input(0) / n as f64))
+    }
+
+    /// Mean of all elements, a scalar.
+    #[track_caller]
+    pub fn mean_all(&self) -> Tensor {
+        self.reshape(&[self.numel()]).mean(&[0])
+    }
+
+    /// Variance over axes, which stay as dims of 1: `Σ(x − mean)² / n`, without Bessel's correction.
+    ///
+    /// # Panics
+    /// As [`Tensor::mean`].
+    #[track_caller]
+    pub fn var_keepdim(&self, axes: &[isize]) -> Tensor {
+        (self - self.mean_keepdim(axes)).square().mean_keepdim(axes)
+    }
+
+    /// Product over axes.
+    ///
+    /// # Panics
+    /// As [`Tensor::sum`].
+    #[track_caller]
+    pub fn prod(&self, axes: &[isize]) -> Tensor {
+        self.reduce(ReduceOp::Prod, axes).without("prod", axes)
+    }
+
+    /// Greatest over axes; NaN if any is. Gradient: to the first greatest.
+    ///
+    /// # Panics
+    /// As [`Tensor::sum`].
+    #[track_caller]
+    pub fn amax(&self, axes: &[isize]) -> Tensor {
+        self.amax_keepdim(axes).without("amax", axes)
+    }
+
+    /// Greatest over axes, which stay as dims of 1.
+    ///
+    /// # Panics
+    /// As [`Tensor::sum`].
+    #[track_caller]
+    pub fn amax_keepdim(&self, axes: &[isize]) -> Tensor {
+        self.reduce(ReduceOp::Max, axes)
+    }
+
+    /// Least over axes; NaN if any is. Gradient: to the first least.
+    ///
+    /// # Panics
+    /// As [`Tensor::sum`].
+    #[track_caller]
+    pub fn amin(&self, axes: &[isize]) -> Tensor {
+        self.reduce(ReduceOp::Min, axes).without("amin", axes)
+    }
+
+    /// Position of the first greatest along an axis, `i32`.
+    ///
+    /// # Panics
+    /// If the axis is out of range.
+    #[track_caller]
+    pub fn argmax(&self, axis: isize) -> Tensor {
+        self.reduce(ReduceOp::ArgMax, &[axis]).without("argmax", &[axis])
+    }
+
+    /// Summed over what was broadcast, back to a shape that broadcasts to this one's.
+    #[track_caller]
+    pub(crate) fn sum_to(&self, shape: &Shape) -> Tensor {
+        let new = self.rank() - shape.rank();
+        let repeated = |&a: &usize| a < new || (shape[a - new] == 1 && self.dims()[a] != 1);
+        let axes: Vec<isize> = (0..self.rank()).filter(repeated).map(|a| a as isize).collect();
+        self.reduce(ReduceOp::Sum, &axes).reshape(shape)
+    }
+
+    /// How many elements of a `bool` tensor hold, a scalar `i32`.
+    ///
+    /// # Panics
+    /// If the dtype is not `bool`.
+    #[track_caller]
+    pub fn count(&self) -> Tensor {
+        assert!(self.dtype() == DType::Bool, "count: takes bool, got {}{}", self.dtype(), self.shape());
+        self.cast(DType::I32).sum_all()
+    }
+}

@@ -1,0 +1,219 @@
+//! Clusters: roots that share a kernel, and how a cluster becomes one.
+
+use std::collections::HashMap;
+
+use kiln_ir::index::{Index, IndexMap};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::{Caps, Contraction, DType, Graph, Kernel, NodeId, Op, Reject};
+
+use super::emit::{Cut, Emitter, Shared};
+
+/// The index space of a cluster.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Space {
+    /// Rows, and points within a row.
+    Loop { outer: Vec<usize>, row: Vec<usize> },
+    /// The result of a contraction.
+    Dot(NodeId),
+    /// A scatter, which fuses with nothing.
+    Scatter(NodeId),
+}
+
+/// Roots that one kernel computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) space: Space,
+    /// Each root, ascending, and where the points of the space lie in it.
+    pub(crate) members: HashMap<NodeId, IndexMap>,
+}
+
+/// A cluster's kernel and what it binds.
+#[derive(Clone, Debug)]
+pub(crate) struct Lowered {
+    pub(crate) kernel: Kernel,
+    /// The node behind each argument.
+    pub(crate) args: Vec<NodeId>,
+    /// The slot of the program behind each scalar.
+    pub(crate) scalars: Vec<u32>,
+    /// Where it reads other roots and leaves.
+    pub(crate) reads: Vec<(NodeId, IndexMap)>,
+    /// What it reads at computed places.
+    pub(crate) gathered: Vec<NodeId>,
+    /// The roots that it stores.
+    pub(crate) stores: Vec<NodeId>,
+}
+
+/// What lowering asks of its surroundings.
+pub(crate) struct Scope<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) roots: &'a [bool],
+    pub(crate) caps: &'a Caps,
+    pub(crate) supports: &'a dyn Fn(&Kernel) -> Result<(), Reject>,
+}
+
+impl Cluster {
+    /// A root by itself.
+    pub(crate) fn of(graph: &Graph, id: NodeId) -> Cluster {
+        let node = &graph.nodes[id as usize];
+        let (space, map) = match &node.op {
+            Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
+            Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
+            Op::Reduce(_, axes) => {
+                let x = &graph.nodes[node.inputs[0] as usize].shape;
+                let kept: Vec<usize> = (0..x.rank()).filter(|a| !axes.contains(a)).collect();
+                let outer: Vec<usize> = kept.iter().map(|&a| x[a]).collect();
+                let row: Vec<usize> = axes.iter().map(|&a| x[a]).collect();
+                let dims = [outer.as_slice(), row.as_slice()].concat();
+                let mut coords = vec![Index::constant(0); x.rank()];
+                for (var, &axis) in kept.iter().enumerate().filter(|(_, a)| x[**a] > 1) {
+                    coords[axis] = Index::var(var);
+                }
+                (Space::Loop { outer, row }, IndexMap { dims, coords, valid: Vec::new() })
+            }
+            _ => (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape)),
+        };
+        Cluster { space, members: HashMap::from([(id, map)]) }
+    }
+
+    /// Members in the order in which they were recorded.
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> = self.members.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The kernel that computes the members and stores those that `wanted` names.
+    ///
+    /// # Errors
+    /// Why no kernel can do that here.
+    pub(crate) fn lower(&self, scope: &Scope, wanted: &dyn Fn(NodeId) -> bool) -> Result<Lowered, Cut> {
+        let mut shared = Shared::default();
+        let stores: Vec<NodeId> = self.ids().into_iter().filter(|&id| wanted(id)).collect();
+        let kernel = match &self.space {
+            Space::Loop { outer, row } => {
+                let dims = [outer.as_slice(), row.as_slice()].concat();
+                let body = self.epilogue(scope, &mut shared, &dims, outer.len(), &stores)?;
+                let args = args(scope.graph, &shared, &stores);
+                Kernel::Loop(Loop { outer: outer.clone(), row: row.clone(), args, body })
+            }
+            Space::Dot(id) => self.dot(scope, *id, &mut shared, &stores)?,
+            Space::Scatter(id) => scatter(scope.graph, *id, &mut shared),
+        };
+        if shared.args.len() > scope.caps.max_bindings {
+            return Err(format!(
+                "{} buffers, of which the device binds {}",
+                shared.args.len(),
+                scope.caps.max_bindings
+            ));
+        }
+        (scope.supports)(&kernel).map_err(|why| format!("the device refuses: {why:?}"))?;
+        let Shared { args, scalars, reads, gathered } = shared;
+        Ok(Lowered { kernel, args, scalars, reads, gathered, stores })
+    }
+
+    /// The body that computes and stores members.
+    fn epilogue(
+        &self,
+        scope: &Scope,
+        shared: &mut Shared,
+        dims: &[usize],
+        outer: usize,
+        stores: &[NodeId],
+    ) -> Result<Body, Cut> {
+        let mut emitter = self.emitter(scope, &self.members, shared, dims, outer);
+        let mut kept = Vec::with_capacity(stores.len());
+        for &id in stores {
+            let map = &self.members[&id];
+            let value = emitter.value(id, map)?;
+            let arg = emitter.shared.arg(id);
+            kept.push(Store { arg, index: map.flatten(&scope.graph.nodes[id as usize].shape), value });
+        }
+        emitter.body.stores = kept;
+        Ok(emitter.body)
+    }
+
+    fn emitter<'a>(
+        &self,
+        scope: &'a Scope,
+        members: &'a HashMap<NodeId, IndexMap>,
+        shared: &'a mut Shared,
+        dims: &'a [usize],
+        outer: usize,
+    ) -> Emitter<'a> {
+        let memo = HashMap::new();
+        Emitter { graph: scope.graph, roots: scope.roots, members, dims, outer, shared, body: Body::default(), memo }
+    }
+
+    fn dot(&self, scope: &Scope, id: NodeId, shared: &mut Shared, stores: &[NodeId]) -> Result<Kernel, Cut> {
+        let node = &scope.graph.nodes[id as usize];
+        let (c, [batch, m, n, k]) = dot_dims(scope.graph, id);
+        let nothing = HashMap::new();
+        let mut operand = |input: usize| -> Result<Body, Cut> {
+            let x = node.inputs[input];
+            let dims = scope.graph.nodes[x as usize].shape.to_vec();
+            let mut emitter = self.emitter(scope, &nothing, shared, &dims, dims.len());
+            let value = emitter.value(x, &IndexMap::identity(&dims))?;
+            // A body's value is its last step.
+            if value as usize + 1 != emitter.body.instrs.len() {
+                let (again, dtype) = (emitter.body.instrs[value as usize].clone(), emitter.body.types[value as usize]);
+                emitter.body.instrs.push(again);
+                emitter.body.types.push(dtype);
+            }
+            Ok(emitter.body)
+        };
+        let (lhs, rhs) = (operand(0)?, operand(1)?);
+        let dims = node.shape.to_vec();
+        debug_assert_eq!(dims.len(), c.batch + c.m + c.n);
+        let epilogue = self.epilogue(scope, shared, &dims, dims.len(), stores)?;
+        let args = args(scope.graph, shared, stores);
+        Ok(Kernel::Dot(Dot { batch, m, n, k, args, lhs, rhs, epilogue }))
+    }
+}
+
+/// The dims of a contraction by kind: batch, m, n, k.
+pub(crate) fn dot_dims(graph: &Graph, id: NodeId) -> (Contraction, [Vec<usize>; 4]) {
+    let node = &graph.nodes[id as usize];
+    let Op::Dot(c) = node.op else { unreachable!("asked of a contraction") };
+    let [lhs, rhs] = [0, 1].map(|i| &graph.nodes[node.inputs[i] as usize].shape);
+    let (b, bm) = (c.batch, c.batch + c.m);
+    (c, [lhs[..b].to_vec(), lhs[b..bm].to_vec(), rhs[b + c.k..].to_vec(), lhs[bm..].to_vec()])
+}
+
+fn scatter(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
+    let node = &graph.nodes[id as usize];
+    let Op::Scatter { axis, size } = node.op else { unreachable!("asked of a scatter") };
+    let [index, values] = [0, 1].map(|i| &graph.nodes[node.inputs[i] as usize]);
+    for &i in &node.inputs {
+        shared.reads.push((i, IndexMap::identity(&graph.nodes[i as usize].shape)));
+    }
+    // One tensor may be both; it is bound twice, which two reads may be.
+    shared.args = vec![node.inputs[0], node.inputs[1], id];
+    let arg = |node: &kiln_ir::Node, access| Arg { dtype: node.dtype, numel: node.shape.numel(), access };
+    Kernel::Scatter(Scatter {
+        outer: values.shape[..axis].to_vec(),
+        index: index.shape.to_vec(),
+        inner: values.shape[axis + index.shape.rank()..].to_vec(),
+        size,
+        args: [arg(index, Access::Read), arg(values, Access::Read), arg(node, Access::Write)],
+    })
+}
+
+fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {
+    let arg = |id: &NodeId| {
+        let node = &graph.nodes[*id as usize];
+        let access = if stores.contains(id) { Access::Write } else { Access::Read };
+        Arg { dtype: node.dtype, numel: node.shape.numel(), access }
+    };
+    shared.args.iter().map(arg).collect()
+}
+
+/// How many elements a kernel loads and stores at most once: a proxy for its traffic in bytes.
+pub(crate) fn bytes(graph: &Graph, id: NodeId) -> u64 {
+    let node = &graph.nodes[id as usize];
+    (node.shape.numel() * if node.dtype == DType::Bool { 4 } else { node.dtype.size_bytes() }) as u64
+}
+
+/// True iff the kernel's last body reduces or contracts, for names.
+pub(crate) fn reduces(kernel: &Kernel) -> bool {
+    matches!(kernel, Kernel::Loop(k) if k.body.instrs.iter().any(|i| matches!(i, Instr::Reduce(..))))
+}

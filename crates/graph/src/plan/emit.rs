@@ -1,0 +1,222 @@
+//! Emission: a node at a point of a kernel's index space becomes straight-line code.
+//!
+//! The hard idea: a view is never computed. Asking for a view's value at a point asks for its
+//! operand's value at another point, and the chain of such questions ends at a load whose address is
+//! the composed index map.
+
+use std::collections::HashMap;
+
+use kiln_ir::index::{Index, IndexMap};
+use kiln_ir::kernel::{Body, Instr, Value};
+use kiln_ir::{DType, ExprNode, Graph, NodeId, Op, PointOp};
+
+use super::roots::base;
+
+/// What all bodies of one kernel share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// The node behind each argument.
+    pub(crate) args: Vec<NodeId>,
+    /// The slot of the program behind each scalar of the kernel.
+    pub(crate) scalars: Vec<u32>,
+    /// Where loads read, without those through a gather.
+    pub(crate) reads: Vec<(NodeId, IndexMap)>,
+    /// Nodes that some load reads at computed places.
+    pub(crate) gathered: Vec<NodeId>,
+}
+
+impl Shared {
+    /// The argument that binds a node.
+    pub(crate) fn arg(&mut self, node: NodeId) -> u32 {
+        position(&mut self.args, node)
+    }
+}
+
+fn position<T: PartialEq>(list: &mut Vec<T>, item: T) -> u32 {
+    let found = list.iter().position(|x| *x == item);
+    found.unwrap_or_else(|| {
+        list.push(item);
+        list.len() - 1
+    }) as u32
+}
+
+/// Why a node cannot be computed inside a kernel.
+pub(crate) type Cut = String;
+
+/// Emits one body.
+pub(crate) struct Emitter<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) roots: &'a [bool],
+    /// Roots that are computed in this kernel, and where on its space.
+    pub(crate) members: &'a HashMap<NodeId, IndexMap>,
+    /// Dims of the space: rows, then the axes within a row.
+    pub(crate) dims: &'a [usize],
+    /// How many of them are of rows.
+    pub(crate) outer: usize,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) body: Body,
+    pub(crate) memo: HashMap<(NodeId, IndexMap), Value>,
+}
+
+impl Emitter<'_> {
+    /// The value of a node at the point that `map` takes this space's points to.
+    pub(crate) fn value(&mut self, id: NodeId, map: &IndexMap) -> Result<Value, Cut> {
+        let key = (id, map.clone());
+        if let Some(&v) = self.memo.get(&key) {
+            return Ok(v);
+        }
+        let value = match self.members.get(&id) {
+            Some(own) if own.coords == map.coords && map.valid.is_empty() => self.compute(id, map)?,
+            Some(_) => return Err(format!("%{id} is needed at other points than it is computed at")),
+            None if self.stored(id) => self.load(id, map, None),
+            None => self.compute(id, map)?,
+        };
+        self.memo.insert(key, value);
+        Ok(value)
+    }
+
+    /// True iff the node is in memory when the kernel runs.
+    fn stored(&self, id: NodeId) -> bool {
+        (self.roots[id as usize] || matches!(self.graph.nodes[id as usize].op, Op::Leaf(_)))
+            && !self.members.contains_key(&id)
+    }
+
+    fn load(&mut self, id: NodeId, map: &IndexMap, gather: Option<(Value, usize)>) -> Value {
+        let node = &self.graph.nodes[id as usize];
+        match gather {
+            None => drop(position(&mut self.shared.reads, (id, map.clone()))),
+            Some(_) => drop(position(&mut self.shared.gathered, id)),
+        }
+        let (arg, index) = (self.shared.arg(id), map.flatten(&node.shape));
+        self.body.push(Instr::Load { arg, index, valid: map.valid.clone(), gather }, node.dtype.compute())
+    }
+
+    fn compute(&mut self, id: NodeId, map: &IndexMap) -> Result<Value, Cut> {
+        let node = &self.graph.nodes[id as usize];
+        let dtype = node.dtype;
+        Ok(match &node.op {
+            Op::Leaf(_) => self.load(id, map, None),
+            Op::Const(v) => self.constant(dtype, *v),
+            Op::Scalar(slot) => {
+                let n = position(&mut self.shared.scalars, *slot);
+                self.body.push(Instr::Scalar(dtype, n), dtype.compute())
+            }
+            Op::Iota(axis) => {
+                let coord = self.body.push(Instr::Coord(map.coords[*axis].clone()), DType::I32);
+                self.cast(DType::I32, dtype, coord)
+            }
+            Op::Map(_) => self.map(id, map)?,
+            Op::View(movement) => {
+                let x = node.inputs[0];
+                let inner = map.then(&movement.map(&self.graph.nodes[x as usize].shape));
+                let value = self.value(x, &inner)?;
+                match inner.valid == map.valid || self.stored(base(self.graph, x)) {
+                    true => value,
+                    false => {
+                        let inside = self.body.push(Instr::Inside(inner.valid), DType::Bool);
+                        let zero = self.constant(dtype, 0.0);
+                        self.body.push(Instr::Op(PointOp::Select, [inside, value, zero]), dtype.compute())
+                    }
+                }
+            }
+            Op::Gather(axis) => self.gather(id, *axis, map)?,
+            Op::Reduce(op, axes) => {
+                let mut inner = map.clone();
+                for (j, &axis) in axes.iter().enumerate() {
+                    let var = self.outer + j;
+                    inner.coords[axis] = if self.dims[var] <= 1 { Index::constant(0) } else { Index::var(var) };
+                }
+                let x = self.value(node.inputs[0], &inner)?;
+                match axes.is_empty() {
+                    true => x,
+                    false => {
+                        let sum = self.body.push(Instr::Reduce(*op, x), dtype.compute());
+                        self.narrow(dtype, sum)
+                    }
+                }
+            }
+            Op::Dot(_) => {
+                let acc = self.body.push(Instr::Acc, dtype.compute());
+                self.narrow(dtype, acc)
+            }
+            Op::Scatter { .. } => return Err(format!("%{id} is a scatter")),
+        })
+    }
+
+    fn map(&mut self, id: NodeId, map: &IndexMap) -> Result<Value, Cut> {
+        let node = &self.graph.nodes[id as usize];
+        let Op::Map(expr) = &node.op else { unreachable!("asked of a map") };
+        let dtypes: Vec<DType> = node.inputs.iter().map(|&i| self.graph.nodes[i as usize].dtype).collect();
+        let types = expr.types(&dtypes).expect("the graph verifies");
+        let mut inputs = Vec::with_capacity(dtypes.len());
+        for &i in &node.inputs {
+            inputs.push(self.value(i, &broadcast(map, &self.graph.nodes[i as usize].shape))?);
+        }
+        let mut values: Vec<Value> = Vec::with_capacity(types.len());
+        for (step, &dtype) in expr.nodes.iter().zip(&types) {
+            let value = match step {
+                ExprNode::Input(i) => inputs[*i as usize],
+                ExprNode::Const(c) => self.constant(dtype, *c),
+                ExprNode::Cast(to, a) => self.cast(types[*a as usize], *to, values[*a as usize]),
+                ExprNode::Op(op, args) => {
+                    let last = op.row().arity - 1;
+                    let args = [0, 1, 2].map(|i| values[args[i.min(last)] as usize]);
+                    let v = self.body.push(Instr::Op(*op, args), dtype.compute());
+                    self.narrow(dtype, v)
+                }
+            };
+            values.push(value);
+        }
+        Ok(*values.last().expect("a formula has at least one node"))
+    }
+
+    fn gather(&mut self, id: NodeId, axis: usize, map: &IndexMap) -> Result<Value, Cut> {
+        let node = &self.graph.nodes[id as usize];
+        let [mut table, index] = [node.inputs[0], node.inputs[1]];
+        let (size, rank) =
+            (self.graph.nodes[table as usize].shape[axis], self.graph.nodes[index as usize].shape.rank());
+        let at = IndexMap { coords: map.coords[axis..axis + rank].to_vec(), ..map.clone() };
+        let picked = self.value(index, &at)?;
+        // The table's space has one more axis than the kernel's: the coordinate that was looked up.
+        let dims = [self.dims, &[size]].concat();
+        let looked_up = if size == 1 { Index::constant(0) } else { Index::var(self.dims.len()) };
+        let coords = [&map.coords[..axis], &[looked_up], &map.coords[axis + rank..]].concat();
+        let mut inner = IndexMap { dims, coords, valid: map.valid.clone() };
+        while let Op::View(movement) = &self.graph.nodes[table as usize].op
+            && !self.stored(table)
+        {
+            table = self.graph.nodes[table as usize].inputs[0];
+            inner = inner.then(&movement.map(&self.graph.nodes[table as usize].shape));
+        }
+        match self.stored(table) {
+            true => Ok(self.load(table, &inner, Some((picked, size)))),
+            false => Err(format!("%{table} is looked up and must be in memory")),
+        }
+    }
+
+    fn constant(&mut self, dtype: DType, v: f64) -> Value {
+        self.body.push(Instr::Const(dtype.compute(), dtype.round(v)), dtype.compute())
+    }
+
+    /// Conversion, without a step where every value of `from` is one of `to` in the same register.
+    fn cast(&mut self, from: DType, to: DType, v: Value) -> Value {
+        let widens = from == to || to == from.compute();
+        if widens { v } else { self.body.push(Instr::Cast(to, v), to.compute()) }
+    }
+
+    /// Rounds the result of an op to a dtype that is narrower than its register.
+    fn narrow(&mut self, dtype: DType, v: Value) -> Value {
+        self.cast(dtype.compute(), dtype, v)
+    }
+}
+
+/// Where an operand is read that broadcasts to the space that `map` reaches.
+fn broadcast(map: &IndexMap, shape: &[usize]) -> IndexMap {
+    let skip = map.coords.len() - shape.len();
+    let coord = |(c, &d): (&Index, &usize)| if d == 1 { Index::constant(0) } else { c.clone() };
+    IndexMap {
+        dims: map.dims.clone(),
+        coords: map.coords[skip..].iter().zip(shape).map(coord).collect(),
+        valid: map.valid.clone(),
+    }
+}

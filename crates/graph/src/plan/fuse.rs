@@ -1,0 +1,150 @@
+//! Fusion: whole graph, greedy by bytes saved.
+//!
+//! Every root starts as a cluster of its own. A cluster joins one that it reads from when a common
+//! index space exists, no third cluster lies between them, and the joint kernel can be emitted for the
+//! device; what was stored only for the other is then stored no more. Clusters on equal spaces that
+//! read the same data join side by side.
+
+use std::collections::{HashMap, HashSet};
+
+use kiln_ir::NodeId;
+use kiln_ir::index::IndexMap;
+
+use super::cluster::{Cluster, Lowered, Scope, Space, bytes};
+use super::fit;
+
+/// A cluster with its kernel.
+pub(crate) struct Unit {
+    pub(crate) cluster: Cluster,
+    pub(crate) lowered: Lowered,
+}
+
+/// The state of fusion, and the story of why.
+pub(crate) struct Fusion<'a> {
+    scope: &'a Scope<'a>,
+    units: Vec<Option<Unit>>,
+    /// The unit that computes each root.
+    home: HashMap<NodeId, usize>,
+    /// Why neighbours did not join, for people.
+    pub(crate) notes: Vec<String>,
+}
+
+impl<'a> Fusion<'a> {
+    /// Every live root by itself.
+    pub(crate) fn new(scope: &'a Scope<'a>, live: &[bool]) -> Fusion<'a> {
+        let mut fusion = Fusion { scope, units: Vec::new(), home: HashMap::new(), notes: Vec::new() };
+        let all = 0..scope.graph.nodes.len() as NodeId;
+        for id in all.filter(|&id| scope.roots[id as usize] && live[id as usize]) {
+            let cluster = Cluster::of(scope.graph, id);
+            let lowered = match cluster.lower(scope, &|_| true) {
+                Ok(lowered) => lowered,
+                Err(why) => panic!(
+                    "plan: {} cannot run on {}: {why}",
+                    scope.graph.nodes[id as usize].op.name(),
+                    scope.caps.name
+                ),
+            };
+            fusion.home.insert(id, fusion.units.len());
+            fusion.units.push(Some(Unit { cluster, lowered }));
+        }
+        fusion
+    }
+
+    /// Joins until nothing joins any more.
+    pub(crate) fn run(&mut self) {
+        for c in 0..self.units.len() {
+            while let Some((p, unit)) = self.join_a_producer(c) {
+                self.replace(p, c, unit);
+            }
+        }
+        for b in 0..self.units.len() {
+            for a in 0..b {
+                if let Some(unit) = self.join_a_sibling(a, b) {
+                    self.replace(a, b, unit);
+                }
+            }
+        }
+    }
+
+    /// The kernels that are left, with their clusters, in no order.
+    pub(crate) fn finish(mut self) -> (Vec<Unit>, Vec<String>) {
+        self.notes.sort();
+        self.notes.dedup();
+        (self.units.into_iter().flatten().collect(), self.notes)
+    }
+
+    fn replace(&mut self, gone: usize, kept: usize, unit: Unit) {
+        self.home.extend(unit.cluster.members.keys().map(|&id| (id, kept)));
+        self.units[gone] = None;
+        self.units[kept] = Some(unit);
+    }
+
+    fn join_a_producer(&mut self, c: usize) -> Option<(usize, Unit)> {
+        let consumer = self.units[c].as_ref()?;
+        let mut reads: Vec<(NodeId, IndexMap)> =
+            consumer.lowered.reads.iter().filter(|(id, _)| self.home.contains_key(id)).cloned().collect();
+        reads.sort_by_key(|(id, _)| (std::cmp::Reverse(bytes(self.scope.graph, *id)), *id));
+        for (root, read) in reads {
+            let p = self.home[&root];
+            let producer = self.units[p].as_ref().expect("a root's home exists");
+            let consumer = self.units[c].as_ref().expect("checked above");
+            let names = |why: &str| format!("%{root} and {:?}: {why}", consumer.cluster.ids());
+            if self.reaches(p, c, true) {
+                let note = names("another kernel lies between them");
+                self.notes.push(note);
+                continue;
+            }
+            let mut why = "no common index space".to_owned();
+            for cluster in fit::joined(self.scope.graph, &producer.cluster, &consumer.cluster, root, &read) {
+                match cluster.lower(self.scope, &|id| self.wanted(id, p, c)) {
+                    Ok(lowered) => return Some((p, Unit { cluster, lowered })),
+                    Err(cut) => why = cut,
+                }
+            }
+            let note = names(&why);
+            self.notes.push(note);
+        }
+        None
+    }
+
+    fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {
+        let [x, y] = [self.units[a].as_ref()?, self.units[b].as_ref()?];
+        let cluster = fit::side_by_side(&x.cluster, &y.cluster)?;
+        let shared = x.lowered.reads.iter().any(|(id, _)| y.lowered.args.contains(id));
+        let one_point =
+            matches!(&x.cluster.space, Space::Loop { outer, row } if outer.iter().chain(row).all(|d| *d == 1));
+        if !(shared || one_point) || self.reaches(a, b, false) || self.reaches(b, a, false) {
+            return None;
+        }
+        let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, b)).ok()?;
+        Some(Unit { cluster, lowered })
+    }
+
+    /// True iff a root must be stored once `p` and `c` are one.
+    fn wanted(&self, id: NodeId, p: usize, c: usize) -> bool {
+        let elsewhere = |(u, unit): (usize, &Option<Unit>)| {
+            u != p && u != c && unit.as_ref().is_some_and(|unit| unit.lowered.args.contains(&id))
+        };
+        self.scope.graph.outputs.contains(&id) || self.units.iter().enumerate().any(elsewhere)
+    }
+
+    /// True iff `to` depends on `from`; with `indirectly`, through at least one other unit.
+    fn reaches(&self, from: usize, to: usize, indirectly: bool) -> bool {
+        let mut seen = HashSet::new();
+        let mut stack: Vec<usize> = self.producers(to).into_iter().filter(|&u| !(indirectly && u == from)).collect();
+        while let Some(u) = stack.pop() {
+            if u == from {
+                return true;
+            }
+            if seen.insert(u) {
+                stack.extend(self.producers(u));
+            }
+        }
+        false
+    }
+
+    fn producers(&self, u: usize) -> Vec<usize> {
+        let Some(unit) = &self.units[u] else { return Vec::new() };
+        unit.lowered.args.iter().filter_map(|id| self.home.get(id).copied()).filter(|&p| p != u).collect()
+    }
+}

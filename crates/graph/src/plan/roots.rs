@@ -1,0 +1,100 @@
+//! Which nodes get a buffer: the *roots*, from which fusion starts.
+//!
+//! Everything else is computed inside the kernels that need it, as often as they do. A root is a
+//! result, a reduction, a contraction or a scatter; a node that one of those must find in memory; and
+//! a node where a formula would grow deeper or read more buffers than one kernel may.
+
+use kiln_ir::{Graph, NodeId, Op};
+
+/// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
+const DEPTH_MAX: usize = 200;
+
+/// For each node, whether it gets a buffer of its own when nothing fuses. Leaves have one already.
+pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool> {
+    let live = live(graph);
+    let mut roots = vec![false; graph.nodes.len()];
+    for &o in &graph.outputs {
+        roots[o as usize] = true;
+    }
+    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
+        match &node.op {
+            Op::Reduce(..) => roots[id] = true,
+            Op::Dot(_) => {
+                roots[id] = true;
+                node.inputs.iter().for_each(|&i| require(graph, i, &mut roots));
+            }
+            Op::Scatter { .. } => {
+                roots[id] = true;
+                // It binds its operands as they are, so views of them are computed too.
+                node.inputs.iter().for_each(|&i| roots[i as usize] = true);
+            }
+            Op::Gather(_) => roots[base(graph, node.inputs[0]) as usize] = true,
+            Op::Map(_) if !fuse => roots[id] = true,
+            Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) | Op::View(_) => {}
+        }
+    }
+    for (root, node) in roots.iter_mut().zip(&graph.nodes) {
+        *root &= !matches!(node.op, Op::Leaf(_));
+    }
+    split_large(graph, &live, max_bindings.saturating_sub(1).max(3), &mut roots);
+    roots
+}
+
+/// True for what the outputs depend on.
+pub(crate) fn live(graph: &Graph) -> Vec<bool> {
+    let mut live = vec![false; graph.nodes.len()];
+    graph.outputs.iter().for_each(|&o| live[o as usize] = true);
+    for (id, node) in graph.nodes.iter().enumerate().rev() {
+        if live[id] {
+            node.inputs.iter().for_each(|&i| live[i as usize] = true);
+        }
+    }
+    live
+}
+
+/// The first node behind views.
+pub(crate) fn base(graph: &Graph, mut id: NodeId) -> NodeId {
+    while let Op::View(_) = graph.nodes[id as usize].op {
+        id = graph.nodes[id as usize].inputs[0];
+    }
+    id
+}
+
+/// An operand that is read many times: a view of something in memory, or of something free.
+fn require(graph: &Graph, id: NodeId, roots: &mut [bool]) {
+    let base = base(graph, id);
+    let free = matches!(graph.nodes[base as usize].op, Op::Const(_) | Op::Scalar(_) | Op::Iota(_));
+    roots[base as usize] |= !free;
+}
+
+/// Makes roots of nodes inside formulas that are too deep or read too many buffers.
+fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bool]) {
+    let mut depth = vec![0usize; graph.nodes.len()];
+    let mut loads: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
+        let stored = |i: NodeId, roots: &[bool]| roots[i as usize] || matches!(graph.nodes[i as usize].op, Op::Leaf(_));
+        loop {
+            let mut union: Vec<NodeId> = Vec::new();
+            for &i in &node.inputs {
+                match stored(i, roots) {
+                    true => union.push(i),
+                    false => union.extend(&loads[i as usize]),
+                }
+            }
+            union.sort_unstable();
+            union.dedup();
+            let inner = node.inputs.iter().filter(|i| !stored(**i, roots));
+            let widest = inner.clone().max_by_key(|i| loads[**i as usize].len()).copied();
+            let deepest = inner.max_by_key(|i| depth[**i as usize]).copied();
+            match (widest, deepest) {
+                (Some(w), _) if union.len() > n_loads_max => roots[w as usize] = true,
+                (_, Some(d)) if depth[d as usize] >= DEPTH_MAX => roots[d as usize] = true,
+                _ => {
+                    depth[id] = deepest.map_or(0, |d| depth[d as usize] + 1);
+                    loads[id] = union;
+                    break;
+                }
+            }
+        }
+    }
+}

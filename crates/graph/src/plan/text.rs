@@ -1,0 +1,65 @@
+//! How a plan reads: one line a kernel, in the order of execution.
+
+use std::fmt;
+
+use kiln_ir::{Graph, Kernel, Op, Slot};
+
+use super::cluster::{Lowered, reduces};
+use super::{Output, Plan};
+
+/// A name for a kernel: its kind, and the ops that it stores.
+pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
+    let kind = match &lowered.kernel {
+        Kernel::Loop(_) if reduces(&lowered.kernel) => "reduce",
+        Kernel::Loop(_) => "map",
+        Kernel::Dot(_) => "dot",
+        Kernel::Scatter(_) => "scatter",
+    };
+    let mut name = kind.to_owned();
+    for &id in lowered.stores.iter().take(3) {
+        let op = &graph.nodes[id as usize].op;
+        if !matches!(op, Op::Dot(_) | Op::Scatter { .. }) {
+            name.push('_');
+            name.push_str(op.name());
+        }
+    }
+    if lowered.stores.len() > 3 {
+        name.push_str(&format!("_and_{}", lowered.stores.len() - 3));
+    }
+    name
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join("·");
+        for (n, step) in self.steps.iter().enumerate() {
+            write!(f, "{n:3} {}", step.name)?;
+            match &step.kernel {
+                Kernel::Loop(k) if k.row.is_empty() => write!(f, " over [{}]", dims(&k.outer))?,
+                Kernel::Loop(k) => write!(f, " over [{}] rows of [{}]", dims(&k.outer), dims(&k.row))?,
+                Kernel::Dot(k) => {
+                    write!(f, " [{}] m [{}] n [{}] k [{}]", dims(&k.batch), dims(&k.m), dims(&k.n), dims(&k.k))?
+                }
+                Kernel::Scatter(k) => write!(f, " [{}] of {} into {}", dims(&k.index), dims(&k.inner), k.size)?,
+            }
+            f.write_str(":")?;
+            for ((slot, access), id) in step.binds.iter().zip(&step.args) {
+                let slot = match slot {
+                    Slot::Arg(a) => format!("arg{a}"),
+                    Slot::Temp(t) => format!("temp{t}"),
+                };
+                write!(f, " {}{slot}=%{id}", if *access == kiln_ir::Access::Read { "" } else { "→" })?;
+            }
+            writeln!(f)?;
+        }
+        let donated = self.outputs.iter().filter(|o| matches!(o, Output::Donated(_))).count();
+        writeln!(
+            f,
+            "{} kernels, {} temporaries, {} results of which {donated} in place, {} bytes",
+            self.steps.len(),
+            self.temps.len(),
+            self.outputs.len(),
+            self.peak_bytes
+        )
+    }
+}

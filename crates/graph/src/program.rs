@@ -1,0 +1,69 @@
+//! A recorded program as plain data: for oracles, exporters and curious readers.
+
+use kiln_ir::{DType, Graph, Op, Result, reference};
+
+use crate::Tensor;
+use crate::capture::{Captured, capture};
+use crate::element::to_f64;
+
+/// What some tensors would compute now, with the values that it starts from.
+pub struct Program {
+    /// The recorded graph; its outputs are the tensors in the order given.
+    pub graph: Graph,
+    /// The elements of each leaf.
+    pub leaves: Vec<Vec<f64>>,
+    /// The value of each scalar slot.
+    pub scalars: Vec<f64>,
+}
+
+impl Program {
+    /// The program behind these tensors.
+    ///
+    /// # Errors
+    /// If the device fails, or a value on the way failed before.
+    #[track_caller]
+    pub fn behind(tensors: &[&Tensor]) -> Result<Program> {
+        let targets: Vec<_> = tensors.iter().map(|t| t.node().clone()).collect();
+        let mut captured = capture(&targets)?;
+        let place =
+            |t: &&Tensor| captured.nodes.iter().position(|n| n.id == t.node().id).expect("a target is captured");
+        let outputs = tensors.iter().map(|t| place(t) as u32).collect();
+        captured.graph.outputs = outputs;
+        let leaves = captured.leaves()?;
+        let scalars = captured.scalar_values();
+        Ok(Program { graph: captured.graph, leaves, scalars })
+    }
+
+    /// The outputs as the reference computes them, in `f64`.
+    pub fn reference(&self) -> Vec<Vec<f64>> {
+        reference::eval(&self.graph, &self.leaves, &self.scalars)
+    }
+}
+
+impl Captured {
+    /// The elements of each leaf, read back.
+    pub(crate) fn leaves(&self) -> Result<Vec<Vec<f64>>> {
+        let read = |(id, buffer): &(u32, kiln_ir::Buffer)| {
+            let node = &self.nodes[*id as usize];
+            let (backend, numel) = (node.device.backend(), node.shape.numel());
+            let bytes = backend.read(buffer, 0..backend.caps().bytes(node.dtype, numel)).wait()?;
+            Ok(to_f64(node.dtype, &bytes, numel, backend.caps()))
+        };
+        self.leaves.iter().map(read).collect()
+    }
+
+    /// The value of each scalar slot.
+    pub(crate) fn scalar_values(&self) -> Vec<f64> {
+        let slots = self.graph.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_)));
+        slots.zip(&self.scalars).map(|(n, w)| word(n.dtype, *w)).collect()
+    }
+}
+
+/// A scalar word as a number.
+fn word(dtype: DType, word: u32) -> f64 {
+    match dtype {
+        DType::I32 => f64::from(word as i32),
+        DType::F32 => f64::from(f32::from_bits(word)),
+        _ => f64::from(word),
+    }
+}

@@ -1,0 +1,119 @@
+//! Recording: the one place where shapes, dtypes and devices are checked.
+//!
+//! [`try_record`] is the checked function beneath every method; the methods panic with its message
+//! at the caller's line.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::sync::{Arc, Weak};
+
+use kiln_ir::{DType, Op, PointOp, Result, Shape, infer};
+
+use crate::node::{Node, Source, Value};
+use crate::{Device, Tensor};
+
+thread_local! {
+    /// What this thread recorded, to find what `eval` should compute.
+    static RECORDED: RefCell<Vec<Weak<Node>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Records an op over tensors of one device.
+///
+/// # Errors
+/// The rule that the operands break, with the operands.
+pub(crate) fn try_record(op: Op, inputs: &[&Tensor], location: &'static Location<'static>) -> Result<Tensor, String> {
+    let fail = |why: &str| Err(format!("{}: {why}: {}", op.name(), operands(inputs)));
+    let device = inputs[0].device();
+    if let Some(other) = inputs.iter().find(|t| t.device() != device) {
+        return fail(&format!("operands on two devices, {device} and {}", other.device()));
+    }
+    let metas: Vec<(Shape, DType)> = inputs.iter().map(|t| (*t.shape(), t.dtype())).collect();
+    let stores_only = matches!(&op, Op::Map(e) if e.nodes.iter().any(|n| matches!(n, kiln_ir::ExprNode::Op(p, _) if *p != PointOp::Select)))
+        || matches!(op, Op::Reduce(..));
+    if stores_only && metas.iter().any(|m| m.1 == DType::U8) {
+        return fail("u8 is a storage dtype; help: cast it first");
+    }
+    match infer(&op, &metas) {
+        Ok(meta) => Ok(add(device, Source::Op(op), inputs, meta, location)),
+        Err(why) => fail(&why),
+    }
+}
+
+/// Records an op.
+///
+/// # Panics
+/// If the operands break a rule.
+#[track_caller]
+pub(crate) fn record(op: Op, inputs: &[&Tensor]) -> Tensor {
+    // Not `unwrap_or_else`: a panic inside its closure would name this line, not the caller's.
+    match try_record(op, inputs, Location::caller()) {
+        Ok(tensor) => tensor,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// Records a node without operands.
+#[track_caller]
+pub(crate) fn source(device: &Device, source: Source, shape: Shape, dtype: DType) -> Tensor {
+    add(device, source, &[], (shape, dtype), Location::caller())
+}
+
+fn add(
+    device: &Device,
+    source: Source,
+    inputs: &[&Tensor],
+    meta: (Shape, DType),
+    location: &'static Location<'static>,
+) -> Tensor {
+    let inputs = inputs.iter().map(|t| t.node().clone()).collect();
+    let node = Node::new(device, source, inputs, meta, location);
+    RECORDED.with_borrow_mut(|recorded| {
+        if recorded.len() == recorded.capacity() {
+            recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));
+        }
+        recorded.push(Arc::downgrade(&node));
+    });
+    Tensor::from_node(node)
+}
+
+fn is_pending(node: &Node) -> bool {
+    matches!(node.books().value, Value::Pending)
+}
+
+/// What this thread recorded on a device, still holds, and has not computed; views stand for what they view.
+pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
+    let nodes: Vec<Arc<Node>> = RECORDED.with_borrow_mut(|recorded| {
+        recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));
+        recorded.iter().filter_map(Weak::upgrade).collect()
+    });
+    let mut held: Vec<Arc<Node>> = Vec::new();
+    for node in nodes.into_iter().filter(|n| n.handles() > 0 && n.device == *device) {
+        let base = behind_views(node);
+        let is_op = matches!(&base.source, Source::Op(op) if !matches!(op, Op::Const(_) | Op::Iota(_)));
+        if is_op && is_pending(&base) && !held.iter().any(|h| h.id == base.id) {
+            held.push(base);
+        }
+    }
+    held
+}
+
+fn behind_views(mut node: Arc<Node>) -> Arc<Node> {
+    while let Source::Op(Op::View(_)) = node.source
+        && is_pending(&node)
+    {
+        let inner = node.books().inputs[0].clone();
+        node = inner;
+    }
+    node
+}
+
+/// Operands as messages name them.
+fn operands(inputs: &[&Tensor]) -> String {
+    let names: &[&str] = match inputs.len() {
+        1 => &["input"],
+        2 => &["lhs", "rhs"],
+        _ => &["first", "second", "third"],
+    };
+    let name = |(n, t): (usize, &&Tensor)| format!("{} {}{}", names.get(n).unwrap_or(&"operand"), t.dtype(), t.shape());
+    inputs.iter().enumerate().map(name).collect::<Vec<_>>().join(", ")
+}

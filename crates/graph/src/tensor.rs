@@ -1,0 +1,284 @@
+//! The tensor: a counted handle on a recorded node, and the ways to get data in and out.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use kiln_ir::{DType, Error, ErrorKind, Op, Result, Shape};
+
+use crate::element::{Element, from_f64, to_f64};
+use crate::exec;
+use crate::node::{Node, Source, Value};
+use crate::record::{held, source};
+use crate::{Device, capture, inspect};
+
+/// An n-dimensional array on a device, computed when it is needed.
+///
+/// Methods record; nothing runs until a value is read, or [`Device::eval`] or an optimizer's step
+/// submits what was recorded. A clone is another handle on the same value. When the last handle goes,
+/// so does the value, unless something that is not computed yet needs it.
+pub struct Tensor(Arc<Node>);
+
+impl Clone for Tensor {
+    fn clone(&self) -> Tensor {
+        Tensor::from_node(self.0.clone())
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        self.0.drop_handle();
+    }
+}
+
+impl Tensor {
+    pub(crate) fn from_node(node: Arc<Node>) -> Tensor {
+        node.add_handle();
+        Tensor(node)
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+
+    /// A tensor of these dims with these elements in row-major order.
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    ///
+    /// # Panics
+    /// If the number of elements is not that of the dims, or the device lacks the dtype.
+    #[track_caller]
+    pub fn new<T: Element>(data: &[T], dims: &[usize], device: &Device) -> Result<Tensor> {
+        let shape = Shape::new(dims);
+        assert!(data.len() == shape.numel(), "tensor: {} elements for shape {shape}", data.len());
+        device.check("tensor", T::DTYPE);
+        upload(device, &T::encode(data, device.caps()), (shape, T::DTYPE), Location::caller())
+    }
+
+    /// A tensor of any dtype from `f64` values, each rounded to it.
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    ///
+    /// # Panics
+    /// As [`Tensor::new`].
+    #[track_caller]
+    pub fn from_f64(data: &[f64], dims: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let shape = Shape::new(dims);
+        assert!(data.len() == shape.numel(), "tensor: {} elements for shape {shape}", data.len());
+        device.check("tensor", dtype);
+        upload(device, &from_f64(dtype, data, device.caps()), (shape, dtype), Location::caller())
+    }
+
+    /// A scalar filled into these dims.
+    #[track_caller]
+    pub fn full(dims: &[usize], value: f64, dtype: DType, device: &Device) -> Tensor {
+        device.check("full", dtype);
+        source(device, Source::Op(Op::Const(dtype.round(value))), Shape::scalar(), dtype).expand(dims)
+    }
+
+    /// A number given at each run: another value is the same program, and finds the same plan.
+    ///
+    /// # Panics
+    /// If the device lacks the dtype, or it is `bool`.
+    #[track_caller]
+    pub fn scalar(value: f64, dtype: DType, device: &Device) -> Tensor {
+        device.check("scalar", dtype);
+        assert!(dtype != DType::Bool, "scalar: takes a number, got bool");
+        // A slot is a word of 32 bits; narrower numbers are exact in one, and `f64` loses what `f32` lacks.
+        let slot = if dtype.is_float() { DType::F32 } else { dtype.compute() };
+        let word = match slot {
+            DType::I32 => value as i32 as u32,
+            DType::U32 => value as u32,
+            _ => (value as f32).to_bits(),
+        };
+        source(device, Source::Scalar(word), Shape::scalar(), slot).cast(dtype)
+    }
+
+    /// Zeros, `f32`.
+    #[track_caller]
+    pub fn zeros(dims: &[usize], device: &Device) -> Tensor {
+        Tensor::full(dims, 0.0, DType::F32, device)
+    }
+
+    /// Ones, `f32`.
+    #[track_caller]
+    pub fn ones(dims: &[usize], device: &Device) -> Tensor {
+        Tensor::full(dims, 1.0, DType::F32, device)
+    }
+
+    /// The coordinate along `axis` at every point of these dims, `i32`.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    #[track_caller]
+    pub fn iota(dims: &[usize], axis: usize, device: &Device) -> Tensor {
+        assert!(axis < dims.len(), "iota: axis {axis} out of range for rank {}", dims.len());
+        source(device, Source::Op(Op::Iota(axis)), Shape::new(dims), DType::I32)
+    }
+
+    /// The dims.
+    pub fn shape(&self) -> &Shape {
+        &self.0.shape
+    }
+
+    /// The dims as a slice.
+    pub fn dims(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.0.shape.rank()
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.0.shape.numel()
+    }
+
+    /// The dtype of the elements.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Computes what is needed and copies the elements out, in row-major order.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If `T` is not the tensor's dtype.
+    #[track_caller]
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        assert!(T::DTYPE == self.dtype(), "to_vec: {} of a tensor {}{}", T::DTYPE, self.dtype(), self.shape());
+        Ok(T::decode(&self.bytes()?, self.numel(), self.device().caps()))
+    }
+
+    /// The elements as `f64`, whatever the dtype.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
+        Ok(to_f64(self.dtype(), &self.bytes()?, self.numel(), self.device().caps()))
+    }
+
+    /// The only element.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If there is more than one element, or none.
+    #[track_caller]
+    pub fn item(&self) -> Result<f64> {
+        assert!(self.numel() == 1, "item: of a tensor {}{}", self.dtype(), self.shape());
+        Ok(self.to_vec_f64()?[0])
+    }
+
+    /// The same elements as a leaf on another device.
+    ///
+    /// # Errors
+    /// If either device fails.
+    ///
+    /// # Panics
+    /// If the other device lacks the dtype.
+    #[track_caller]
+    pub fn to(&self, device: &Device) -> Result<Tensor> {
+        match self.device() == device {
+            true => Ok(self.clone()),
+            false => Tensor::from_f64(&self.to_vec_f64()?, self.dims(), self.dtype(), device),
+        }
+    }
+
+    /// How this value would be computed now: one line a kernel.
+    pub fn explain(&self) -> String {
+        let node = std::slice::from_ref(&self.0);
+        let captured = match capture::capture(node) {
+            Ok(captured) => captured,
+            Err(error) => return format!("failed before: {error}"),
+        };
+        let backend = self.device().backend();
+        let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
+        let options = self.device().options();
+        let plan = crate::plan::plan(&captured.graph, &captured.donatable, backend.caps(), &supports, options);
+        inspect::describe(&captured.graph, &plan)
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let device = self.device();
+        let pending = matches!(self.0.books().value, Value::Pending);
+        if pending {
+            exec::run(device, std::slice::from_ref(&self.0), None)?;
+        }
+        let buffer = match &self.0.books().value {
+            Value::Ready(buffer) => buffer.clone(),
+            Value::Failed(error) => return Err(error.clone()),
+            Value::Pending | Value::Gone => {
+                return Err(Error::new(ErrorKind::Kernel, "a value was computed and is not there"));
+            }
+        };
+        device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel())).wait()
+    }
+}
+
+impl Device {
+    /// Submits everything that this thread recorded here and still holds, without waiting. What is
+    /// computed becomes a leaf: its history is cut.
+    ///
+    /// # Errors
+    /// If the device fails; then each of those tensors holds the error.
+    #[track_caller]
+    pub fn eval(&self) -> Result<()> {
+        let cut = Some(Location::caller());
+        let targets = held(self);
+        match targets.is_empty() {
+            true => Ok(()),
+            false => exec::run(self, &targets, cut),
+        }
+    }
+}
+
+fn upload(
+    device: &Device,
+    bytes: &[u8],
+    (shape, dtype): (Shape, DType),
+    location: &'static Location<'static>,
+) -> Result<Tensor> {
+    let buffer = device.backend().alloc(device.caps().bytes(dtype, shape.numel()))?;
+    if !bytes.is_empty() {
+        device.backend().write(&buffer, 0, bytes)?;
+    }
+    Ok(Tensor::from_node(Node::leaf(device, buffer, (shape, dtype), location)))
+}
+
+/// The elements, or why there are none.
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_MAX: usize = 1000;
+        match self.to_vec_f64() {
+            Err(error) => write!(f, "<failed: {error}>"),
+            Ok(values) => {
+                write!(f, "{}{} ", self.dtype(), self.shape())?;
+                f.debug_list().entries(values.iter().take(SHOWN_MAX)).finish()?;
+                if values.len() > SHOWN_MAX {
+                    write!(f, " and {} more", values.len() - SHOWN_MAX)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What it is, without computing it.
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({}{} on {})", self.dtype(), self.shape(), self.device())
+    }
+}

@@ -1,0 +1,225 @@
+//! The rule of each op: from the cotangent of its value to those of its operands.
+
+use std::sync::Arc;
+
+use kiln_ir::expr::E;
+use kiln_ir::ops::Gradient;
+use kiln_ir::{Contraction, Expr, ExprNode, Movement, Op, ReduceOp};
+
+use crate::Tensor;
+use crate::record::record;
+
+/// The cotangents of the operands that have one, each with the id of the node it belongs to.
+#[track_caller]
+pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor) -> Vec<(u64, Tensor)> {
+    let id = |t: &Tensor| t.node().id;
+    match op {
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) => Vec::new(),
+        Op::Map(expr) => map(expr, x, y, g),
+        Op::Reduce(reduce, axes) => reduction(*reduce, axes, &x[0], y, g).map(|d| (id(&x[0]), d)).into_iter().collect(),
+        Op::View(movement) => vec![(id(&x[0]), view(movement, &x[0], g))],
+        Op::Gather(axis) => vec![(id(&x[0]), x[1].scatter_add(*axis, x[0].dims()[*axis], g))],
+        Op::Scatter { axis, .. } => vec![(id(&x[1]), g.index_select(*axis as isize, &x[0]))],
+        Op::Dot(c) => vec![left(*c, &x[0], &x[1], g), right(*c, &x[0], &x[1], g)],
+    }
+}
+
+/// Every step's row gives the cotangents of its operands; together they are one formula per input.
+#[track_caller]
+fn map(expr: &Expr, x: &[Tensor], y: &Tensor, g: &Tensor) -> Vec<(u64, Tensor)> {
+    let last = expr.nodes.len() - 1;
+    match expr.nodes[last] {
+        // A formula that is its input stops gradients: see `Tensor::detach`.
+        ExprNode::Input(_) => return Vec::new(),
+        ExprNode::Cast(..) if x[0].dtype().is_float() => return vec![(x[0].node().id, g.cast(x[0].dtype()))],
+        _ => {}
+    }
+    // Inputs of the formulas: the cotangent, the operands, and the value.
+    let terms: Vec<E> = expr.nodes.iter().enumerate().fold(Vec::new(), |mut terms: Vec<E>, (n, step)| {
+        terms.push(match step {
+            _ if n == last => E::input(x.len() as u8 + 1),
+            ExprNode::Input(i) => E::input(i + 1),
+            ExprNode::Const(c) => E::lit(*c),
+            ExprNode::Op(op, args) => {
+                E::op(*op, &args[..op.row().arity].iter().map(|&a| &terms[a as usize]).collect::<Vec<_>>())
+            }
+            ExprNode::Cast(..) => unreachable!("a cast is a formula by itself"),
+        });
+        terms
+    });
+    let mut cotangents: Vec<Option<E>> = vec![None; expr.nodes.len()];
+    let mut of_input: Vec<Option<E>> = vec![None; x.len()];
+    let add = |sum: &mut Option<E>, d: E| *sum = Some(sum.take().map_or_else(|| d.clone(), |s| s + &d));
+    cotangents[last] = Some(E::input(0));
+    for (n, step) in expr.nodes.iter().enumerate().rev() {
+        let Some(g) = cotangents[n].take() else { continue };
+        match step {
+            ExprNode::Input(i) => add(&mut of_input[*i as usize], g),
+            ExprNode::Const(_) | ExprNode::Cast(..) => {}
+            ExprNode::Op(op, args) => {
+                let Gradient::Formulas(rule) = op.row().gradient else { continue };
+                let operands = args.map(|a| terms[a as usize].clone());
+                for (&a, d) in args.iter().zip(rule(&g, &operands, &terms[n])) {
+                    if let Some(d) = d {
+                        add(&mut cotangents[a as usize], d);
+                    }
+                }
+            }
+        }
+    }
+    let values: Vec<&Tensor> = std::iter::once(g).chain(x).chain([y]).collect();
+    let found = x.iter().zip(of_input).filter(|(t, _)| t.dtype().is_float());
+    found.filter_map(|(t, d)| Some((t.node().id, formula(&d?, &values).sum_to(t.shape())))).collect()
+}
+
+/// Records a formula over those of the values that it names.
+#[track_caller]
+fn formula(e: &E, values: &[&Tensor]) -> Tensor {
+    let mut expr = e.build();
+    let mut named: Vec<u8> = Vec::new();
+    for step in &mut expr.nodes {
+        if let ExprNode::Input(i) = step {
+            let at = named.iter().position(|n| n == i).unwrap_or_else(|| {
+                named.push(*i);
+                named.len() - 1
+            });
+            *i = at as u8;
+        }
+    }
+    let inputs: Vec<&Tensor> = named.iter().map(|&i| values[i as usize]).collect();
+    match expr.nodes.as_slice() {
+        [ExprNode::Input(0)] => inputs[0].clone(),
+        _ => record(Op::Map(Arc::new(expr)), &inputs),
+    }
+}
+
+#[track_caller]
+fn reduction(op: ReduceOp, axes: &[usize], x: &Tensor, y: &Tensor, g: &Tensor) -> Option<Tensor> {
+    match op {
+        ReduceOp::Sum => Some(g.expand(x.dims())),
+        ReduceOp::Prod => {
+            // The product of the others, without dividing by a zero.
+            let zero = x.eq(0.0);
+            let one = Tensor::full(&[], 1.0, x.dtype(), x.device());
+            let nothing = Tensor::full(&[], 0.0, x.dtype(), x.device());
+            let axes: Vec<isize> = axes.iter().map(|&a| a as isize).collect();
+            let n_zeros = zero.cast(x.dtype()).sum_keepdim(&axes);
+            let rest = zero.select(&one, x).reduce(ReduceOp::Prod, &axes);
+            let at_zero = n_zeros.eq(1.0).select(&rest, &nothing);
+            let elsewhere = n_zeros.eq(0.0).select(&(y / zero.select(&one, x)), &nothing);
+            Some(zero.select(&at_zero, &elsewhere) * g)
+        }
+        ReduceOp::Max => Some(to_first(axes, x, g)),
+        ReduceOp::Min => Some(to_first(axes, &-x, g)),
+        ReduceOp::ArgMax => None,
+    }
+}
+
+/// The cotangent of the first greatest element, all of the result's; of the others, 0.
+#[track_caller]
+fn to_first(axes: &[usize], x: &Tensor, g: &Tensor) -> Tensor {
+    let kept = (0..x.rank()).filter(|a| !axes.contains(a));
+    let perm: Vec<usize> = kept.chain(axes.iter().copied()).collect();
+    let permuted = x.permute(&perm);
+    let n_kept = x.rank() - axes.len();
+    let rows = permuted.reshape(&[&permuted.dims()[..n_kept], &[axes.iter().map(|&a| x.dims()[a]).product()]].concat());
+    let first = rows.reduce(ReduceOp::ArgMax, &[-1]);
+    let hit = Tensor::iota(rows.dims(), n_kept, x.device()).eq(&first);
+    let zero = Tensor::full(&[], 0.0, g.dtype(), g.device());
+    let spread = hit.select(&g.permute(&perm).reshape(first.dims()), &zero);
+    spread.reshape(permuted.dims()).permute(&inverse(&perm))
+}
+
+fn inverse(perm: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; perm.len()];
+    perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
+    inverse
+}
+
+#[track_caller]
+fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
+    match movement {
+        Movement::Reshape(_) => g.reshape(x.dims()),
+        Movement::Permute(perm) => g.permute(&inverse(perm)),
+        Movement::Expand(_) => g.sum_to(x.shape()),
+        &Movement::Slice { axis, len: 0, .. } => {
+            debug_assert!(axis < x.rank());
+            Tensor::full(x.dims(), 0.0, x.dtype(), x.device())
+        }
+        &Movement::Slice { axis, start, len, step } => {
+            let hi = x.dims()[axis] - (start + (len - 1) * step + 1);
+            g.view(Movement::Pad { axis, lo: start, hi, interior: step - 1 })
+        }
+        &Movement::Flip(axis) => g.view(Movement::Flip(axis)),
+        &Movement::Pad { axis, lo, interior, .. } => {
+            g.view(Movement::Slice { axis, start: lo, len: x.dims()[axis], step: interior + 1 })
+        }
+        &Movement::Window { axis, stride, dilation, .. } => {
+            let spread = g.view(Movement::Unwindow { axis, len: x.dims()[axis], stride, dilation });
+            spread.sum(&[axis as isize + 1])
+        }
+        &Movement::Unwindow { axis, stride, dilation, .. } => {
+            g.view(Movement::Rewindow { axis, count: x.dims()[axis], stride, dilation })
+        }
+        &Movement::Rewindow { axis, stride, dilation, .. } => {
+            g.view(Movement::Unwindow { axis, len: x.dims()[axis], stride, dilation })
+        }
+    }
+}
+
+/// `∂lhs [b, m, k] = g [b, m, n] · rhsᵀ [b, n, k]`.
+///
+/// Batch axes along which the operand was only repeated are summed over right here, so that a weight
+/// shared by a batch gets its gradient from one contraction.
+#[track_caller]
+fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
+    let (target, repeated) = behind_repeats(lhs, c.batch);
+    let (b, m, n, k) = axes(c);
+    let own: Vec<usize> = b.iter().copied().filter(|a| !repeated.contains(a)).collect();
+    let g_perm = [own.as_slice(), &shift(&m, c.batch), &repeated, &shift(&n, c.batch + c.m)].concat();
+    let rhs_perm = [own.as_slice(), &repeated, &shift(&n, c.batch + c.k), &shift(&k, c.batch)].concat();
+    let axes = Contraction { batch: own.len(), m: c.m, n: c.k, k: repeated.len() + c.n };
+    let d = g.permute(&g_perm).contract(&rhs.permute(&rhs_perm), axes);
+    (target.node().id, d.reshape(target.dims()))
+}
+
+/// `∂rhs [b, k, n] = lhsᵀ [b, k, m] · g [b, m, n]`.
+#[track_caller]
+fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
+    let (target, repeated) = behind_repeats(rhs, c.batch);
+    let (b, m, n, k) = axes(c);
+    let own: Vec<usize> = b.iter().copied().filter(|a| !repeated.contains(a)).collect();
+    let lhs_perm = [own.as_slice(), &shift(&k, c.batch + c.m), &repeated, &shift(&m, c.batch)].concat();
+    let g_perm = [own.as_slice(), &repeated, &shift(&m, c.batch), &shift(&n, c.batch + c.m)].concat();
+    let axes = Contraction { batch: own.len(), m: c.k, n: c.n, k: repeated.len() + c.m };
+    let d = lhs.permute(&lhs_perm).contract(&g.permute(&g_perm), axes);
+    (target.node().id, d.reshape(target.dims()))
+}
+
+type Axes = Vec<usize>;
+
+/// The axes of each kind, counted from 0.
+fn axes(c: Contraction) -> (Axes, Axes, Axes, Axes) {
+    let count = |n: usize| (0..n).collect();
+    (count(c.batch), count(c.m), count(c.n), count(c.k))
+}
+
+fn shift(axes: &[usize], by: usize) -> Vec<usize> {
+    axes.iter().map(|a| a + by).collect()
+}
+
+/// What an operand repeats along batch axes, and along which; itself and none if it is no such view.
+fn behind_repeats(x: &Tensor, n_batch: usize) -> (Tensor, Vec<usize>) {
+    use crate::node::Source;
+    let none = || (x.clone(), Vec::new());
+    let Source::Op(Op::View(Movement::Expand(_))) = &x.node().source else { return none() };
+    let Some(inner) = x.node().books().inputs.first().cloned() else { return none() };
+    let new = x.rank() - inner.shape.rank();
+    let repeated: Vec<usize> =
+        (0..x.rank()).filter(|&a| x.dims()[a] != 1 && (a < new || inner.shape[a - new] == 1)).collect();
+    // New axes of dim 1 are no repeats, but must not be in the way of the final reshape either.
+    match repeated.iter().all(|&a| a < n_batch) {
+        true => (Tensor::from_node(inner), repeated),
+        false => none(),
+    }
+}

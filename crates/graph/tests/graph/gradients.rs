@@ -1,0 +1,184 @@
+//! Every gradient equals central differences, in `f64`.
+
+use kiln_graph::{Conv2dOptions, Pool2dOptions, Tensor};
+use kiln_ir::ops::Gradient;
+use kiln_ir::{DType, OPS};
+
+use crate::common::{CPU, Stream};
+
+const STEP: f64 = 1e-5;
+
+/// One case: the dims and range of each input, and the function.
+type Case = (&'static str, &'static [(&'static [usize], f64, f64)], fn(&[Tensor]) -> Tensor);
+
+fn leaf(values: &[f64], dims: &[usize]) -> Tensor {
+    Tensor::from_f64(values, dims, DType::F64, &CPU).unwrap()
+}
+
+/// `Σ f(x) · w` with fixed weights, so that every element of the result counts differently.
+fn objective(f: &dyn Fn(&[Tensor]) -> Tensor, x: &[Tensor]) -> Tensor {
+    let y = f(x);
+    let weights = leaf(&Stream(99, 0).values(y.numel(), 0.5, 1.5), y.dims());
+    (y * weights).sum_all()
+}
+
+fn check(name: &str, inputs: &[(&[usize], f64, f64)], f: &dyn Fn(&[Tensor]) -> Tensor) {
+    let mut stream = Stream(7, 0);
+    let numel = |dims: &[usize]| dims.iter().product::<usize>();
+    let data: Vec<Vec<f64>> = inputs.iter().map(|(dims, lo, hi)| stream.values(numel(dims), *lo, *hi)).collect();
+    let tensors = |data: &[Vec<f64>]| -> Vec<Tensor> {
+        data.iter().zip(inputs).map(|(values, (dims, ..))| leaf(values, dims)).collect()
+    };
+    let x = tensors(&data);
+    let found = objective(f, &x).grad(&x.iter().collect::<Vec<_>>());
+    for (n, grad) in found.iter().enumerate() {
+        let grad = grad.as_ref().unwrap_or_else(|| panic!("{name}: input {n} has no gradient"));
+        assert_eq!(grad.dims(), inputs[n].0, "{name}: dims of gradient {n}");
+        let grad = grad.to_vec::<f64>().unwrap();
+        for i in 0..data[n].len() {
+            let at = |by: f64| {
+                let mut moved = data.clone();
+                moved[n][i] += by;
+                objective(f, &tensors(&moved)).item().unwrap()
+            };
+            let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            let error = (grad[i] - expected).abs() / expected.abs().max(1.0);
+            assert!(error < 2e-6, "{name}: input {n} element {i}: {} is not {expected}", grad[i]);
+        }
+    }
+}
+
+#[test]
+fn of_every_row() {
+    for row in OPS {
+        let Gradient::Formulas(_) = row.gradient else { continue };
+        // Away from kinks, and from poles that make differences useless.
+        let (lo, hi) = (row.probe.0.max(-3.0), row.probe.1.min(3.0));
+        let lo = if ["abs", "relu"].contains(&row.name) { 0.1 } else { lo };
+        let lo = if ["log", "sqrt", "rsqrt"].contains(&row.name) { 0.3 } else { lo };
+        let unary = |f: fn(&Tensor) -> Tensor| check(row.name, &[(&[5], lo, hi)], &|x| f(&x[0]));
+        let binary = |f: fn(&Tensor, &Tensor) -> Tensor| {
+            check(row.name, &[(&[2, 3], lo, hi), (&[3], lo, hi)], &|x| f(&x[0], &x[1]))
+        };
+        match row.name {
+            "neg" => unary(|x| -x),
+            "abs" => unary(Tensor::abs),
+            "exp" => unary(Tensor::exp),
+            "log" => unary(Tensor::log),
+            "sin" => unary(Tensor::sin),
+            "cos" => unary(Tensor::cos),
+            "tanh" => unary(Tensor::tanh),
+            "erf" => unary(Tensor::erf),
+            "sqrt" => unary(Tensor::sqrt),
+            "rsqrt" => unary(Tensor::rsqrt),
+            "sigmoid" => unary(Tensor::sigmoid),
+            "relu" => unary(Tensor::relu),
+            "add" => binary(|x, y| x + y),
+            "sub" => binary(|x, y| x - y),
+            "mul" => binary(|x, y| x * y),
+            "div" => binary(|x, y| x / y),
+            "pow" => binary(|x, y| x.pow(y)),
+            "min" => binary(|x, y| x.minimum(y)),
+            "max" => binary(|x, y| x.maximum(y)),
+            "select" => binary(|x, y| x.lt(y).select(&(x * 2.0), y)),
+            other => panic!("{other} has a gradient that no test checks"),
+        }
+    }
+}
+
+const CASES: &[Case] = &[
+    ("sum", &[(&[2, 3, 2], -1.0, 1.0)], |x| x[0].sum(&[1]).square()),
+    ("sum over two axes", &[(&[2, 3, 2], -1.0, 1.0)], |x| x[0].sum(&[0, 2]).square()),
+    ("mean", &[(&[3, 4], -1.0, 1.0)], |x| x[0].mean(&[-1]).exp()),
+    ("var", &[(&[3, 4], -1.0, 1.0)], |x| x[0].var_keepdim(&[-1])),
+    ("prod", &[(&[3, 4], 0.5, 1.5)], |x| x[0].prod(&[1])),
+    ("prod with a zero", &[(&[4], 0.5, 1.5)], |x| {
+        (&x[0] * Tensor::iota(&[4], 0, x[0].device()).cast(DType::F64)).prod(&[0])
+    }),
+    ("amax", &[(&[3, 4, 2], -1.0, 1.0)], |x| x[0].amax(&[0, 1])),
+    ("amin", &[(&[3, 4], -1.0, 1.0)], |x| x[0].amin(&[1])),
+    ("reshape", &[(&[4, 3], -1.0, 1.0)], |x| x[0].reshape(&[2, 6]).square()),
+    ("permute", &[(&[2, 3, 4], -1.0, 1.0)], |x| x[0].permute(&[2, 0, 1]).square()),
+    ("expand", &[(&[3, 1], -1.0, 1.0)], |x| x[0].expand(&[2, 3, 4]).square()),
+    ("slice", &[(&[7, 2], -1.0, 1.0)], |x| x[0].slice_step(0, 1..6, 2).square()),
+    ("empty slice", &[(&[3], -1.0, 1.0)], |x| Tensor::cat(&[&x[0].slice(0, 1..1), &x[0].square()], 0)),
+    ("flip", &[(&[5], -1.0, 1.0)], |x| x[0].flip(0).square()),
+    ("pad", &[(&[3, 2], -1.0, 1.0)], |x| x[0].pad(0, 1, 2).exp()),
+    ("unfold", &[(&[8], -1.0, 1.0)], |x| x[0].unfold(0, 3, 2, 2).square()),
+    ("cat", &[(&[2, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], |x| Tensor::cat(&[&x[0], &x[1]], 0).square()),
+    ("stack", &[(&[2], -1.0, 1.0), (&[2], -1.0, 1.0)], |x| Tensor::stack(&[&x[0], &x[1]]).square()),
+    ("matmul", &[(&[3, 4], -1.0, 1.0), (&[4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("matmul of many rows", &[(&[2, 3, 4], -1.0, 1.0), (&[4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("matmul of a batch", &[(&[2, 3, 4], -1.0, 1.0), (&[2, 4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("matmul broadcast", &[(&[3, 4], -1.0, 1.0), (&[2, 1, 4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("matmul broadcast both", &[(&[2, 1, 3, 4], -1.0, 1.0), (&[3, 4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1])),
+    ("vector products", &[(&[4], -1.0, 1.0), (&[4, 3], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("inner product", &[(&[4], -1.0, 1.0), (&[4], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("conv2d", &[(&[2, 2, 5, 4], -1.0, 1.0), (&[3, 2, 3, 2], -1.0, 1.0)], |x| {
+        x[0].conv2d(&x[1], Conv2dOptions { stride: [2, 1], padding: [1, 0], ..Conv2dOptions::default() }).square()
+    }),
+    ("conv2d dilated", &[(&[1, 2, 6, 6], -1.0, 1.0), (&[1, 2, 2, 2], -1.0, 1.0)], |x| {
+        x[0].conv2d(&x[1], Conv2dOptions { dilation: [3, 2], padding: [1, 1], ..Conv2dOptions::default() })
+    }),
+    ("conv2d in groups", &[(&[2, 4, 4, 4], -1.0, 1.0), (&[6, 2, 3, 3], -1.0, 1.0)], |x| {
+        x[0].conv2d(&x[1], Conv2dOptions { groups: 2, padding: [1, 1], ..Conv2dOptions::default() }).square()
+    }),
+    ("max_pool2d", &[(&[1, 2, 4, 5], -1.0, 1.0)], |x| {
+        x[0].max_pool2d(Pool2dOptions { size: [2, 3], stride: [2, 1] }).square()
+    }),
+    ("avg_pool2d", &[(&[1, 1, 4, 4], -1.0, 1.0)], |x| {
+        x[0].avg_pool2d(Pool2dOptions { size: [2, 2], stride: [2, 2] }).square()
+    }),
+    ("index_select", &[(&[4, 3], -1.0, 1.0)], |x| {
+        let index = Tensor::new(&[2i32, 0, 2, 9], &[2, 2], x[0].device()).unwrap();
+        x[0].index_select(0, &index).square()
+    }),
+    ("scatter_add", &[(&[3, 2], -1.0, 1.0)], |x| {
+        let index = Tensor::new(&[1i32, 1, 0], &[3], x[0].device()).unwrap();
+        index.scatter_add(0, 4, &x[0]).square()
+    }),
+    ("softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(-1)),
+    ("softmax of the first axis", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(0)),
+    ("log_softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].log_softmax(-1)),
+    ("logsumexp", &[(&[3, 4], -2.0, 2.0)], |x| x[0].logsumexp(0)),
+    ("cross_entropy", &[(&[3, 4], -2.0, 2.0)], |x| {
+        x[0].cross_entropy(&Tensor::new(&[3i32, 0, 1], &[3], x[0].device()).unwrap())
+    }),
+    ("mse_loss", &[(&[3, 4], -1.0, 1.0), (&[3, 4], -1.0, 1.0)], |x| x[0].mse_loss(&x[1])),
+    ("gelu", &[(&[5], -2.0, 2.0)], |x| x[0].gelu()),
+    ("silu", &[(&[5], -2.0, 2.0)], |x| x[0].silu()),
+    ("normalize", &[(&[3, 4], -1.0, 1.0)], |x| x[0].normalize(1e-5)),
+    ("a value used twice", &[(&[3], -1.0, 1.0)], |x| {
+        let y = x[0].exp();
+        &y * &y + &y * &x[0]
+    }),
+];
+
+#[test]
+fn of_views_reductions_products_and_compositions() {
+    for (name, inputs, f) in CASES {
+        check(name, inputs, f);
+    }
+}
+
+#[test]
+fn of_gradients() {
+    check("second derivative", &[(&[4], -1.0, 1.0)], &|x| {
+        let y = (x[0].tanh() * x[0].exp()).sum_all();
+        y.grad(&[&x[0]]).remove(0).unwrap()
+    });
+    check("gradient of a norm of a gradient", &[(&[3, 2], -1.0, 1.0), (&[2, 2], -1.0, 1.0)], &|x| {
+        let loss = x[0].matmul(&x[1]).softmax(-1).square().sum_all();
+        loss.grad(&[&x[1]]).remove(0).unwrap().square()
+    });
+}
+
+#[test]
+fn stop_where_they_should() {
+    let x = leaf(&[1.0, 2.0], &[2]);
+    let y = leaf(&[1.0, 2.0], &[2]);
+    let loss = (&x * x.detach()).sum_all();
+    assert_eq!(loss.grad(&[&x])[0].as_ref().unwrap().to_vec::<f64>().unwrap(), [1.0, 2.0]);
+    assert!(loss.grad(&[&y])[0].is_none());
+    assert!(x.floor().sum_all().grad(&[&x])[0].is_none());
+}

@@ -1,0 +1,119 @@
+//! Who wants a value decides what is kept, overwritten and recomputed.
+
+use kiln_graph::{Device, Tensor, manual_seed};
+
+use crate::common::CPU;
+
+fn vec(t: &Tensor) -> Vec<f32> {
+    t.to_vec::<f32>().unwrap()
+}
+
+fn leaf(values: &[f32]) -> Tensor {
+    Tensor::new(values, &[values.len()], &CPU).unwrap()
+}
+
+#[test]
+fn reading_before_backward_is_harmless() {
+    let x = leaf(&[1.0, 2.0, 3.0]);
+    let loss = x.square().sum_all();
+    assert_eq!(loss.item().unwrap(), 14.0);
+    assert_eq!(vec(loss.grad(&[&x])[0].as_ref().unwrap()), [2.0, 4.0, 6.0]);
+}
+
+#[test]
+fn a_parameter_is_updated_in_place() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let mut param = Tensor::new(&vec![1.0f32; 1000], &[1000], &device).unwrap();
+    for step in 0..5 {
+        param = &param - &param * 0.5;
+        assert!(param.explain().contains("1 results of which 1 in place"), "{}", param.explain());
+        device.eval().unwrap();
+        assert_eq!(vec(&param)[0], 0.5f32.powi(step + 1));
+    }
+    let next = &param * 0.5;
+    assert!(next.explain().contains("of which 0 in place"), "a handle names the old value");
+    drop(param);
+    assert!(next.explain().contains("of which 1 in place"), "{}", next.explain());
+    assert_eq!(vec(&next)[999], 0.5f32.powi(6));
+    assert_eq!(device.compilations().0, 2, "all steps are one plan, the last line another");
+}
+
+#[test]
+fn a_new_number_needs_no_new_plan() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let x = Tensor::new(&[2.0f32], &[1], &device).unwrap();
+    for n in 0..20 {
+        let lr = 0.1 + f64::from(n);
+        assert!(((&x * lr).item().unwrap() - 2.0 * lr).abs() < 1e-5);
+        manual_seed(n);
+        Tensor::rand(&[3], &device).to_vec::<f32>().unwrap();
+    }
+    assert_eq!(device.compilations().0, 2);
+}
+
+#[test]
+fn what_is_computed_by_eval_forgets_its_history() {
+    let x = leaf(&[1.0, 2.0]);
+    let loss = x.square().sum_all();
+    CPU.eval().unwrap();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(loss.grad(&[&x]))));
+    let message = *caught.unwrap_err().downcast::<String>().unwrap();
+    assert!(
+        message.contains("lost its history when it was computed at") && message.contains("liveness.rs"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_released_leaf_is_missed_by_name() {
+    let x = leaf(&[1.0, 2.0]);
+    let y = x.exp();
+    assert_eq!(y.to_vec::<f32>().unwrap().len(), 2);
+    drop(x);
+    let z = y.clone();
+    drop(y);
+    assert_eq!(z.to_vec::<f32>().unwrap().len(), 2);
+    let gradient = z.sum_all().grad(&[&z])[0].clone().unwrap();
+    assert_eq!(vec(&gradient), [1.0, 1.0]);
+}
+
+#[test]
+fn handles_on_the_way_are_computed_once() {
+    let x = leaf(&[1.0, 2.0, 3.0]);
+    let y = x.exp();
+    let z = &y + 1.0;
+    assert!(z.explain().contains("1 kernels"), "{}", z.explain());
+    vec(&z);
+    assert!(y.explain().contains("0 kernels"), "the named value was kept: {}", y.explain());
+    assert!((vec(&y)[0] - 1f32.exp()).abs() < 1e-6);
+}
+
+#[test]
+fn views_of_values_survive_their_owner() {
+    let x = leaf(&[1.0, 2.0, 3.0, 4.0]);
+    let view = x.slice(0, 1..3);
+    let doubled = &x * 2.0;
+    drop(x);
+    CPU.eval().unwrap();
+    assert_eq!(vec(&doubled), [2.0, 4.0, 6.0, 8.0]);
+    assert_eq!(vec(&view), [2.0, 3.0]);
+}
+
+#[test]
+fn a_long_chain_records_differentiates_and_drops() {
+    let x = leaf(&[1.0]);
+    let mut y = x.clone();
+    for _ in 0..100_000 {
+        y = y + 1.0;
+    }
+    let gradient = y.sum_all().grad(&[&x]).remove(0).unwrap();
+    assert_eq!(vec(&gradient), [1.0]);
+    assert_eq!(y.slice(0, 0..1).shape()[0], 1);
+}
+
+#[test]
+fn tensors_go_to_other_threads() {
+    let x = leaf(&[1.0, 2.0]);
+    let y = std::thread::spawn(move || &x + 1.0).join().unwrap();
+    assert_eq!(vec(&y), [2.0, 3.0]);
+}

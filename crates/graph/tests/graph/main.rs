@@ -1,0 +1,9 @@
+//! What the crate promises, on the CPU backend.
+
+mod common;
+mod errors;
+mod fusion;
+mod generate;
+mod gradients;
+mod liveness;
+mod programs;
