@@ -15,7 +15,7 @@ use crate::panel::renamed;
 
 /// A lowered contraction.
 pub(crate) enum DotExe {
-    Loop(LoopExe),
+    Loop(Box<LoopExe>),
     Gemm(Box<Gemm>),
 }
 
@@ -24,7 +24,7 @@ impl DotExe {
         let numel = |dims: &[usize]| dims.iter().product::<usize>();
         let (m, n, k) = (numel(&kernel.m), numel(&kernel.n), numel(&kernel.k));
         if m <= 1 || n <= 1 || k == 0 || numel(&kernel.batch) == 0 {
-            DotExe::Loop(LoopExe::new(&as_loop(kernel)))
+            DotExe::Loop(Box::new(LoopExe::new(&as_loop(kernel))))
         } else {
             DotExe::Gemm(Box::new(Gemm::new(kernel)))
         }

@@ -9,7 +9,7 @@ use crate::scatter::ScatterExe;
 
 /// A compiled kernel.
 pub(crate) enum Exe {
-    Loop(LoopExe),
+    Loop(Box<LoopExe>),
     Dot(DotExe),
     Scatter(ScatterExe),
 }
@@ -17,7 +17,7 @@ pub(crate) enum Exe {
 impl Exe {
     pub(crate) fn new(kernel: &Kernel) -> Exe {
         match kernel {
-            Kernel::Loop(k) => Exe::Loop(LoopExe::new(k)),
+            Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
         }

@@ -186,7 +186,7 @@ fn plain_store(kernel: &Dot) -> Option<Direct> {
     let dtype = kernel.args[store.arg as usize].dtype;
     let index: &Index = &store.index;
     let same = dtype == *kernel.epilogue.types.first()?;
-    same.then(|| Direct::new(index, store.arg as usize, dtype, [&kernel.batch, &kernel.m, &kernel.n])).flatten()
+    same.then(|| Direct::new(index, store.arg as usize, [&kernel.batch, &kernel.m, &kernel.n])).flatten()
 }
 
 /// A matrix to write into.

@@ -162,7 +162,7 @@ impl LoopExe {
         let last = p + 1 == self.program.passes.len();
         worker.trees.resize_with(worker.trees.len().max(pass.reductions.len()), Tree::default);
         worker.trees.iter_mut().for_each(Tree::clear);
-        if pass.reductions.is_empty() && !(last && !self.program.puts.is_empty()) {
+        if pass.reductions.is_empty() && (!last || self.program.puts.is_empty()) {
             return;
         }
         for from in range.clone().step_by(self.chunk) {

@@ -71,7 +71,7 @@ pub(crate) fn log<const FMA: bool>(x: f32) -> f32 {
             -1.666_805_7e-1,
             2.000_071_5e-1,
             -2.499_999_4e-1,
-            3.333_333_1e-1,
+            3.333_333e-1,
         ],
     );
     let y = fma::<FMA>(p * m, z, e * -2.121_944_4e-4);
@@ -87,7 +87,7 @@ pub(crate) fn log<const FMA: bool>(x: f32) -> f32 {
 pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
-    let p = poly::<FMA, 5>(z, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
+    let p = poly::<FMA, 5>(z, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let near = fma::<FMA>(p * z, x, x);
     let far = 1.0 - 2.0 / (exp::<FMA>(2.0 * a) + 1.0);
     if a < 0.625 { near } else { far.copysign(x) }
@@ -109,7 +109,7 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     let (a, z) = (x.abs(), x * x);
     let near = poly::<FMA, 6>(
         z,
-        [-5.967_617_e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_66e-1],
+        [-5.967_617_e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1],
     );
     let near = fma::<FMA>(near, x, x);
     let r = fma::<FMA>(-1.728_534_7e-5, a, 3.831_972e-4);

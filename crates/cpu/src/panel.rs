@@ -146,7 +146,6 @@ fn runs(body: &Body, dims: &[usize]) -> f64 {
 /// An operand that already is a matrix in an argument.
 pub(crate) struct Direct {
     pub(crate) arg: usize,
-    pub(crate) dtype: DType,
     index: Index,
     batch: Vec<usize>,
     rank: usize,
@@ -155,7 +154,7 @@ pub(crate) struct Direct {
 
 impl Direct {
     /// The matrix at an address over `batch ++ rows ++ columns`, if it is one.
-    pub(crate) fn new(index: &Index, arg: usize, dtype: DType, axes: [&[usize]; 3]) -> Option<Direct> {
+    pub(crate) fn new(index: &Index, arg: usize, axes: [&[usize]; 3]) -> Option<Direct> {
         let [batch, rows, columns] = axes;
         let rank = batch.len() + rows.len() + columns.len();
         let strides = index.affine(rank)?;
@@ -163,7 +162,6 @@ impl Direct {
         let column = merged(columns, &strides[batch.len() + rows.len()..])?;
         Some(Direct {
             arg,
-            dtype,
             index: index.clone(),
             batch: batch.to_vec(),
             rank,
@@ -176,7 +174,7 @@ impl Direct {
         let Some(Instr::Load { arg, index, valid, gather: None }) = body.instrs.last() else { return None };
         let dtype = args[*arg as usize].dtype;
         let plain = valid.is_empty() && matches!(dtype, DType::F32 | DType::F64);
-        plain.then(|| Direct::new(index, *arg as usize, dtype, axes)).flatten()
+        plain.then(|| Direct::new(index, *arg as usize, axes)).flatten()
     }
 
     /// The first element of a matrix of the batch.

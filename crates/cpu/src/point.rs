@@ -92,9 +92,9 @@ macro_rules! float_arms {
 multiversion! {
     fn float32(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
         float_arms!(f32, op, n, dst, args;
-            |x| math::exp::<FMA>(x), |x| math::log::<FMA>(x),
+            math::exp::<FMA>, math::log::<FMA>,
             |x| math::sin_cos::<FMA>(x, 0), |x| math::sin_cos::<FMA>(x, 1),
-            |x| math::tanh::<FMA>(x), |x| math::erf::<FMA>(x), |x| math::sigmoid::<FMA>(x))
+            math::tanh::<FMA>, math::erf::<FMA>, math::sigmoid::<FMA>)
     }
 }
 

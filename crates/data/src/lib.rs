@@ -1,8 +1,8 @@
-//! Data sets and the batches made from them; nothing here knows a tensor or a backend.
+//! Data sets and the batches made from them; nothing here knows a backend.
 //!
 //! A data set is an [`Images`]: bytes and labels, checked once when it is made. [`digits`] comes with the
 //! crate, [`mnist`] reads files the user brings, and [`Images::batches`] turns either into normalised
-//! `f32` batches, built on another thread while the last one trains.
+//! `f32` batches, built on another thread while the last one trains; [`Epoch::on`] makes them tensors.
 //!
 //! Reading order: [`Images`], [`mod@digits`], [`idx`], [`Batches`], and [`permutation`] behind the shuffles.
 //!
@@ -23,6 +23,7 @@ pub mod digits;
 pub mod idx;
 mod images;
 mod loader;
+mod on_device;
 mod prefetch;
 mod shuffle;
 
@@ -30,4 +31,5 @@ pub use digits::digits;
 pub use idx::mnist;
 pub use images::Images;
 pub use loader::{Batch, Batches, Epoch};
+pub use on_device::{DeviceBatch, OnDevice};
 pub use shuffle::permutation;

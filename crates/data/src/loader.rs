@@ -111,7 +111,8 @@ impl Batches {
             let this = this.clone();
             (0..left).map(move |i| this.build(&order, &table, i))
         });
-        Epoch { batches: Prefetch::new(DEPTH, batches), left }
+        let [_, channels, height, width] = self.images.dims();
+        Epoch { batches: Prefetch::new(DEPTH, batches), left, image_dims: [channels, height, width] }
     }
 
     fn order(&self, epoch: u64) -> Vec<usize> {
@@ -140,6 +141,14 @@ impl Batches {
 pub struct Epoch {
     batches: Prefetch<Batch>,
     left: usize,
+    image_dims: [usize; 3],
+}
+
+impl Epoch {
+    /// Channels, height and width of an image.
+    pub fn image_dims(&self) -> [usize; 3] {
+        self.image_dims
+    }
 }
 
 impl Iterator for Epoch {

@@ -66,6 +66,10 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"kept").unwrap();
+        assert_eq!(write(&file.join("a.txt"), b"x").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
         assert_eq!(write(Path::new(""), b"x").unwrap_err().kind(), ErrorKind::Io);
     }
 

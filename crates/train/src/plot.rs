@@ -19,7 +19,7 @@ const SIZE: (u32, u32) = (900, 500);
 /// Points drawn of one line, two for each of the chart's pixels across, and of all lines together: 16,000 points
 /// of about 8 bytes keep the file well below 200 kB.
 const POINTS: (usize, usize) = (1400, 16_000);
-/// A line with at most this many points has them marked.
+/// A line with at most this many points has them marked, unless there are more lines than colours.
 const MARKED: usize = 40;
 /// A line with more points than this is thin, else a noisy one becomes a band that hides the others.
 const DENSE: usize = 400;
@@ -163,7 +163,9 @@ impl Plot {
             .y_desc(plain(&self.y_label))
             .draw()?;
         for (i, (_, points)) in lines.iter().enumerate() {
-            let marker = if points.len() <= MARKED { 3 } else { 0 };
+            // A single point would not be seen without its mark.
+            let marked = points.len() == 1 || points.len() <= MARKED && lines.len() <= COLOURS.len();
+            let marker = if marked { 3 } else { 0 };
             let width = if points.len() <= DENSE { 2 } else { 1 };
             let line = LineSeries::new(points.iter().copied(), colour(i).filled().stroke_width(width));
             chart.draw_series(line.point_size(marker))?;
@@ -266,6 +268,8 @@ mod tests {
         assert_eq!(polylines(&one)[0].iter().filter(|p| p.1 == top).count(), 1);
         let many = (0..60).fold(Plot::new("t"), |plot, i| plot.line(format!("layer {i}"), &points)).svg().unwrap();
         assert!(one.len() < 20_000 && many.len() < 200_000, "{} {}", one.len(), many.len());
+        let crowd = (0..400).fold(Plot::new("t"), |plot, i| plot.line(format!("{i}"), &points)).svg().unwrap();
+        assert!(crowd.len() < 400_000, "{}", crowd.len());
         assert!(many.contains("\nlayer 59\n") && many.contains("height=\"1400\""));
     }
 

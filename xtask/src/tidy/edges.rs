@@ -22,9 +22,9 @@ const PICTURE: &[Row] = &[
     Row { package: "kiln-cpu", uses: &["kiln-ir"], tests: &[] },
     Row { package: "kiln-device", uses: &["kiln-ir", "kiln-shaders"], tests: &[] },
     Row { package: "kiln-graph", uses: &["kiln-ir"], tests: &["kiln-cpu"] },
-    Row { package: "kiln-nn", uses: &["kiln-graph", "kiln-ir", "kiln-derive"], tests: &[] },
-    Row { package: "kiln-data", uses: &["kiln-ir", "kiln-graph", "kiln-nn"], tests: &[] },
-    Row { package: "kiln-train", uses: &["kiln-ir", "kiln-graph", "kiln-nn"], tests: &[] },
+    Row { package: "kiln-nn", uses: &["kiln-graph", "kiln-ir", "kiln-derive"], tests: &["kiln-cpu"] },
+    Row { package: "kiln-data", uses: &["kiln-ir", "kiln-graph"], tests: &["kiln-cpu"] },
+    Row { package: "kiln-train", uses: &["kiln-ir"], tests: &[] },
 ];
 
 /// The facade uses every row of the picture.

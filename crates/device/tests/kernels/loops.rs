@@ -43,7 +43,7 @@ fn views_are_addresses() {
         (&[4, 6], &[Movement::Permute(vec![1, 0]), reshape(&[3, 8])]),
         (&[5, 7], &[Movement::Permute(vec![1, 0]), reshape(&[35]), slice(0, 2, 30, 1), reshape(&[3, 10])]),
         (&[3, 4], &[pad(0, 1, 2, 1), pad(1, 2, 0, 0)]),
-        (&[3, 9], &[window.clone()]),
+        (&[3, 9], std::slice::from_ref(&window)),
         (&[3, 1, 4], &[Movement::Expand(Shape::new(&[2, 3, 5, 4]))]),
         (&[2, 3, 3], &[Movement::Unwindow { axis: 1, len: 9, stride: 2, dilation: 2 }]),
         (&[6], &[pad(0, 3, 3, 0), Movement::Flip(0), reshape(&[4, 3]), Movement::Permute(vec![1, 0])]),

@@ -32,7 +32,7 @@ fn a_chain_of_pointwise_ops_is_one_kernel() {
     check("its mask is held", &d, 2);
     drop(c);
     check("nothing is held", &d, 1);
-    check("bool", &x.gt(&x.abs()).logical_not().logical_or(&x.eq(1.0)).cast(DType::F32), 1);
+    check("bool", &x.gt(&x.abs()).logical_not().logical_or(x.eq(1.0)).cast(DType::F32), 1);
     let unnamed = ((x.exp() * &y + 1.0).t().slice(0, 1..5).flip(1).pad(0, 1, 2).round() * 2.0).sigmoid();
     check("unnamed", &unnamed, 1);
 }

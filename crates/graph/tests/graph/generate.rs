@@ -10,7 +10,7 @@ use crate::common::Stream;
 
 /// Which generator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     Exact,
     Smooth,
 }
@@ -18,7 +18,7 @@ pub enum Kind {
 const DIMS: [usize; 6] = [1, 2, 3, 4, 5, 7];
 
 /// The outputs of the program that a seed determines; some values on the way stay held with them.
-pub fn program(kind: Kind, seed: u32, device: &Device) -> Vec<Tensor> {
+pub(crate) fn program(kind: Kind, seed: u32, device: &Device) -> Vec<Tensor> {
     let mut s = Stream(seed, kind as u32 * 1_000_000);
     let mut pool: Vec<Tensor> = (0..2 + s.below(2)).map(|_| leaf(kind, &mut s, device)).collect();
     for _ in 0..3 + s.below(12) {
@@ -75,7 +75,7 @@ fn pointwise(kind: Kind, s: &mut Stream, x: &Tensor, pool: &[Tensor]) -> Tensor 
         (Kind::Exact, 4) => x.relu().maximum(y),
         (Kind::Exact, 5) => x.eq(y).cast(DType::I32),
         (Kind::Exact, 6) => (x * 0.5).floor() + y,
-        (Kind::Exact, _) => x.abs().cast(DType::I32).minimum(&y.cast(DType::I32)),
+        (Kind::Exact, _) => x.abs().cast(DType::I32).minimum(y.cast(DType::I32)),
         (Kind::Smooth, 3) => x.exp(),
         (Kind::Smooth, 4) => x.sigmoid() * y,
         (Kind::Smooth, 5) => (x.square() + 1.0).log(),
@@ -104,7 +104,7 @@ fn view(s: &mut Stream, x: &Tensor) -> Tensor {
             x.transpose(signed, other as isize)
         }
         4 => x.reshape(&[x.numel()]),
-        5 if dim > 0 && dim % 2 == 0 => x.reshape(&[&x.dims()[..axis], &[2, dim / 2], &x.dims()[axis + 1..]].concat()),
+        5 if dim > 0 && dim.is_multiple_of(2) => x.reshape(&[&x.dims()[..axis], &[2, dim / 2], &x.dims()[axis + 1..]].concat()),
         6 if dim > 1 => x.unfold(signed, 2, 1 + s.below(2), 1),
         7 => x.unsqueeze(axis).expand(&[&x.dims()[..axis], &[2], &x.dims()[axis..]].concat()),
         _ => x.flatten(axis),

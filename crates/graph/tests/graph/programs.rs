@@ -3,7 +3,7 @@
 use kiln_graph::{Device, Program, Tensor};
 use kiln_ir::DType;
 
-use crate::common::{CPU, Stream, with_options};
+use crate::common::{CPU, with_options};
 use crate::generate::{Kind, program};
 
 /// Equal to the bit for exact programs, else within the rounding of a few hundred operations.

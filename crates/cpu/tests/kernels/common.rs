@@ -1,7 +1,6 @@
 //! The oracle of the kernel tests: every body evaluated point by point in `f64`, as it reads.
 //!
 //! It shares the op table with the backend, and nothing else.
-#![allow(dead_code, reason = "each test binary uses a part")]
 
 use kiln_cpu::CpuBackend;
 use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scatter, Store};
@@ -9,36 +8,36 @@ use kiln_ir::random::threefry2x32;
 use kiln_ir::{Backend, Bound, DType, Index, Kernel, ReduceOp, Slot, Step};
 
 /// A stream of random numbers.
-pub struct Rng(u32, u32);
+pub(crate) struct Rng(u32, u32);
 
 impl Rng {
-    pub fn new(seed: u32) -> Rng {
+    pub(crate) fn new(seed: u32) -> Rng {
         Rng(seed, 0)
     }
 
-    pub fn word(&mut self) -> u32 {
+    pub(crate) fn word(&mut self) -> u32 {
         self.1 += 1;
         threefry2x32([self.0, 7], [self.1, 0])[0]
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.word() as u64 * n as u64 >> 32) as usize
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        ((self.word() as u64 * n as u64) >> 32) as usize
     }
 
-    pub fn uniform(&mut self, lo: f64, hi: f64) -> f64 {
+    pub(crate) fn uniform(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * self.word() as f64 / u32::MAX as f64
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
     /// Values that a dtype can hold.
-    pub fn values(&mut self, dtype: DType, n: usize) -> Vec<f64> {
+    pub(crate) fn values(&mut self, dtype: DType, n: usize) -> Vec<f64> {
         let one = |rng: &mut Rng| match dtype {
             DType::Bool => rng.below(2) as f64,
             DType::U8 => rng.below(256) as f64,
@@ -50,7 +49,7 @@ impl Rng {
     }
 }
 
-pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
+pub(crate) fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
     let bytes = |&v: &f64| -> Vec<u8> {
         match dtype {
             DType::F32 => (v as f32).to_le_bytes().to_vec(),
@@ -65,7 +64,7 @@ pub fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(bytes).collect()
 }
 
-pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+pub(crate) fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
     let four = |b: &[u8]| <[u8; 4]>::try_from(b).unwrap();
     let one = |b: &[u8]| match dtype {
         DType::F32 => f32::from_le_bytes(four(b)) as f64,
@@ -80,7 +79,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
 }
 
 /// Runs a kernel on these contents of its arguments and gives what they then hold, as bytes.
-pub fn run_bytes(cpu: &CpuBackend, kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<u8>> {
+pub(crate) fn run_bytes(cpu: &CpuBackend, kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<u8>> {
     let exe = cpu.compile(std::slice::from_ref(kernel)).remove(0).unwrap();
     let described = kernel.args();
     let buffers: Vec<_> = described
@@ -107,7 +106,7 @@ pub fn run_bytes(cpu: &CpuBackend, kernel: &Kernel, args: &[Vec<f64>], scalars: 
 
 /// Runs a kernel on one, two and three threads, and checks it against the oracle.
 #[track_caller]
-pub fn check(name: &str, kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32], tolerance: f64) {
+pub(crate) fn check(name: &str, kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32], tolerance: f64) {
     thread_local! {
         static ON: Vec<CpuBackend> =
             vec![CpuBackend::poisoned(), CpuBackend::with_threads(1), CpuBackend::with_threads(2), CpuBackend::with_threads(3)];
@@ -128,7 +127,7 @@ pub fn check(name: &str, kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32], to
 }
 
 /// What the arguments of a kernel hold after it.
-pub fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f64>> {
+pub(crate) fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f64>> {
     match kernel {
         Kernel::Loop(k) => oracle_loop(k, args, scalars),
         Kernel::Dot(k) => oracle_dot(k, args, scalars),
@@ -137,7 +136,7 @@ pub fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f6
 }
 
 /// The points of a space, row-major.
-pub fn points(dims: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn points(dims: &[usize]) -> Vec<Vec<usize>> {
     dims.iter().fold(vec![vec![]], |all, &dim| {
         all.iter().flat_map(|p| (0..dim).map(|c| [&p[..], &[c]].concat()).collect::<Vec<_>>()).collect()
     })
@@ -163,7 +162,13 @@ fn oracle_loop(k: &Loop, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f64>> {
 }
 
 /// The values of every step at every point of a row.
-pub fn eval_row(body: &Body, row: &[Vec<usize>], args: &[Vec<f64>], scalars: &[u32], acc: &[f64]) -> Vec<Vec<f64>> {
+pub(crate) fn eval_row(
+    body: &Body,
+    row: &[Vec<usize>],
+    args: &[Vec<f64>],
+    scalars: &[u32],
+    acc: &[f64],
+) -> Vec<Vec<f64>> {
     let mut values: Vec<Vec<f64>> = Vec::new();
     for (instr, &dtype) in body.instrs.iter().zip(&body.types) {
         let n = row.len().max(1);
@@ -293,38 +298,38 @@ fn oracle_scatter(k: &Scatter, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
 }
 
 /// The row-major element number in a space with these dims.
-pub fn flat(dims: &[usize]) -> Index {
+pub(crate) fn flat(dims: &[usize]) -> Index {
     strided(dims, &row_major(dims))
 }
 
-pub fn row_major(dims: &[usize]) -> Vec<i64> {
+pub(crate) fn row_major(dims: &[usize]) -> Vec<i64> {
     (0..dims.len()).map(|a| dims[a + 1..].iter().product::<usize>().max(1) as i64).collect()
 }
 
 /// `Σ stride · coordinate`.
-pub fn strided(dims: &[usize], strides: &[i64]) -> Index {
+pub(crate) fn strided(dims: &[usize], strides: &[i64]) -> Index {
     let term = |(a, &s): (usize, &i64)| Index::var(a).scale(s);
     strides.iter().enumerate().map(term).fold(Index::constant(0), |sum, t| sum.add(&t, dims))
 }
 
-pub fn load(arg: u32, index: Index) -> Instr {
+pub(crate) fn load(arg: u32, index: Index) -> Instr {
     Instr::Load { arg, index, valid: Vec::new(), gather: None }
 }
 
-pub fn masked(arg: u32, index: Index, valid: Vec<Bound>) -> Instr {
+pub(crate) fn masked(arg: u32, index: Index, valid: Vec<Bound>) -> Instr {
     Instr::Load { arg, index, valid, gather: None }
 }
 
-pub fn read(dtype: DType, numel: usize) -> Arg {
+pub(crate) fn read(dtype: DType, numel: usize) -> Arg {
     Arg { dtype, numel, access: Access::Read }
 }
 
-pub fn write(dtype: DType, numel: usize) -> Arg {
+pub(crate) fn write(dtype: DType, numel: usize) -> Arg {
     Arg { dtype, numel, access: Access::Write }
 }
 
 /// A reduction of argument 0, dense over `outer ++ row`, into argument 1, dense over `outer`.
-pub fn reduction(op: ReduceOp, dtype: DType, outer: &[usize], row: &[usize], index: Index) -> Kernel {
+pub(crate) fn reduction(op: ReduceOp, dtype: DType, outer: &[usize], row: &[usize], index: Index) -> Kernel {
     let numel = |dims: &[usize]| dims.iter().product::<usize>();
     let result = if op == ReduceOp::ArgMax { DType::I32 } else { dtype };
     let mut body = Body::default();

@@ -1,8 +1,6 @@
 //! Contractions and scatters against the oracle.
 
-mod common;
-
-use common::{Rng, check, flat, load, masked, read, strided, write};
+use crate::common::{Rng, check, flat, load, masked, read, strided, write};
 use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Scatter, Store};
 use kiln_ir::{Bound, DType, Index, Kernel, Movement, PointOp, Shape};
 

@@ -1,0 +1,5 @@
+//! Kernels on the host equal their definitions, on any number of threads.
+
+mod common;
+mod dots;
+mod loops;
