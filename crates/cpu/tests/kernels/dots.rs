@@ -1,8 +1,9 @@
 //! Contractions and scatters against the oracle.
 
-use crate::common::{Rng, check, flat, load, masked, read, strided, write};
 use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Scatter, Store};
-use kiln_ir::{Bound, DType, Index, Kernel, Movement, PointOp, Shape};
+use kiln_ir::{Bound, DType, Index, Kernel, PointOp};
+
+use crate::common::{Rng, check, flat, load, masked, read, row_major, strided, write};
 
 fn numel(dims: &[usize]) -> usize {
     dims.iter().product()
@@ -11,7 +12,7 @@ fn numel(dims: &[usize]) -> usize {
 /// The address of a dense tensor whose axes, as the space has them, were permuted to `order` in memory.
 fn permuted(dims: &[usize], order: &[usize]) -> Index {
     let memory: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
-    let own = common::row_major(&memory);
+    let own = row_major(&memory);
     let strides: Vec<i64> = (0..dims.len()).map(|a| own[order.iter().position(|&o| o == a).unwrap()]).collect();
     strided(dims, &strides)
 }
@@ -46,9 +47,8 @@ fn every_form_of_matmul() {
                 let order = |rng: &mut Rng| if rng.chance(50) { &natural } else { &swapped };
                 let (li, ri) = (permuted(&l, order(&mut rng)), permuted(&r, order(&mut rng)));
                 let oi = permuted(&o, order(&mut rng));
-                let args = vec![read(dtype, numel(&l)), read(dtype, numel(&r)), write(DType::F32, numel(&o))];
                 let result = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-                let args = vec![args[0].clone(), args[1].clone(), write(result, numel(&o))];
+                let args = vec![read(dtype, numel(&l)), read(dtype, numel(&r)), write(result, numel(&o))];
                 let kernel = Kernel::Dot(Dot {
                     batch: batch.clone(),
                     m: vec![m],
@@ -132,5 +132,50 @@ fn epilogues_finish_and_update() {
         let mut values: Vec<Vec<f64>> = [m * k, k * n, n, m * n].map(|n| rng.values(DType::F32, n)).to_vec();
         values.push(vec![0.0; m * n]);
         check(&format!("epilogue {m}×{n}×{k}"), &kernel, &values, &[0.25f32.to_bits()], 1e-3);
+    }
+}
+
+/// A convolution over one padded axis: the right operand is a window view, 0 beyond the edges.
+#[test]
+fn windows_are_operands() {
+    let mut rng = Rng::new(14);
+    for (c, o, len, size, pad) in [(3, 4, 20, 3, 1), (1, 6, 9, 5, 2), (16, 32, 200, 3, 1), (2, 1, 7, 3, 0)] {
+        let n = len + 2 * pad - size + 1;
+        // Right operand over [k: c, size] then [n]: x[c, n + j − pad].
+        let at = |c: i64, j: i64, i: i64| strided(&[1 << 20, size, n], &[c, j, i]);
+        let inside = Bound { index: at(0, 1, 1).offset(-(pad as i64)), lo: 0, hi: len as i64 };
+        let index = at(len as i64, 1, 1).offset(-(pad as i64));
+        let mut rhs = Body::default();
+        rhs.push(masked(1, index, vec![inside]), DType::F32);
+        let kernel = Kernel::Dot(Dot {
+            batch: vec![],
+            m: vec![o],
+            n: vec![n],
+            k: vec![c, size],
+            args: vec![read(DType::F32, o * c * size), read(DType::F32, c * len), write(DType::F32, o * n)],
+            lhs: operand(0, DType::F32, flat(&[o, c, size])),
+            rhs,
+            epilogue: store_acc(2, DType::F32, flat(&[o, n])),
+        });
+        let (w, x) = (rng.values(DType::F32, o * c * size), rng.values(DType::F32, c * len));
+        check(&format!("window {c}→{o} of {len}"), &kernel, &[w, x, vec![0.0; o * n]], &[], 1e-4);
+    }
+}
+
+#[test]
+fn scatters_add_in_order_and_clamp() {
+    let mut rng = Rng::new(15);
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::I32, DType::U8] {
+        for (outer, index, inner, size) in [(1, 7, 3, 4), (2, 500, 40, 30), (1, 0, 3, 4), (3, 5, 1, 1)] {
+            let args =
+                [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
+            let kernel =
+                Kernel::Scatter(Scatter { outer: vec![outer], index: vec![index], inner: vec![inner], size, args });
+            // Some indices lie outside on either side.
+            let places = (0..index).map(|_| rng.below(size + 4) as f64 - 2.0).collect();
+            let values = (0..outer * index * inner).map(|_| rng.below(3) as f64).collect();
+            let name = format!("scatter {dtype} {outer}·{index}·{inner} into {size}");
+            check(&name, &kernel, &[places, values, vec![0.0; outer * size * inner]], &[], 0.0);
+        }
     }
 }

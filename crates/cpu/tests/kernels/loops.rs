@@ -1,7 +1,7 @@
 //! Loops against the oracle: every row of `OPS`, every class of load, every reduction.
 
 use crate::common::{Rng, check, flat, load, masked, read, reduction, row_major, strided, write};
-use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop, Store};
+use kiln_ir::kernel::{Arg, Body, Instr, Loop, Store};
 use kiln_ir::ops::{Tolerance, Typing};
 use kiln_ir::{Bound, DType, Index, Kernel, OPS, PointOp, ReduceOp};
 

@@ -104,7 +104,9 @@ fn view(s: &mut Stream, x: &Tensor) -> Tensor {
             x.transpose(signed, other as isize)
         }
         4 => x.reshape(&[x.numel()]),
-        5 if dim > 0 && dim.is_multiple_of(2) => x.reshape(&[&x.dims()[..axis], &[2, dim / 2], &x.dims()[axis + 1..]].concat()),
+        5 if dim > 0 && dim.is_multiple_of(2) => {
+            x.reshape(&[&x.dims()[..axis], &[2, dim / 2], &x.dims()[axis + 1..]].concat())
+        }
         6 if dim > 1 => x.unfold(signed, 2, 1 + s.below(2), 1),
         7 => x.unsqueeze(axis).expand(&[&x.dims()[..axis], &[2], &x.dims()[axis..]].concat()),
         _ => x.flatten(axis),
