@@ -12,6 +12,7 @@ mod dot;
 mod exe;
 mod exec;
 mod gemm;
+mod heads;
 mod lanes;
 mod loops;
 mod lower;

@@ -195,9 +195,17 @@ fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
 }
 
-/// True iff the loads and stores of most bytes step by one element along the row rather than across rows.
+/// Rows this short are reduced side by side, as lanes, wherever there are enough of them.
+const SHORT_ROW: usize = 16;
+
+/// True iff the points of a row should be neighbours in a tile: unless rows are short, where the loads and
+/// stores of most bytes step by one element along the row rather than across rows.
 fn inner_is_dense(kernel: &Loop) -> bool {
     let outer = kernel.outer.len();
+    let numel = |dims: &[usize]| dims.iter().product::<usize>();
+    if numel(&kernel.row) <= SHORT_ROW && numel(&kernel.outer) >= 4 * SHORT_ROW {
+        return false;
+    }
     let last = |dims: &[usize]| dims.iter().rposition(|&d| d > 1);
     let (Some(across), Some(along)) = (last(&kernel.outer), last(&kernel.row).map(|a| a + outer)) else { return true };
     let (mut votes, mut against) = (0, 0);

@@ -198,6 +198,16 @@ impl View {
         unsafe { self.start.cast::<T>().add(at).read() }
     }
 
+    /// The `n` elements `head`, `head + step`, …, for reading.
+    #[inline(always)]
+    pub(crate) fn stepped<T: Pod>(self, head: i64, step: i64, n: usize) -> impl Iterator<Item = T> {
+        let last = head + step * (n as i64 - 1);
+        let (lo, hi) = (head.min(last), head.max(last));
+        self.check::<T>(lo as usize, (hi - lo) as usize + 1);
+        // SAFETY: between the two ends, which are in bounds; otherwise as in `slice`.
+        (0..n as i64).map(move |i| unsafe { self.start.cast::<T>().offset((head + step * i) as isize).read() })
+    }
+
     /// Elements from `at` on, for writing.
     ///
     /// # Safety

@@ -1,30 +1,31 @@
 //! One load or store: its address, compiled for the shape that it turned out to have.
 //!
-//! Long runs are walked: an odometer over the leading axes computes each run's head, bounds cut the
-//! run to the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are
-//! short, all addresses of a tile are computed at once in lanes; and where those would overflow,
-//! one by one.
+//! Runs are walked: an odometer over the leading axes gives each run's head, bounds cut the run to
+//! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short and
+//! their heads no sums, all addresses of a tile are computed at once in lanes instead; unless those
+//! would overflow.
 
 use bytemuck::Zeroable;
 use kiln_ir::{Bound, DType, Index};
 
 use crate::cast::{Stored, with_stored};
+use crate::heads::{Heads, Place};
 use crate::lanes::{LaneIndex, coordinates, mask_range};
 use crate::memory::View;
 use crate::simd::Reg;
 use crate::space::{Runs, Span, admitted};
 
-/// Runs at least this long are walked.
+/// Runs at least this long are walked, however costly their heads.
 const LONG_RUN: usize = 16;
 
 /// An address expression over a space, with the bounds outside of which nothing is touched.
 pub(crate) struct Site {
     dims: Vec<usize>,
-    index: Index,
     bounds: Vec<Bound>,
     /// A lane value clamped to `0..n` is coordinate `rank`.
     gather: Option<(DType, usize)>,
     runs: Runs,
+    heads: Heads,
     lanes: Option<(LaneIndex, Vec<LaneIndex>)>,
 }
 
@@ -39,7 +40,7 @@ pub(crate) enum Segment {
 /// Working memory of address computations.
 #[derive(Default)]
 pub(crate) struct Walker {
-    at: Vec<usize>,
+    place: Place,
     axes: Vec<Reg>,
     spare: Vec<Reg>,
     offsets: Reg,
@@ -59,14 +60,15 @@ impl Site {
         let runs = Runs::new(dims, &exprs, |axis| gather.is_none() || !gathered(axis));
         let mut wide = dims.to_vec();
         wide.extend(gather.map(|g| g.1));
-        let short = runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
+        let heads = Heads::new(dims, runs.lead, &exprs);
+        let short = !heads.are_affine() && runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
         let lanes = short
             .then(|| {
                 let bounds: Option<_> = bounds.iter().map(|b| LaneIndex::new(&b.index, &wide)).collect();
                 LaneIndex::new(index, &wide).zip(bounds)
             })
             .flatten();
-        Site { dims: dims.to_vec(), index: index.clone(), bounds: bounds.to_vec(), gather, runs, lanes }
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, lanes }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -88,42 +90,39 @@ impl Site {
         walker: &mut Walker,
         mut visit: impl FnMut(usize, usize, Segment),
     ) {
-        let (rank, run) = (self.dims.len(), self.runs.len);
+        let run = self.runs.len;
         let mut point = 0;
         for range in span.ranges().filter(|r| !r.is_empty()) {
-            let (mut number, mut skip, mut left) = (range.start / run, range.start % run, range.len());
-            walker.at.clear();
-            walker.at.resize(rank + 1, 0);
-            for axis in (0..self.runs.lead).rev() {
-                walker.at[axis] = number % self.dims[axis];
-                number /= self.dims[axis];
-            }
+            let (mut skip, mut left) = (range.start % run, range.len());
+            self.heads.seek(range.start / run, &mut walker.place);
             while left > 0 {
                 let n = (run - skip).min(left);
-                walker.at[rank] = self.gathered(gather, point).unwrap_or(0);
-                self.visit_run(point, skip, n, walker, &mut visit);
+                let gathered = self.gathered(gather, point);
+                self.visit_run(point, skip, n, gathered, &mut walker.place, &mut visit);
                 point += n;
                 left -= n;
                 skip = 0;
-                advance(&mut walker.at[..self.runs.lead], &self.dims);
+                self.heads.advance(&mut walker.place);
             }
         }
     }
 
-    /// Cuts the points `skip..skip + n` of the run at `walker.at` by the bounds.
+    /// Cuts the points `skip..skip + n` of the run at this place by the bounds.
     #[inline(always)]
     fn visit_run(
         &self,
         first: usize,
         skip: usize,
         n: usize,
-        walker: &Walker,
+        gathered: Option<usize>,
+        place: &mut Place,
         visit: &mut impl FnMut(usize, usize, Segment),
     ) {
         let mut live = 0..n;
-        for (bound, step) in self.bounds.iter().zip(&self.runs.steps[1..]) {
-            let head = bound.index.eval(&walker.at) + step * skip as i64;
-            let range = admitted(head, *step, bound.lo, bound.hi, n);
+        for (b, bound) in self.bounds.iter().enumerate() {
+            let step = self.runs.steps[b + 1];
+            let head = self.heads.value(b + 1, place, gathered) + step * skip as i64;
+            let range = admitted(head, step, bound.lo, bound.hi, n);
             live = live.start.max(range.start)..live.end.min(range.end);
         }
         if live.is_empty() {
@@ -133,7 +132,7 @@ impl Site {
             visit(first, live.start, Segment::Absent);
         }
         let step = self.runs.steps[0];
-        let head = self.index.eval(&walker.at) + step * (skip + live.start) as i64;
+        let head = self.heads.value(0, place, gathered) + step * (skip + live.start) as i64;
         visit(first + live.start, live.len(), Segment::Run { head, step });
         if live.end < n {
             visit(first + live.end, n - live.end, Segment::Absent);
@@ -214,18 +213,6 @@ impl Site {
     }
 }
 
-/// The next point of the leading axes, row-major.
-#[inline(always)]
-fn advance(at: &mut [usize], dims: &[usize]) {
-    for (c, &dim) in at.iter_mut().zip(dims).rev() {
-        *c += 1;
-        if *c < dim {
-            return;
-        }
-        *c = 0;
-    }
-}
-
 fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst: &mut Reg, w: &mut Walker) {
     let out = dst.lanes_mut::<S::Lane>();
     if site.eval_lanes(span, gather, w) {
@@ -243,11 +230,7 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst
             Segment::Run { head, step: 1 } => S::widen_run(arg.slice(head as usize, n), out),
             Segment::Run { head, step: 0 } => out.fill(arg.get::<S>(head as usize).widen()),
             Segment::Run { head, step } => {
-                let mut at = head;
-                for o in out {
-                    *o = arg.get::<S>(at as usize).widen();
-                    at += step;
-                }
+                out.iter_mut().zip(arg.stepped::<S>(head, step, n)).for_each(|(o, x)| *o = x.widen());
             }
         }
     });

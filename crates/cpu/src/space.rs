@@ -105,7 +105,8 @@ pub(crate) fn admitted(head: i64, step: i64, lo: i64, hi: i64, len: usize) -> Ra
     let up = |v: i64, by: i64| (v + by - 1).div_euclid(by).clamp(0, len as i64) as usize;
     match step {
         0 => whole,
-        1.. => up(lo - head, step)..up(hi - head, step),
+        1 => (lo - head).clamp(0, len as i64) as usize..(hi - head).clamp(0, len as i64) as usize,
+        2.. => up(lo - head, step)..up(hi - head, step),
         // head + step·i < hi ⇔ i > (head - hi) / |step|, and so on.
         _ => up(head - hi + 1, -step)..up(head - lo + 1, -step),
     }

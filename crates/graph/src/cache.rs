@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use kiln_ir::{Executable, ExprNode, Graph, Op, Tape};
 
@@ -15,6 +16,7 @@ const PLANS_MAX: usize = 64;
 pub(crate) struct Ready {
     pub(crate) plan: Plan,
     pub(crate) tape: Tape,
+    pub(crate) n_runs: AtomicU32,
 }
 
 struct Entry {

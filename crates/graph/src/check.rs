@@ -1,12 +1,12 @@
 //! `KILN_CHECK=cpu`: every kernel of a plan against the reference, stopping at the first difference.
 
-use kiln_ir::{Access, Buffer, DType, Error, ErrorKind, Result, Slot, reference};
+use kiln_ir::{Buffer, DType, Error, ErrorKind, Result, reference};
 
 use crate::Device;
 use crate::capture::Captured;
 use crate::element::to_f64;
-use crate::exec::compile;
 use crate::plan::Plan;
+use crate::stepwise;
 
 /// How far an `f32` may be from the reference, relative to the largest value that the kernel stores.
 const TOLERANCE: f64 = 2e-3;
@@ -23,28 +23,15 @@ pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan, ar
     };
     let (leaves, scalars) = (captured.leaves()?, captured.scalar_values());
     let expected = reference::eval_all(graph, &leaves, &scalars);
-    let temps: Vec<Buffer> = made.temps.iter().map(|&bytes| backend.alloc(bytes)).collect::<Result<_>>()?;
-    for (step, ready) in made.steps.iter().zip(compile(device, made)?) {
-        let buffers: Vec<Buffer> = step
-            .binds
-            .iter()
-            .map(|(slot, _)| match slot {
-                Slot::Arg(n) => args[*n as usize].clone(),
-                Slot::Temp(n) => temps[*n as usize].clone(),
-            })
-            .collect();
-        let binds: Vec<(Slot, Access)> =
-            step.binds.iter().zip(0..).map(|((_, access), n)| (Slot::Arg(n), *access)).collect();
-        let tape = backend.record(&[kiln_ir::Step { binds, ..ready }], &[])?;
-        backend.replay(&tape, &buffers, &captured.scalars)?.wait()?;
+    stepwise::run(device, made, args, &captured.scalars, |step, buffers, _| {
         for &id in &step.stores {
             let node = &graph.nodes[id as usize];
             let at = step.args.iter().position(|&a| a == id).expect("a stored node is bound");
             let found = read(&buffers[at], node.dtype, node.shape.numel())?;
             compare(&step.name, node, &found, &expected[id as usize])?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn compare(kernel: &str, node: &kiln_ir::Node, found: &[f64], expected: &[f64]) -> Result<()> {

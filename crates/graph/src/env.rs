@@ -2,7 +2,7 @@
 //!
 //! | variable | effect |
 //! |---|---|
-//! | `KILN_DEBUG=2` | one line per kernel of each new plan |
+//! | `KILN_DEBUG=2` | one line per kernel of each new plan; its times and rates on the plan's third run |
 //! | `KILN_DEBUG=3` | why neighbours did not fuse |
 //! | `KILN_DEBUG=5` | the graph of each new plan |
 //! | `KILN_DUMP=dir` | writes graph and plan of each new plan into a directory |

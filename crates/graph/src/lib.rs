@@ -23,6 +23,7 @@ mod ops;
 pub mod plan;
 mod program;
 mod record;
+mod stepwise;
 mod tensor;
 mod vjp;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use kiln_ir::{DType, Error, ErrorKind, Op, Result, Shape};
+use kiln_ir::{DType, Error, ErrorKind, Movement, Op, Result, Shape};
 
 use crate::element::{Element, from_f64, to_f64};
 use crate::exec;
@@ -213,11 +213,13 @@ impl Tensor {
 
     fn bytes(&self) -> Result<Vec<u8>> {
         let device = self.device();
-        let pending = matches!(self.0.books().value, Value::Pending);
+        // Another shape of the same elements has the same bytes.
+        let node = behind_reshapes(self.0.clone());
+        let pending = matches!(node.books().value, Value::Pending);
         if pending {
-            exec::run(device, std::slice::from_ref(&self.0), None)?;
+            exec::run(device, std::slice::from_ref(&node), None)?;
         }
-        let buffer = match &self.0.books().value {
+        let buffer = match &node.books().value {
             Value::Ready(buffer) => buffer.clone(),
             Value::Failed(error) => return Err(error.clone()),
             Value::Pending | Value::Gone => {
@@ -243,6 +245,23 @@ impl Device {
             false => exec::run(self, &targets, cut),
         }
     }
+}
+
+/// The node whose elements, in row-major order, are this one's.
+fn behind_reshapes(mut node: Arc<Node>) -> Arc<Node> {
+    while let Source::Op(Op::View(Movement::Reshape(_))) = node.source {
+        let books = node.books();
+        let inner = match &books.value {
+            Value::Pending => books.inputs.first().cloned(),
+            Value::Ready(_) | Value::Gone | Value::Failed(_) => None,
+        };
+        drop(books);
+        match inner {
+            Some(inner) => node = inner,
+            None => break,
+        }
+    }
+    node
 }
 
 fn upload(
