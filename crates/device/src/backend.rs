@@ -213,6 +213,10 @@ impl Backend for WgpuBackend {
         emitted.into_iter().map(finish).collect()
     }
 
+    fn source(&self, exe: &Executable) -> Option<String> {
+        Some(exe.get::<Exe>().shader.wgsl.clone())
+    }
+
     fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
         self.pool.gpu.check()?;
         if let Some(step) = steps.iter().find(|step| !accesses_match(step)) {

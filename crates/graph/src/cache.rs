@@ -16,6 +16,8 @@ const PLANS_MAX: usize = 64;
 pub(crate) struct Ready {
     pub(crate) plan: Plan,
     pub(crate) tape: Tape,
+    /// How many plans its device made before.
+    pub(crate) number: usize,
     pub(crate) n_runs: AtomicU32,
 }
 

@@ -28,7 +28,9 @@ impl Device {
 
     /// A device with knobs turned, for tests.
     pub fn with_options(backend: Arc<dyn Backend>, options: PlanOptions) -> Device {
-        Device(Arc::new(Inner { backend, options, env: Env::read(), plans: Mutex::new(Plans::default()) }))
+        let env = Env::read();
+        crate::inspect::opened(&env, backend.caps());
+        Device(Arc::new(Inner { backend, options, env, plans: Mutex::new(Plans::default()) }))
     }
 
     /// What the device can do.

@@ -2,13 +2,15 @@
 //!
 //! | variable | effect |
 //! |---|---|
+//! | `KILN_DEBUG=1` | what a new device can do |
 //! | `KILN_DEBUG=2` | one line per kernel of each new plan; its times and rates on the plan's third run |
 //! | `KILN_DEBUG=3` | why neighbours did not fuse |
+//! | `KILN_DEBUG=4` | the text of each new plan's kernels, where the device has one (WGSL) |
 //! | `KILN_DEBUG=5` | the graph of each new plan |
-//! | `KILN_DUMP=dir` | writes graph and plan of each new plan into a directory |
+//! | `KILN_DUMP=dir` | writes graph, plan, kernels and a timeline of each new plan into `dir/plan_NNN` |
 //! | `KILN_CHECK=cpu` | compares every kernel with the reference and stops at the first difference |
 //!
-//! Levels 1 and 4 concern the adapter and its shaders, and belong to the device.
+//! Each level includes those below it.
 
 use std::path::PathBuf;
 
@@ -21,6 +23,11 @@ pub(crate) struct Env {
 }
 
 impl Env {
+    /// Where the `n`-th plan of a device is written, if anywhere.
+    pub(crate) fn dump_of(&self, n: usize) -> Option<PathBuf> {
+        self.dump.as_ref().map(|dir| dir.join(format!("plan_{n:03}")))
+    }
+
     pub(crate) fn read() -> Env {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         Env {

@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::plan::{Output, plan};
 use crate::stepwise;
 
-/// The run of a plan that `KILN_DEBUG=2` times: by then everything is compiled and warm.
+/// The run of a plan that `KILN_DEBUG=2` and `KILN_DUMP` time: by then everything is compiled and warm.
 const TIMED_RUN: u32 = 3;
 
 /// Computes the targets and whatever handles name on the way. With `cut`, what is computed becomes a
@@ -56,8 +56,9 @@ fn fire(device: &Device, captured: &Captured) -> Result<Vec<Buffer>> {
     if device.env().check {
         return crate::check::fire_checked(device, captured, &ready.plan, &args).map(|()| results);
     }
-    if device.env().debug >= 2 && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
-        return stepwise::run_timed(device, &ready.plan, &args, &captured.scalars).map(|()| results);
+    let looks = device.env().debug >= 2 || device.env().dump.is_some();
+    if looks && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
+        return stepwise::run_timed(device, &ready, &args, &captured.scalars).map(|()| results);
     }
     device.backend().replay(&ready.tape, &args, &captured.scalars)?;
     Ok(results)
@@ -72,12 +73,13 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     }
     let backend = device.backend();
     let plan = plan(graph, donatable, backend.caps(), &|kernel| backend.supports(kernel), device.options());
-    crate::inspect::planned(device.env(), graph, &plan);
     let steps = compile(device, &plan)?;
     let tape = backend.record(&steps, &plan.temps)?;
-    let ready = Arc::new(Ready { plan, tape, n_runs: AtomicU32::new(0) });
     let mut plans = device.plans();
+    let number = plans.n_planned;
     plans.n_planned += 1;
+    crate::inspect::planned(device, number, graph, &plan, &steps);
+    let ready = Arc::new(Ready { plan, tape, number, n_runs: AtomicU32::new(0) });
     plans.keep(key, graph.clone(), donatable.clone(), ready.clone());
     Ok(ready)
 }

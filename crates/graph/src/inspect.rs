@@ -2,13 +2,25 @@
 
 use std::path::Path;
 
-use kiln_ir::Graph;
+use kiln_ir::{Caps, Graph, Step};
 
+use crate::Device;
 use crate::env::Env;
 use crate::plan::Plan;
 
-/// Prints and writes a new plan as `KILN_DEBUG` and `KILN_DUMP` ask.
-pub(crate) fn planned(env: &Env, graph: &Graph, plan: &Plan) {
+/// Says at `KILN_DEBUG=1` what a new device can do.
+pub(crate) fn opened(env: &Env, caps: &Caps) {
+    if env.debug >= 1 {
+        let dtypes: Vec<&str> = caps.dtypes.iter().map(|t| t.name()).collect();
+        eprintln!("{}: {}", caps.name, dtypes.join(" "));
+        let (bindings, bytes, workgroups) = (caps.max_bindings, caps.max_binding_bytes, caps.max_workgroups);
+        eprintln!("  {bindings} bindings a kernel, {bytes} bytes a binding, {workgroups} workgroups a dispatch");
+    }
+}
+
+/// Prints and writes the `n`-th plan of a device, compiled, as `KILN_DEBUG` and `KILN_DUMP` ask.
+pub(crate) fn planned(device: &Device, n: usize, graph: &Graph, plan: &Plan, steps: &[Step]) {
+    let env = device.env();
     if env.debug >= 5 {
         eprint!("{graph}");
     }
@@ -18,8 +30,12 @@ pub(crate) fn planned(env: &Env, graph: &Graph, plan: &Plan) {
     if env.debug >= 3 {
         plan.notes.iter().for_each(|note| eprintln!("    {note}"));
     }
-    if let Some(dir) = &env.dump
-        && let Err(error) = dump(dir, graph, plan)
+    let sources = || steps.iter().map(|s| device.backend().source(&s.exe));
+    if env.debug >= 4 {
+        sources().flatten().for_each(|text| eprintln!("{text}"));
+    }
+    if let Some(dir) = env.dump_of(n)
+        && let Err(error) = dump(&dir, graph, plan, sources())
     {
         eprintln!("KILN_DUMP: {}: {error}", dir.display());
     }
@@ -40,13 +56,17 @@ pub(crate) fn describe(graph: &Graph, plan: &Plan) -> String {
     text
 }
 
-fn dump(dir: &Path, graph: &Graph, plan: &Plan) -> std::io::Result<()> {
+fn dump(dir: &Path, graph: &Graph, plan: &Plan, sources: impl Iterator<Item = Option<String>>) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("graph.txt"), graph.to_string())?;
     std::fs::write(dir.join("graph.dot"), dot(graph))?;
     std::fs::write(dir.join("plan.txt"), describe(graph, plan))?;
-    for (n, step) in plan.steps.iter().enumerate() {
-        std::fs::write(dir.join(format!("{n:03}_{}.txt", step.name)), format!("{:#?}\n", step.kernel))?;
+    for (n, (step, source)) in plan.steps.iter().zip(sources).enumerate() {
+        let file = |end: &str| dir.join(format!("{n:03}_{}.{end}", step.name));
+        std::fs::write(file("txt"), format!("{:#?}\n", step.kernel))?;
+        if let Some(text) = source {
+            std::fs::write(file("wgsl"), text)?;
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use kiln_ir::kernel::Arg;
 use kiln_ir::{Access, Buffer, Kernel, Result, Slot};
 
 use crate::Device;
+use crate::cache::Ready;
 use crate::exec::compile;
 use crate::plan::{Plan, PlanStep};
 
@@ -37,15 +38,31 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// As [`run`], printing a line a kernel: its time and its rates, each buffer counted once.
+/// As [`run`], giving each kernel's time and rates to `KILN_DEBUG=2`, and a trace to `KILN_DUMP`.
 ///
 /// # Errors
 /// If the device fails.
-pub(crate) fn run_timed(device: &Device, plan: &Plan, args: &[Buffer], scalars: &[u32]) -> Result<()> {
-    let (mut n, mut total) = (0, Duration::ZERO);
+pub(crate) fn run_timed(device: &Device, ready: &Ready, args: &[Buffer], scalars: &[u32]) -> Result<()> {
+    let mut times = Vec::with_capacity(ready.plan.steps.len());
+    run(device, &ready.plan, args, scalars, |_, _, took| {
+        times.push(took.as_secs_f64().max(1e-9));
+        Ok(())
+    })?;
+    if device.env().debug >= 2 {
+        print_times(device, &ready.plan, &times);
+    }
+    if let Some(dir) = device.env().dump_of(ready.number)
+        && let Err(error) = std::fs::write(dir.join("timeline.json"), trace(&ready.plan, &times))
+    {
+        eprintln!("KILN_DUMP: {}: {error}", dir.display());
+    }
+    Ok(())
+}
+
+/// A line a kernel; each buffer counts once.
+fn print_times(device: &Device, plan: &Plan, times: &[f64]) {
     eprintln!("  #       µs    GB/s  GFLOP/s  kernel");
-    run(device, plan, args, scalars, |step, _, took| {
-        let seconds = took.as_secs_f64().max(1e-9);
+    for (n, (step, &seconds)) in plan.steps.iter().zip(times).enumerate() {
         let bytes = |arg: &Arg| {
             let passes = if arg.access == Access::ReadWrite { 2 } else { 1 };
             passes * device.caps().bytes(arg.dtype, arg.numel)
@@ -55,12 +72,21 @@ pub(crate) fn run_timed(device: &Device, plan: &Plan, args: &[Buffer], scalars: 
             Kernel::Dot(k) => 2.0 * [&k.batch, &k.m, &k.n, &k.k].into_iter().flatten().product::<usize>() as f64,
             Kernel::Loop(_) | Kernel::Scatter(_) => 0.0,
         };
-        let rates = [bytes as f64, flops].map(|work| work / seconds / 1e9);
-        eprintln!("{n:3} {:8.1} {:7.1} {:8.1}  {}", seconds * 1e6, rates[0], rates[1], step.name);
-        n += 1;
-        total += took;
-        Ok(())
-    })?;
-    eprintln!("    {:8.1} µs in all, one kernel at a time", total.as_secs_f64() * 1e6);
-    Ok(())
+        let [bytes, flops] = [bytes as f64, flops].map(|work| work / seconds / 1e9);
+        eprintln!("{n:3} {:8.1} {bytes:7.1} {flops:8.1}  {}", seconds * 1e6, step.name);
+    }
+    eprintln!("    {:8.1} µs in all, one kernel at a time", times.iter().sum::<f64>() * 1e6);
+}
+
+/// The kernels one after the other, as Chrome's trace viewer reads it.
+fn trace(plan: &Plan, times: &[f64]) -> String {
+    let mut start = 0.0;
+    let event = |(step, seconds): (&PlanStep, &f64)| {
+        let (at, took) = (start, seconds * 1e6);
+        start += took;
+        let name = &step.name;
+        format!(r#"{{"name":"{name}","ph":"X","ts":{at:.1},"dur":{took:.1},"pid":0,"tid":0}}"#)
+    };
+    let events: Vec<String> = plan.steps.iter().zip(times).map(event).collect();
+    format!("{{\"traceEvents\":[\n{}\n]}}\n", events.join(",\n"))
 }

@@ -208,6 +208,11 @@ pub trait Backend: Send + Sync {
     /// Compiles kernels, as a batch so that it can be done in parallel.
     fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>>;
 
+    /// The text that a kernel was compiled from, for people; `None` where there is none.
+    fn source(&self, _: &Executable) -> Option<String> {
+        None
+    }
+
     /// Fixes a sequence of steps over temporaries of these sizes in bytes.
     ///
     /// # Errors

@@ -133,9 +133,10 @@ pub(crate) fn decompose(
         if !used(axis) {
             continue;
         }
-        let step: usize = axes.dims[axis + 1..range.end].iter().product();
+        // An empty space runs nowhere, but its text divides by its dims all the same.
+        let step = axes.dims[axis + 1..range.end].iter().product::<usize>().max(1);
         let quotient = if step == 1 { linear.to_string() } else { format!("{linear} / {step}u") };
-        let value = if axis == range.start { quotient } else { format!("{quotient} % {}u", axes.dims[axis]) };
+        let value = if axis == range.start { quotient } else { format!("{quotient} % {}u", axes.dims[axis].max(1)) };
         code.line(format!("let {} = {value};", axes.names[axis]));
     }
 }

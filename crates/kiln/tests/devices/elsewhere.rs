@@ -1,0 +1,140 @@
+//! Plans made for devices that are not here: other limits, no GPU. Their kernels run on the CPU, and their WGSL
+//! is validated and written in the three languages that drivers take.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use kiln::graph::{Device, Program};
+use kiln::ir::{Backend, Buffer, Caps, DType, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+use kiln_cpu::CpuBackend;
+use kiln_device::emit::{Target, emit};
+
+use crate::common::CPU;
+use crate::generate::{Kind, program};
+
+/// The CPU, with the limits of another device and what that could emit.
+struct Elsewhere {
+    cpu: CpuBackend,
+    caps: Caps,
+    target: Target,
+    checked: Mutex<Vec<String>>,
+}
+
+impl Elsewhere {
+    fn new(name: &str, target: Target) -> Elsewhere {
+        let cpu = CpuBackend::poisoned();
+        let caps = Caps {
+            name: name.into(),
+            dtypes: DType::ALL.into_iter().filter(|&t| t != DType::F64).collect(),
+            max_bindings: target.max_bindings,
+            max_binding_bytes: target.max_binding_bytes,
+            max_workgroups: target.max_workgroups,
+            ..cpu.caps().clone()
+        };
+        Elsewhere { cpu, caps, target, checked: Mutex::default() }
+    }
+}
+
+impl Backend for Elsewhere {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
+        emit(kernel, &self.target).map(|_| ())
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<Buffer> {
+        self.cpu.alloc(bytes)
+    }
+
+    fn write(&self, dst: &Buffer, at: u64, data: &[u8]) -> Result<()> {
+        self.cpu.write(dst, at, data)
+    }
+
+    fn read(&self, src: &Buffer, range: Range<u64>) -> Readback {
+        self.cpu.read(src, range)
+    }
+
+    fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>> {
+        let mut checked = self.checked.lock().unwrap();
+        for kernel in kernels {
+            let wgsl = emit(kernel, &self.target).expect("the planner asked").wgsl;
+            if !checked.contains(&wgsl) {
+                validate(&wgsl);
+                checked.push(wgsl);
+            }
+        }
+        self.cpu.compile(kernels)
+    }
+
+    fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
+        self.cpu.record(steps, temps)
+    }
+
+    fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
+        self.cpu.replay(tape, args, scalars)
+    }
+}
+
+/// Parses and validates WGSL, and writes it as SPIR-V, MSL and HLSL.
+fn validate(wgsl: &str) {
+    let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
+    let flags = naga::valid::ValidationFlags::all();
+    let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty()).validate(&module);
+    let info = info.unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
+    naga::back::spv::write_vec(&module, &info, &Default::default(), None).unwrap();
+    naga::back::msl::write_string(&module, &info, &Default::default(), &Default::default()).unwrap();
+    let (options, pipeline) = (naga::back::hlsl::Options::default(), naga::back::hlsl::PipelineOptions::default());
+    let mut hlsl = String::new();
+    naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None).unwrap();
+}
+
+/// Runs random programs by plans for this target.
+fn check(name: &str, target: Target, seeds: Range<u32>) {
+    for kind in [Kind::Exact, Kind::Smooth] {
+        let device = Device::new(Elsewhere::new(name, target.clone()));
+        for seed in seeds.clone() {
+            let outputs = program(kind, seed, &CPU);
+            let expected = Program::behind(&outputs.iter().collect::<Vec<_>>()).unwrap().reference();
+            for (n, (t, expected)) in program(kind, seed, &device).iter().zip(expected).enumerate() {
+                let scale = expected.iter().copied().filter(|v| v.is_finite()).fold(1.0f64, |a, v| a.max(v.abs()));
+                let tolerance = if kind == Kind::Exact || !t.dtype().is_float() { 0.0 } else { 1e-4 * scale };
+                for (f, e) in t.to_vec_f64().unwrap().iter().zip(&expected) {
+                    let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= tolerance;
+                    assert!(same, "{name}: {kind:?} program {seed}, output {n}: {f} is not {e}\n{}", t.explain());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_a_browser() {
+    check("WebGPU's defaults", Target::default(), 300..380);
+}
+
+#[test]
+fn on_a_large_gpu() {
+    let target = Target {
+        max_invocations: 1024,
+        max_workgroup_bytes: 48 << 10,
+        max_bindings: 64,
+        max_binding_bytes: i32::MAX as u64,
+        ..Target::default()
+    };
+    check("a large GPU", target, 380..460);
+}
+
+#[test]
+fn with_tiny_limits() {
+    let target = Target {
+        max_invocations: 64,
+        max_workgroup_bytes: 4 << 10,
+        max_workgroups: 7,
+        max_bindings: 4,
+        max_binding_bytes: 64 << 10,
+        ..Target::default()
+    };
+    check("tiny limits", target, 460..540);
+}

@@ -1,0 +1,13 @@
+//! The same programs on every device: a GPU where there is one, the CPU on any number of threads.
+//!
+//! Without an adapter the GPU's half says `skipped: no adapter`, and fails if `KILN_REQUIRE_GPU` is set.
+
+mod common;
+mod elsewhere;
+mod files;
+#[path = "../../../graph/tests/graph/generate.rs"]
+mod generate;
+mod inspect;
+mod programs;
+mod sharing;
+mod training;
