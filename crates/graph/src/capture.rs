@@ -88,10 +88,14 @@ fn behind(targets: &[Arc<Node>]) -> Result<Vec<Arc<Node>>> {
         let books = node.books();
         match &books.value {
             Value::Failed(error) => return Err(error.clone()),
-            Value::Gone => panic!(
-                "the value recorded at {} was overwritten or released when its last handle went; keep a clone of it",
-                node.location
-            ),
+            Value::Gone => {
+                // A panic that holds the books would leave them locked for those who unwind.
+                drop(books);
+                panic!(
+                    "the value recorded at {} was overwritten or released when its last handle went; keep a clone of it",
+                    node.location
+                );
+            }
             Value::Pending => stack.extend(books.inputs.iter().filter(|i| seen.insert(i.id)).cloned()),
             Value::Ready(_) => {}
         }

@@ -72,7 +72,7 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
         return Ok(found);
     }
     let backend = device.backend();
-    let plan = plan(graph, donatable, backend.caps(), &|kernel| backend.supports(kernel), device.options());
+    let plan = plan(graph, donatable, backend.caps(), &|kernel| backend.supports(kernel), device.options())?;
     let steps = compile(device, &plan)?;
     let tape = backend.record(&steps, &plan.temps)?;
     let mut plans = device.plans();

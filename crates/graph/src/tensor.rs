@@ -207,8 +207,10 @@ impl Tensor {
         let backend = self.device().backend();
         let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
         let options = self.device().options();
-        let plan = crate::plan::plan(&captured.graph, &captured.donatable, backend.caps(), &supports, options);
-        inspect::describe(&captured.graph, &plan)
+        match crate::plan::plan(&captured.graph, &captured.donatable, backend.caps(), &supports, options) {
+            Ok(plan) => inspect::describe(&captured.graph, &plan),
+            Err(error) => error.to_string(),
+        }
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {

@@ -32,7 +32,7 @@ pub trait Backward {
     /// ```
     ///
     /// # Panics
-    /// If this is not one float, or its history was cut because `eval` or a step computed it.
+    /// If this is not one float, or reaches no parameter: `eval` or a step cut its history, say.
     fn backward<M: Module + ?Sized>(&self, model: &M) -> Grads<M>;
 }
 
@@ -42,6 +42,10 @@ impl Backward for Tensor {
         let params = model.params();
         let tensors: Vec<&Tensor> = params.iter().map(|(_, p)| p.tensor()).collect();
         let grads = self.grad(&tensors);
+        assert!(
+            tensors.is_empty() || grads.iter().any(Option::is_some),
+            "backward: the loss reaches no parameter of the model; help: what `eval` or a step computed has no history"
+        );
         let entries = params.iter().map(|(name, _)| name.clone()).zip(grads).collect();
         Grads { entries, model: PhantomData }
     }

@@ -7,8 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kiln_ir::NodeId;
 use kiln_ir::index::IndexMap;
+use kiln_ir::{Error, ErrorKind, NodeId, Result};
 
 use super::cluster::{Cluster, Lowered, Scope, Space, bytes};
 use super::fit;
@@ -31,23 +31,19 @@ pub(crate) struct Fusion<'a> {
 
 impl<'a> Fusion<'a> {
     /// Every live root by itself.
-    pub(crate) fn new(scope: &'a Scope<'a>, live: &[bool]) -> Fusion<'a> {
+    ///
+    /// # Errors
+    /// If the device can run some op not even alone: which one, and why.
+    pub(crate) fn new(scope: &'a Scope<'a>, live: &[bool]) -> Result<Fusion<'a>> {
         let mut fusion = Fusion { scope, units: Vec::new(), home: HashMap::new(), notes: Vec::new() };
         let all = 0..scope.graph.nodes.len() as NodeId;
         for id in all.filter(|&id| scope.roots[id as usize] && live[id as usize]) {
             let cluster = Cluster::of(scope.graph, id);
-            let lowered = match cluster.lower(scope, &|_| true) {
-                Ok(lowered) => lowered,
-                Err(why) => panic!(
-                    "plan: {} cannot run on {}: {why}",
-                    scope.graph.nodes[id as usize].op.name(),
-                    scope.caps.name
-                ),
-            };
+            let lowered = cluster.lower(scope, &|_| true).map_err(|why| refused(scope, id, &why))?;
             fusion.home.insert(id, fusion.units.len());
             fusion.units.push(Some(Unit { cluster, lowered }));
         }
-        fusion
+        Ok(fusion)
     }
 
     /// Joins until nothing joins any more.
@@ -147,4 +143,12 @@ impl<'a> Fusion<'a> {
         let Some(unit) = &self.units[u] else { return Vec::new() };
         unit.lowered.args.iter().filter_map(|id| self.home.get(id).copied()).filter(|&p| p != u).collect()
     }
+}
+
+fn refused(scope: &Scope, id: NodeId, why: &str) -> Error {
+    let node = &scope.graph.nodes[id as usize];
+    let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+    let (op, device) = (node.op.name(), &scope.caps.name);
+    let message = format!("{op} {}{}{at} cannot run on {device}: {why}", node.dtype, node.shape);
+    Error::new(ErrorKind::Unsupported, message)
 }

@@ -73,15 +73,18 @@ pub struct Plan {
 
 /// Plans a graph for a device. `donatable` says of each leaf whether its buffer may be overwritten.
 ///
+/// # Errors
+/// If the device cannot run some op at all: a tensor larger than it binds, say.
+///
 /// # Panics
-/// If an output is a leaf, or the device cannot run some op at all.
+/// If an output is a leaf.
 pub fn plan(
     graph: &Graph,
     donatable: &[bool],
     caps: &Caps,
     supports: &dyn Fn(&Kernel) -> Result<(), Reject>,
     options: PlanOptions,
-) -> Plan {
+) -> kiln_ir::Result<Plan> {
     if cfg!(debug_assertions)
         && let Err(why) = kiln_ir::verify(graph)
     {
@@ -90,7 +93,7 @@ pub fn plan(
     let live = roots::live(graph);
     let roots = roots::roots(graph, caps.max_bindings, options.fuse);
     let scope = Scope { graph, roots: &roots, caps, supports };
-    let mut fusion = Fusion::new(&scope, &live);
+    let mut fusion = Fusion::new(&scope, &live)?;
     if options.fuse {
         fusion.run();
     }
@@ -103,7 +106,7 @@ pub fn plan(
     let peak_bytes = leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>()
         + memory.outputs.iter().map(fresh).sum::<u64>()
         + memory.temps.iter().sum::<u64>();
-    Plan { steps, temps: memory.temps, outputs: memory.outputs, peak_bytes, notes }
+    Ok(Plan { steps, temps: memory.temps, outputs: memory.outputs, peak_bytes, notes })
 }
 
 fn step(graph: &Graph, unit: Unit, slots: &HashMap<NodeId, Slot>) -> PlanStep {

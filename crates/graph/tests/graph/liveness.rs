@@ -117,3 +117,15 @@ fn tensors_go_to_other_threads() {
     let y = std::thread::spawn(move || &x + 1.0).join().unwrap();
     assert_eq!(vec(&y), [2.0, 3.0]);
 }
+
+#[test]
+fn a_leaf_that_went_before_backward_is_named_and_nothing_aborts() {
+    let x = leaf(&[1.0, 2.0]);
+    let loss = (&x * leaf(&[3.0, 4.0])).sum_all();
+    assert_eq!(loss.item().unwrap(), 11.0);
+    let grad = loss.grad(&[&x]).remove(0).unwrap();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| vec(&grad)));
+    let message = *caught.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("liveness.rs") && message.contains("keep a clone of it"), "{message}");
+    assert_eq!(vec(&x), [1.0, 2.0], "the rest goes on");
+}

@@ -27,6 +27,15 @@ fn an_application_shares_its_device() {
     assert!(device.caps().max_bindings <= 8);
 }
 
+#[test]
+fn what_a_device_cannot_bind_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    // Some adapters bind 2 GiB, none 16.
+    let x = Tensor::ones(&[1 << 16, 1 << 16], gpu);
+    let error = (&x * x.exp()).to_vec::<f32>().unwrap_err();
+    assert!(error.to_string().contains("cannot run on") && error.to_string().contains("sharing.rs"), "{error}");
+}
+
 /// wgpu's native futures are ready at once.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
