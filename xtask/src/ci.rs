@@ -1,9 +1,10 @@
 //! `cargo xtask ci`: exactly what CI runs, step by step, up to the first failure.
 
 use std::time::Instant;
+use std::{env, fs};
 
-use crate::shell::{cargo, pass};
-use crate::tidy;
+use crate::shell::{cargo, pass, root};
+use crate::{cost, tidy};
 
 struct Step {
     name: &'static str,
@@ -17,6 +18,8 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", run: tidy::run },
     Step { name: "test", run: || pass(cargo(&["test", "--workspace"])) },
     Step { name: "doc", run: doc },
+    Step { name: "examples", run: examples },
+    Step { name: "cost", run: cost::run },
 ];
 
 pub(crate) fn run() -> Result<(), String> {
@@ -36,4 +39,17 @@ fn doc() -> Result<(), String> {
     let mut command = cargo(&["doc", "--workspace", "--no-deps"]);
     command.env("RUSTDOCFLAGS", "-D warnings");
     pass(command)
+}
+
+/// Each example briefly, in the tests' profile, on the CPU and where there is an adapter on it too.
+fn examples() -> Result<(), String> {
+    let out = root().join("target").join("examples-out");
+    fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let gpu = env::var_os("KILN_REQUIRE_GPU").map(|_| "gpu");
+    for device in ["cpu"].into_iter().chain(gpu) {
+        let mut command = cargo(&["run", "--quiet", "--example", "mnist", "--", "--epochs", "2", "--device", device]);
+        command.arg("--out").arg(&out);
+        pass(command)?;
+    }
+    Ok(())
 }

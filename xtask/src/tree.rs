@@ -6,10 +6,14 @@ use crate::shell::{cargo, read};
 
 /// `extra` goes to `cargo tree` as it is: features, a target.
 pub(crate) fn run(package: &str, extra: &[&str]) -> Result<(), String> {
+    println!("{package}: {} crates", count(package, extra)?);
+    Ok(())
+}
+
+pub(crate) fn count(package: &str, extra: &[&str]) -> Result<usize, String> {
     let mut command = cargo(&["tree", "-p", package, "--prefix", "none", "-e", "normal"]);
     command.args(extra);
-    println!("{package}: {} crates", crates(&read(command)?).len());
-    Ok(())
+    Ok(crates(&read(command)?).len())
 }
 
 /// The distinct (name, version) pairs of a tree printed without prefix; two versions of a crate are two crates.

@@ -18,6 +18,7 @@ mod loops;
 mod lower;
 mod math;
 mod memory;
+mod order;
 mod panel;
 mod point;
 mod program;
@@ -26,6 +27,7 @@ mod scatter;
 mod simd;
 mod site;
 mod space;
+mod split;
 mod task;
 
 pub use backend::CpuBackend;

@@ -10,10 +10,12 @@ use kiln_ir::kernel::{Body, Instr, Loop};
 
 use crate::exec::{Env, Loan, Tile, Worker};
 use crate::lower::lower;
+use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
 use crate::reduce::{Partial, Rows, Tree, identity, reduce_tile};
 use crate::simd::Reg;
 use crate::space::{Span, stride};
+use crate::split::split;
 use crate::task::for_each;
 
 /// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
@@ -42,8 +44,13 @@ pub(crate) struct LoopExe {
 
 impl LoopExe {
     pub(crate) fn new(kernel: &Loop) -> LoopExe {
-        let mut space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner: false };
-        space.inner = !kernel.row.is_empty() && inner_is_dense(kernel);
+        let mut groups = [kernel.outer.len(), kernel.row.len()];
+        let (dims, body) = split(&[&kernel.outer[..], &kernel.row].concat(), &mut groups, &kernel.body);
+        let (outer, row) = dims.split_at(groups[0]);
+        let kernel = Loop { outer: outer.to_vec(), row: row.to_vec(), args: kernel.args.clone(), body };
+        let inner = !kernel.row.is_empty() && inner_is_dense(&kernel);
+        let kernel = &walked_well(kernel, inner);
+        let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
         let again = computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
         let room = if again { WHOLE_TILE } else { TILE };
@@ -222,6 +229,15 @@ fn inner_is_dense(kernel: &Loop) -> bool {
     }
     kernel.body.stores.iter().for_each(|s| vote(s.arg, &s.index));
     votes >= against
+}
+
+/// The loop with its axes in the order in which they are best walked.
+fn walked_well(kernel: Loop, inner: bool) -> Loop {
+    let by = order(&kernel.outer, &kernel.row, inner, &kernel.body);
+    let dims = [&kernel.outer[..], &kernel.row].concat();
+    let dims: Vec<usize> = by.iter().map(|&axis| dims[axis]).collect();
+    let (outer, row) = dims.split_at(kernel.outer.len());
+    Loop { outer: outer.to_vec(), row: row.to_vec(), body: reordered(&kernel.body, &by), args: kernel.args }
 }
 
 /// True iff a second pass would compute points again, rather than only rows.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use kiln_ir::Op;
 
 use crate::Tensor;
-use crate::node::{Node, Source};
-use crate::vjp::vjp;
+use crate::node::{Adjoint, Node, Source};
+use crate::vjp::{left, vjp};
 
 impl Tensor {
     /// The gradient of this scalar with respect to each tensor; `None` where it does not depend on it.
@@ -119,5 +119,13 @@ fn pull_back(node: &Arc<Node>, g: &Tensor) -> Vec<(u64, Tensor)> {
         return Vec::new();
     }
     let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
-    vjp(op, &inputs, &Tensor::from_node(node.clone()), g)
+    let adjoint = node.books().adjoint.clone();
+    match (op, adjoint) {
+        (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
+            let [image, weight] = [image, weight].map(Tensor::from_node);
+            let back = image.conv2d_input_grad(&weight, g, options);
+            vec![left(*c, &inputs[0], &inputs[1], g), (image.node().id, back)]
+        }
+        _ => vjp(op, &inputs, &Tensor::from_node(node.clone()), g),
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kiln_ir::{Buffer, DType, Error, Op, Shape};
 
-use crate::Device;
+use crate::{Conv2dOptions, Device};
 
 /// What a node computes, with values where the program only has slots.
 #[derive(Clone, Debug)]
@@ -61,6 +61,15 @@ pub(crate) struct Books {
     claims: bool,
     /// Where its history was cut.
     pub(crate) cut: Option<&'static Location<'static>>,
+    /// A shorter way back than through the inputs.
+    pub(crate) adjoint: Option<Adjoint>,
+}
+
+/// A rule of the composition that recorded a node, where it beats the rules of the node's parts.
+#[derive(Clone)]
+pub(crate) enum Adjoint {
+    /// The node contracts a weight with the windows of an image; the image's cotangent is again a convolution.
+    Conv { image: Arc<Node>, weight: Arc<Node>, options: Conv2dOptions },
 }
 
 impl Node {
@@ -95,7 +104,7 @@ impl Node {
         location: &'static Location<'static>,
     ) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let books = Books { inputs, value, uses: 0, claims: true, cut: None };
+        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let device = device.clone();
         Arc::new(Node {
@@ -151,6 +160,7 @@ impl Node {
         let mut books = self.books();
         books.value = Value::Ready(buffer);
         let claimed = std::mem::take(&mut books.claims);
+        let adjoint = cut.and_then(|_| books.adjoint.take());
         let inputs = match cut {
             Some(_) => std::mem::take(&mut books.inputs),
             None if claimed => books.inputs.clone(),
@@ -158,6 +168,7 @@ impl Node {
         };
         books.cut = books.cut.or(cut);
         drop(books);
+        drop(adjoint);
         if claimed {
             unclaim(inputs);
         }
@@ -186,6 +197,17 @@ impl Books {
     }
 }
 
+impl Books {
+    /// Takes every node that this one keeps alive.
+    fn known(&mut self) -> Vec<Arc<Node>> {
+        let mut known = std::mem::take(&mut self.inputs);
+        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take() {
+            known.extend([image, weight]);
+        }
+        known
+    }
+}
+
 /// Takes one use from each node, and so on to their inputs where nobody wants them any more.
 fn unclaim(mut stack: Vec<Arc<Node>>) {
     while let Some(node) = stack.pop() {
@@ -203,11 +225,11 @@ fn unclaim(mut stack: Vec<Arc<Node>>) {
 impl Drop for Node {
     fn drop(&mut self) {
         let books = self.books.get_mut().expect("no code panics while it holds a node's books");
-        let mut stack = std::mem::take(&mut books.inputs);
+        let mut stack = books.known();
         while let Some(node) = stack.pop() {
             if let Some(mut last) = Arc::into_inner(node) {
                 let books = last.books.get_mut().expect("no code panics while it holds a node's books");
-                stack.append(&mut books.inputs);
+                stack.append(&mut books.known());
             }
         }
     }

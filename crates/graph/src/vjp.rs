@@ -172,7 +172,7 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
 /// Batch axes along which the operand was only repeated are summed over right here, so that a weight
 /// shared by a batch gets its gradient from one contraction.
 #[track_caller]
-fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
+pub(crate) fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
     let (target, repeated) = behind_repeats(lhs, c.batch);
     let (b, m, n, k) = axes(c);
     let own: Vec<usize> = b.iter().copied().filter(|a| !repeated.contains(a)).collect();

@@ -13,6 +13,7 @@ mod backend;
 mod dtype;
 mod error;
 pub mod expr;
+mod file;
 mod graph;
 pub mod index;
 pub mod kernel;
@@ -26,6 +27,7 @@ pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Sl
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use expr::{Expr, ExprNode};
+pub use file::write_file;
 pub use graph::{Contraction, Graph, Node, NodeId, Op, infer, verify};
 pub use index::{Atom, Bound, Index, IndexMap};
 pub use kernel::{Access, Kernel};

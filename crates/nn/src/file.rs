@@ -1,11 +1,10 @@
 //! Tensors in safetensors files, written beside and renamed.
 
-use std::io::Write;
 use std::path::Path as FilePath;
 
 use half::{bf16, f16};
 use kiln_graph::{Device, Element, Tensor};
-use kiln_ir::{DType, Error, ErrorKind, Result};
+use kiln_ir::{DType, Error, ErrorKind, Result, write_file};
 use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView};
 
@@ -22,7 +21,7 @@ pub fn save_tensors(path: impl AsRef<FilePath>, tensors: &[(String, Tensor)]) ->
         views.push((name.as_str(), view.map_err(|e| unwritable(path, e))?));
     }
     let file = safetensors::serialize(views, None).map_err(|e| unwritable(path, e))?;
-    write_whole(path, &file)
+    write_file(path, &file)
 }
 
 /// Reads the tensors of a safetensors file onto a device, in the order of their names.
@@ -32,7 +31,7 @@ pub fn save_tensors(path: impl AsRef<FilePath>, tensors: &[(String, Tensor)]) ->
 pub fn load_tensors(path: impl AsRef<FilePath>, device: &Device) -> Result<Vec<(String, Tensor)>> {
     let path = path.as_ref();
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| Error::caused_by(ErrorKind::Io, format!("{shown}: cannot read"), e))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::caused_by(ErrorKind::Io, format!("cannot read {shown}"), e))?;
     let damaged = |e| Error::caused_by(ErrorKind::Format, format!("{shown}: expected a safetensors file"), e);
     let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
     let mut tensors = Vec::with_capacity(file.len());
@@ -44,20 +43,8 @@ pub fn load_tensors(path: impl AsRef<FilePath>, device: &Device) -> Result<Vec<(
     Ok(tensors)
 }
 
-/// Writes beside, then renames: the file is whole, or is not there.
-fn write_whole(path: &FilePath, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(FilePath::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|e| e.error)
-    };
-    write().map_err(|e| unwritable(path, e))
-}
-
-fn unwritable(path: &FilePath, e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::caused_by(ErrorKind::Io, format!("{}: cannot write", path.display()), e)
+fn unwritable(path: &FilePath, e: safetensors::SafeTensorError) -> Error {
+    Error::caused_by(ErrorKind::Io, format!("cannot write {}", path.display()), e)
 }
 
 /// A tensor's elements as a file holds them.

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use kiln_ir::{Error, ErrorKind, Result};
+use kiln_ir::{Error, ErrorKind, Result, write_file};
 use serde::{Deserialize, Serialize};
 
-use crate::{Plot, atomic};
+use crate::Plot;
 
 /// The file's first field; another number follows a change that older readers would misread.
 const FORMAT: &str = "kiln history 1";
@@ -88,7 +88,7 @@ impl History {
         });
         let file = File { format: FORMAT.to_owned(), series: series.collect() };
         let json = serde_json::to_vec(&file).expect("strings and numbers always have a JSON form");
-        atomic::write(path.as_ref(), &json)
+        write_file(path.as_ref(), &json)
     }
 
     /// Reads what [`History::save`] wrote.

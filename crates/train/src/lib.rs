@@ -36,7 +36,6 @@ mod plot;
 mod confusion;
 mod stopping;
 
-mod atomic;
 mod axis;
 mod text;
 mod thin;

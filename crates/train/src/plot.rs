@@ -5,11 +5,10 @@
 
 use std::path::Path;
 
-use kiln_ir::{Error, ErrorKind, Result};
+use kiln_ir::{Error, ErrorKind, Result, write_file};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::atomic;
 use crate::axis::Axis;
 use crate::text::plain;
 use crate::thin::thin;
@@ -109,7 +108,7 @@ impl Plot {
     /// assert!(error.to_string().starts_with("cannot write no/such/directory/a.svg: "));
     /// ```
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        atomic::write(path.as_ref(), self.svg()?.as_bytes())
+        write_file(path.as_ref(), self.svg()?.as_bytes())
     }
 
     /// The chart as the text of an SVG; the same chart gives the same bytes.

@@ -4,6 +4,7 @@
 use kiln_ir::{Contraction, ReduceOp};
 
 use crate::Tensor;
+use crate::node::Adjoint;
 
 /// How a convolution walks over an image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,9 +62,39 @@ impl Tensor {
         // [n, c, oh, kh, ow, kw] → [n, g, c/g, kh, kw, oh, ow]
         let (oh, ow) = (windows.dims()[2], windows.dims()[4]);
         let windows = windows.reshape(&[n, g, c_group, oh, kh, ow, kw]).permute(&[0, 1, 2, 4, 6, 3, 5]);
-        let weight = weight.reshape(&[1, g, o / g, c_group, kh, kw]).expand(&[n, g, o / g, c_group, kh, kw]);
-        let out = weight.contract(&windows, Contraction { batch: 2, m: 1, n: 2, k: 3 });
+        let spread = weight.reshape(&[1, g, o / g, c_group, kh, kw]).expand(&[n, g, o / g, c_group, kh, kw]);
+        let out = spread.contract(&windows, Contraction { batch: 2, m: 1, n: 2, k: 3 });
+        // With larger strides most of the convolution back would be of zeros.
+        if options.stride == [1, 1] {
+            let (image, weight) = (self.node().clone(), weight.node().clone());
+            out.node().books().adjoint = Some(Adjoint::Conv { image, weight, options });
+        }
         out.reshape(&[n, o, oh, ow])
+    }
+
+    /// The cotangent of the image behind a convolution with stride 1: a convolution of `g` with the weight
+    /// turned around, `Σ g[n, o, y + padding − i·dilation, ..] · weight[o, c, i, j]`.
+    ///
+    /// Shapes: `g [n, groups, o / groups, h', w']` → this image's.
+    #[track_caller]
+    pub(crate) fn conv2d_input_grad(&self, weight: &Tensor, g: &Tensor, options: Conv2dOptions) -> Tensor {
+        let (&[n, c, h, w], &[o, c_group, kh, kw]) = (self.dims(), weight.dims()) else { unreachable!("ranks are 4") };
+        let groups = options.groups;
+        let turned = weight.reshape(&[groups, o / groups, c_group, kh, kw]).permute(&[0, 2, 1, 3, 4]).flip(3).flip(4);
+        let turned = turned.reshape(&[c, o / groups, kh, kw]);
+        let (oh, ow) = (g.dims()[3], g.dims()[4]);
+        let mut padded = g.reshape(&[n, o, oh, ow]);
+        for (axis, size, dim) in [(2, kh, h), (3, kw, w)] {
+            // The windows of row `y` begin at output row `y + padding − (size − 1)·dilation`.
+            let reach = options.dilation[axis - 2] * (size - 1);
+            let start = options.padding[axis - 2] as isize - reach as isize;
+            let (before, cut) = (start.min(0).unsigned_abs(), start.max(0) as usize);
+            let dim_out = padded.dims()[axis];
+            let after = (dim + reach + cut).saturating_sub(before + dim_out);
+            let all = padded.pad(axis as isize, before, after);
+            padded = all.slice(axis as isize, cut..cut + dim + reach);
+        }
+        padded.conv2d(&turned, Conv2dOptions { stride: [1; 2], padding: [0; 2], ..options })
     }
 
     /// Windows of an image: `[n, c, h, w]` → `[n, c, h', kh, w', kw]`.

@@ -120,6 +120,12 @@ const CASES: &[Case] = &[
     ("conv2d dilated", &[(&[1, 2, 6, 6], -1.0, 1.0), (&[1, 2, 2, 2], -1.0, 1.0)], |x| {
         x[0].conv2d(&x[1], Conv2dOptions { dilation: [3, 2], padding: [1, 1], ..Conv2dOptions::default() })
     }),
+    ("conv2d of stride 1", &[(&[2, 2, 4, 5], -1.0, 1.0), (&[3, 2, 3, 2], -1.0, 1.0)], |x| {
+        x[0].conv2d(&x[1], Conv2dOptions { padding: [1, 0], ..Conv2dOptions::default() }).square()
+    }),
+    ("conv2d with more padding than it reaches", &[(&[1, 1, 3, 2], -1.0, 1.0), (&[2, 1, 2, 1], -1.0, 1.0)], |x| {
+        x[0].conv2d(&x[1], Conv2dOptions { padding: [3, 1], ..Conv2dOptions::default() }).square()
+    }),
     ("conv2d in groups", &[(&[2, 4, 4, 4], -1.0, 1.0), (&[6, 2, 3, 3], -1.0, 1.0)], |x| {
         x[0].conv2d(&x[1], Conv2dOptions { groups: 2, padding: [1, 1], ..Conv2dOptions::default() }).square()
     }),

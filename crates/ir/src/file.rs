@@ -7,14 +7,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use kiln_ir::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
-/// Replaces the file at `path`.
+/// Replaces the file at `path`, whole or not at all.
 ///
 /// # Errors
 /// `ErrorKind::Io` naming `path`, with nothing left behind, if its directory is missing or not writable, or
 /// `path` is a directory.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes)
         .map_err(|error| Error::caused_by(ErrorKind::Io, format!("cannot write {}", path.display()), error))
 }
@@ -40,8 +40,8 @@ mod tests {
     fn a_file_is_replaced_and_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
-        write(&path, b"long old text").unwrap();
-        write(&path, b"new").unwrap();
+        write_file(&path, b"long old text").unwrap();
+        write_file(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     }
@@ -50,7 +50,7 @@ mod tests {
     fn a_missing_directory_is_named_and_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("none").join("a.txt");
-        let error = write(&path, b"x").unwrap_err();
+        let error = write_file(&path, b"x").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         let start = format!("cannot write {}: ", path.display());
         assert!(error.to_string().starts_with(&start) && !error.to_string().contains(".kiln-"), "{error}");
@@ -62,15 +62,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("taken");
         std::fs::create_dir(&path).unwrap();
-        let error = write(&path, b"x").unwrap_err();
+        let error = write_file(&path, b"x").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
         let file = dir.path().join("file");
         std::fs::write(&file, b"kept").unwrap();
-        assert_eq!(write(&file.join("a.txt"), b"x").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(write_file(&file.join("a.txt"), b"x").unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(std::fs::read(&file).unwrap(), b"kept");
-        assert_eq!(write(Path::new(""), b"x").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(write_file(Path::new(""), b"x").unwrap_err().kind(), ErrorKind::Io);
     }
 
     #[cfg(unix)]
@@ -79,7 +79,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let (ours, plain) = (dir.path().join("a"), dir.path().join("b"));
-        write(&ours, b"x").unwrap();
+        write_file(&ours, b"x").unwrap();
         std::fs::write(&plain, b"x").unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(ours), mode(plain));
