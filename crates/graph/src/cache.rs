@@ -1,11 +1,11 @@
 //! Plans that were made, found again by the structure of their graph.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use kiln_ir::{Executable, ExprNode, Graph, Op, Tape};
+use rustc_hash::{FxHashMap as HashMap, FxHasher};
 
 use crate::plan::Plan;
 
@@ -77,7 +77,7 @@ fn same(a: &Graph, b: &Graph) -> bool {
 
 /// The hash of what a plan depends on.
 pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
-    let mut h = DefaultHasher::new();
+    let mut h = FxHasher::default();
     for node in &graph.nodes {
         std::mem::discriminant(&node.op).hash(&mut h);
         match &node.op {
@@ -97,7 +97,7 @@ pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
     h.finish()
 }
 
-fn hash_step(step: &ExprNode, h: &mut DefaultHasher) {
+fn hash_step(step: &ExprNode, h: &mut FxHasher) {
     match step {
         ExprNode::Input(i) => i.hash(h),
         ExprNode::Const(v) => v.to_bits().hash(h),

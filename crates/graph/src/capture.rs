@@ -1,9 +1,9 @@
 //! Capture: what lies behind some tensors, as a plain [`Graph`] with the values of its slots.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kiln_ir::{Buffer, Graph, NodeId, Op, Result};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::node::{Node, Source, Value};
 use crate::plan::base;
@@ -39,7 +39,8 @@ impl Captured {
 pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     let nodes = behind(targets)?;
     let place: HashMap<u64, NodeId> = nodes.iter().zip(0..).map(|(n, i)| (n.id, i)).collect();
-    let mut wanted: HashSet<NodeId> = targets.iter().map(|t| place[&t.id]).collect();
+    let mut wanted = vec![false; nodes.len()];
+    targets.iter().for_each(|t| wanted[place[&t.id] as usize] = true);
     let mut captured = Captured {
         graph: Graph::default(),
         nodes: Vec::new(),
@@ -64,16 +65,15 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
         drop(books);
         let location = Some(node.location);
         captured.graph.push(kiln_ir::Node { op, inputs, shape: node.shape, dtype: node.dtype, location });
-        if node.handles() > 0 && !wanted.contains(&id) {
+        if node.handles() > 0 && !wanted[id as usize] {
             let base = base(&captured.graph, id);
             if !matches!(captured.graph.nodes[base as usize].op, Op::Scalar(_) | Op::Const(_) | Op::Iota(_)) {
-                wanted.insert(base);
+                wanted[base as usize] = true;
             }
         }
     }
-    wanted.retain(|&id| !matches!(captured.graph.nodes[id as usize].op, Op::Leaf(_)));
-    captured.graph.outputs = wanted.into_iter().collect();
-    captured.graph.outputs.sort_unstable();
+    let computed = |&id: &NodeId| wanted[id as usize] && !matches!(captured.graph.nodes[id as usize].op, Op::Leaf(_));
+    captured.graph.outputs = (0..nodes.len() as NodeId).filter(computed).collect();
     captured.nodes = nodes;
     captured.donatable = donatable(&captured);
     Ok(captured)

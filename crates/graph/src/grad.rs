@@ -3,11 +3,11 @@
 //! Nothing is computed here and no backend is known. Each op's rule turns the cotangent of its result
 //! into those of its operands, in terms of ordinary tensor methods, so gradients have gradients.
 
-use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 use std::sync::Arc;
 
 use kiln_ir::Op;
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
 use crate::node::{Adjoint, Node, Source};
@@ -44,7 +44,8 @@ impl Tensor {
             panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
         }
         let nodes = between(self.node(), &targets);
-        let mut cotangents: HashMap<u64, Tensor> = HashMap::from([(self.node().id, cotangent.clone())]);
+        let mut cotangents: HashMap<u64, Tensor> = HashMap::default();
+        cotangents.insert(self.node().id, cotangent.clone());
         for node in nodes.iter().rev() {
             // What is asked for keeps its cotangent; everything else passes it on.
             let Some(g) = (match targets.contains(&node.id) {
@@ -91,7 +92,8 @@ fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'s
 
 /// The nodes that `root` is computed from and that depend on a target, in recorded order.
 fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> Vec<Arc<Node>> {
-    let mut seen = HashSet::from([root.id]);
+    let mut seen = HashSet::default();
+    seen.insert(root.id);
     let mut stack = vec![root.clone()];
     let mut found = Vec::new();
     while let Some(node) = stack.pop() {

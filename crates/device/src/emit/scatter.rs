@@ -1,8 +1,8 @@
 //! Scatters: slices added into zeros in the order of the slices, so without atomics.
 //!
-//! Either every result looks for the slices that belong to it, which reads all of the index for each
-//! result; or every column of the result takes all slices in turn, which has few invocations. The
-//! cheaper one runs.
+//! Either every result looks for the slices that belong to it, which needs no barrier. Or a workgroup has a block of
+//! the result's rows, reads the whole index once, piece by piece, and adds what falls into its rows; there each
+//! invocation has columns of its own, so that every sum keeps its order.
 
 use kiln_ir::kernel::Scatter;
 use kiln_ir::{DType, Reject};
@@ -35,19 +35,17 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
         return Err(Reject::Unsupported("more than 2³¹ points"));
     }
     let packed = per_word(result.dtype) > 1;
-    let by_column = match target.schedule {
-        _ if packed => false,
-        Schedule::Plain => false,
-        Schedule::Shared => true,
-        Schedule::Auto => columns_are_cheaper(&x, target),
-    };
-    let turns = x.index + x.size;
-    let by_column = by_column && !(target.software && turns > MAX_SOFTWARE_TURNS);
     if target.software && x.index > MAX_SOFTWARE_TURNS {
         return Err(Reject::Unsupported("an index longer than a software adapter's loops"));
     }
-    let (how, code, workgroups) = match by_column {
-        true => columns(k, &x, target),
+    // Elements that share a word belong to one invocation, which blocks do not promise.
+    let by_block = match target.schedule {
+        Schedule::Plain => false,
+        Schedule::Shared => !packed,
+        Schedule::Auto => !packed && !target.software,
+    };
+    let (how, code, workgroups) = match by_block {
+        true => blocks(k, &x, target),
         false => results(k, &x, target),
     };
     let name = format!("scatter {:?}·{:?}·{:?} into {}", k.outer, k.index, k.inner, k.size);
@@ -55,24 +53,19 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
     Ok(Shader { name, wgsl, workgroups, args: k.args.to_vec(), scalars: 0 })
 }
 
-/// Compares the steps that the busiest invocation does. A step of a column waits for memory; one of
-/// a result compares two numbers, most of the time.
-fn columns_are_cheaper(x: &Extents, target: &Target) -> bool {
-    let at_once = if target.software { 16 } else { 1 << 16 };
-    let turns = |invocations: usize| invocations.div_ceil(at_once);
-    let by_result = turns(x.outer * x.size * x.inner) * x.index;
-    let by_column = turns(x.outer * x.inner) * (x.size / 8 + 16 * x.index);
-    by_column < by_result
-}
-
 /// The place of slice `i`, as a line.
 fn place(code: &mut Code, k: &Scatter, i: &str) {
+    code.line(format!("let place = {};", clamped(k, i)));
+}
+
+/// The place of slice `i`.
+fn clamped(k: &Scatter, i: &str) -> String {
     let raw = element(0, k.args[0].dtype, i);
     let last = k.size.max(1) - 1;
-    code.line(match k.args[0].dtype.compute() {
-        DType::U32 => format!("let place = min({raw}, {last}u);"),
-        _ => format!("let place = u32(clamp({raw}, 0i, {last}i));"),
-    });
+    match k.args[0].dtype.compute() {
+        DType::U32 => format!("min({raw}, {last}u)"),
+        _ => format!("u32(clamp({raw}, 0i, {last}i))"),
+    }
 }
 
 fn begin(code: &mut Code, items: usize, target: &Target) -> u32 {
@@ -119,22 +112,66 @@ fn results(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, 
     ("one invocation a result looks for its slices", code.into_text(), workgroups)
 }
 
-/// One invocation a column, that is, a place in the slices and in each of the results.
-fn columns(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, u32) {
+/// Workgroups that occupy a large GPU; more would read the index more often.
+const BLOCKS: usize = 256;
+
+/// One workgroup a block of rows; its invocations are `lanes` columns wide and several bands of rows high.
+fn blocks(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, u32) {
     let mut code = Code::default();
-    let workgroups = begin(&mut code, x.outer * x.inner, target);
-    code.line(format!("let outer = item / {}u;", x.inner.max(1)));
-    code.line(format!("let inner = item % {}u;", x.inner.max(1)));
-    code.open(format!("for (var s = 0u; s < {}u; s++)", x.size));
-    code.line(format!("a2[(outer * {}u + s) * {}u + inner] = {}(0);", x.size, x.inner, value_type(k.args[2].dtype)));
+    let size = 1 << target.max_invocations.min(256).ilog2();
+    let lanes = x.inner.max(1).next_power_of_two().min(size);
+    let bands = size / lanes;
+    // Rows of a band, and of a block.
+    let band = x.size.div_ceil(BLOCKS * bands).max(1);
+    let block = band * bands;
+    let per_outer = x.size.div_ceil(block).max(1);
+    let n_blocks = x.outer * x.size.div_ceil(block);
+    let workgroups = n_blocks.min(target.max_workgroups as usize);
+    let pieces = size / 4;
+    let zero = value_type(k.args[2].dtype);
+    code.line(format!("var<workgroup> places: array<vec4<u32>, {pieces}>;"));
+    code.line("");
+    code.line(format!("@compute @workgroup_size({size})"));
+    code.open("fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32)");
+    code.line(format!("let lane = local % {lanes}u;"));
+    code.open(format!("for (var block = id.x; block < {n_blocks}u; block += {workgroups}u)"));
+    code.line(format!("let outer = block / {per_outer}u;"));
+    code.line(format!("let first = block % {per_outer}u * {block}u + local / {lanes}u * {band}u;"));
+    code.line(format!("let result = outer * {}u;", x.size * x.inner));
+    code.open(format!("for (var row = first; row < min(first + {band}u, {}u); row++)", x.size));
+    code.open(format!("for (var inner = lane; inner < {}u; inner += {lanes}u)", x.inner));
+    code.line(format!("a2[result + row * {}u + inner] = {zero}(0);", x.inner));
     code.close();
-    code.open(format!("for (var i = 0u; i < {}u; i++)", x.index));
-    place(&mut code, k, "i");
-    let from = format!("(outer * {}u + i) * {}u + inner", x.index, x.inner);
-    let value = element(1, k.args[1].dtype, &from);
-    code.line(format!("a2[(outer * {}u + place) * {}u + inner] += {value};", x.size, x.inner));
+    code.close();
+    code.open(format!("for (var i = 0u; i < {}u; i += {size}u)", x.index));
+    code.open(format!("if (local < {pieces}u)"));
+    code.line("var four = vec4<u32>(0xffffffffu);");
+    for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        let slice = format!("i + local * 4u + {n}u");
+        code.open(format!("if ({slice} < {}u)", x.index));
+        code.line(format!("four.{axis} = {};", clamped(k, &slice)));
+        code.close();
+    }
+    code.line("places[local] = four;");
+    code.close();
+    code.line("workgroupBarrier(); // publishes the places");
+    code.open(format!("for (var j = 0u; j < {pieces}u; j++)"));
+    code.line("let own = places[j] - vec4<u32>(first);");
+    code.open(format!("if (any(own < vec4<u32>({band}u)))"));
+    for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        code.open(format!("if (own.{axis} < {band}u)"));
+        code.open(format!("for (var inner = lane; inner < {}u; inner += {lanes}u)", x.inner));
+        let from = format!("(outer * {}u + i + j * 4u + {n}u) * {}u + inner", x.index, x.inner);
+        let value = element(1, k.args[1].dtype, &from);
+        code.line(format!("a2[result + (first + own.{axis}) * {}u + inner] += {value};", x.inner));
+        code.close();
+        code.close();
+    }
+    code.close();
+    code.close();
+    code.line("workgroupBarrier(); // all have read the places");
     code.close();
     code.close();
     code.close();
-    ("one invocation a column takes all slices in turn", code.into_text(), workgroups)
+    ("a workgroup has a block of rows and reads the whole index", code.into_text(), workgroups as u32)
 }

@@ -9,3 +9,4 @@ mod loops;
 mod ops;
 mod oracle;
 mod rows;
+mod scatters;

@@ -1,0 +1,34 @@
+//! Scatters of every dtype and shape, in every schedule.
+
+use kiln_ir::kernel::Scatter;
+use kiln_ir::{DType, Kernel};
+
+use crate::harness::{check, numbers, read, write};
+
+fn scatter(outer: usize, index: usize, inner: usize, size: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
+    let args = [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
+    let kernel = Scatter { outer: vec![outer], index: vec![index], inner: vec![inner], size, args };
+    // Some indices lie outside on either side; sums of small whole numbers are exact.
+    let places = numbers(1, index, DType::I32, (-2.0, size as f64 + 2.0));
+    let values = numbers(2, outer * index * inner, DType::I32, (0.0, 4.0));
+    (Kernel::Scatter(kernel), vec![places, values, vec![0.0; outer * size * inner]])
+}
+
+#[test]
+fn slices_add_up_where_they_belong() {
+    for (outer, index, inner, size) in [
+        (1, 7, 3, 4),
+        (2, 300, 40, 30),
+        (1, 1000, 300, 65),
+        (1, 700, 1, 2000),
+        (3, 257, 5, 1),
+        (1, 0, 3, 4),
+        (0, 5, 3, 4),
+        (1, 5, 0, 4),
+    ] {
+        for dtype in [DType::F32, DType::I32, DType::F16] {
+            let (kernel, values) = scatter(outer, index, inner, size, dtype);
+            check(&kernel, &values, &[], 0.0);
+        }
+    }
+}
