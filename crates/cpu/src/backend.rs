@@ -61,6 +61,8 @@ impl CpuBackend {
             max_binding_bytes: u64::MAX,
             max_workgroups: u32::MAX,
             bool_bytes: DType::Bool.size_bytes(),
+            // Long rows are cut into groups by the kernels themselves.
+            lanes: 1,
             // A core with 256-bit fused multiply-add at some 3 GHz; memory is shared by all of them.
             flops: 1e11 * n as f64,
             bandwidth: 2e10,

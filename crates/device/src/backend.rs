@@ -139,10 +139,10 @@ impl WgpuBackend {
 
 /// Rates are what devices of each kind have at least in common; kernels are not chosen by them here.
 fn caps(info: &AdapterInfo, target: &Target) -> Caps {
-    let (flops, bandwidth) = match info.kind {
-        AdapterKind::Discrete | AdapterKind::Virtual => (1e13, 4e11),
-        AdapterKind::Integrated | AdapterKind::Other => (1e12, 5e10),
-        AdapterKind::Cpu => (1e10, 1e10),
+    let (lanes, flops, bandwidth) = match info.kind {
+        AdapterKind::Discrete | AdapterKind::Virtual => (1 << 17, 1e13, 4e11),
+        AdapterKind::Integrated | AdapterKind::Other => (1 << 14, 1e12, 5e10),
+        AdapterKind::Cpu => (1, 1e10, 1e10),
     };
     Caps {
         name: info.to_string(),
@@ -151,6 +151,7 @@ fn caps(info: &AdapterInfo, target: &Target) -> Caps {
         max_binding_bytes: target.max_binding_bytes,
         max_workgroups: target.max_workgroups,
         bool_bytes: 4,
+        lanes,
         flops,
         bandwidth,
     }

@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 2e-3;
 /// # Errors
 /// If the device fails, or a value differs: which kernel, node, line, element and values.
 pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan, args: &[Buffer]) -> Result<()> {
-    let (backend, graph) = (device.backend(), &captured.graph);
+    let (backend, graph) = (device.backend(), &made.graph);
     let read = |buffer: &Buffer, dtype: DType, numel: usize| -> Result<Vec<f64>> {
         let bytes = backend.read(buffer, 0..backend.caps().bytes(dtype, numel)).wait()?;
         Ok(to_f64(dtype, &bytes, numel, backend.caps()))

@@ -78,7 +78,7 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     let mut plans = device.plans();
     let number = plans.n_planned;
     plans.n_planned += 1;
-    crate::inspect::planned(device, number, graph, &plan, &steps);
+    crate::inspect::planned(device, number, &plan, &steps);
     let ready = Arc::new(Ready { plan, tape, number, n_runs: AtomicU32::new(0) });
     plans.keep(key, graph.clone(), donatable.clone(), ready.clone());
     Ok(ready)

@@ -19,13 +19,13 @@ pub(crate) fn opened(env: &Env, caps: &Caps) {
 }
 
 /// Prints and writes the `n`-th plan of a device, compiled, as `KILN_DEBUG` and `KILN_DUMP` ask.
-pub(crate) fn planned(device: &Device, n: usize, graph: &Graph, plan: &Plan, steps: &[Step]) {
-    let env = device.env();
+pub(crate) fn planned(device: &Device, n: usize, plan: &Plan, steps: &[Step]) {
+    let (env, graph) = (device.env(), &plan.graph);
     if env.debug >= 5 {
         eprint!("{graph}");
     }
     if env.debug >= 2 {
-        eprint!("{}", describe(graph, plan));
+        eprint!("{}", describe(plan));
     }
     if env.debug >= 3 {
         plan.notes.iter().for_each(|note| eprintln!("    {note}"));
@@ -35,19 +35,19 @@ pub(crate) fn planned(device: &Device, n: usize, graph: &Graph, plan: &Plan, ste
         sources().flatten().for_each(|text| eprintln!("{text}"));
     }
     if let Some(dir) = env.dump_of(n)
-        && let Err(error) = dump(&dir, graph, plan, sources())
+        && let Err(error) = dump(&dir, plan, sources())
     {
         eprintln!("KILN_DUMP: {}: {error}", dir.display());
     }
 }
 
 /// The plan, with the user's line behind each kernel.
-pub(crate) fn describe(graph: &Graph, plan: &Plan) -> String {
+pub(crate) fn describe(plan: &Plan) -> String {
     let mut text = String::new();
     for (line, n) in plan.to_string().lines().zip(0..) {
         text.push_str(line);
         let step = plan.steps.get(n as usize);
-        let last = step.and_then(|s| s.stores.last()).and_then(|&id| graph.nodes[id as usize].location);
+        let last = step.and_then(|s| s.stores.last()).and_then(|&id| plan.graph.nodes[id as usize].location);
         if let Some(at) = last {
             text.push_str(&format!("  at {}:{}", at.file(), at.line()));
         }
@@ -56,11 +56,11 @@ pub(crate) fn describe(graph: &Graph, plan: &Plan) -> String {
     text
 }
 
-fn dump(dir: &Path, graph: &Graph, plan: &Plan, sources: impl Iterator<Item = Option<String>>) -> std::io::Result<()> {
+fn dump(dir: &Path, plan: &Plan, sources: impl Iterator<Item = Option<String>>) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    std::fs::write(dir.join("graph.txt"), graph.to_string())?;
-    std::fs::write(dir.join("graph.dot"), dot(graph))?;
-    std::fs::write(dir.join("plan.txt"), describe(graph, plan))?;
+    std::fs::write(dir.join("graph.txt"), plan.graph.to_string())?;
+    std::fs::write(dir.join("graph.dot"), dot(&plan.graph))?;
+    std::fs::write(dir.join("plan.txt"), describe(plan))?;
     for (n, (step, source)) in plan.steps.iter().zip(sources).enumerate() {
         let file = |end: &str| dir.join(format!("{n:03}_{}.{end}", step.name));
         std::fs::write(file("txt"), format!("{:#?}\n", step.kernel))?;

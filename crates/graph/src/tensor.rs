@@ -208,7 +208,7 @@ impl Tensor {
         let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
         let options = self.device().options();
         match crate::plan::plan(&captured.graph, &captured.donatable, backend.caps(), &supports, options) {
-            Ok(plan) => inspect::describe(&captured.graph, &plan),
+            Ok(plan) => inspect::describe(&plan),
             Err(error) => error.to_string(),
         }
     }

@@ -63,6 +63,9 @@ pub struct Caps {
     pub max_workgroups: u32,
     /// Bytes in which a `bool` is stored: 1 or 4.
     pub bool_bytes: usize,
+    /// Invocations that keep the device busy: long sums are split until there are so many. 1 where a few
+    /// results are enough.
+    pub lanes: usize,
     /// Peak arithmetic, floating-point operations per second.
     pub flops: f64,
     /// Peak memory traffic, bytes per second.

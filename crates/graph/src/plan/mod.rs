@@ -1,6 +1,6 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `roots` (what gets a buffer), `emit` (a formula becomes code, views become
+//! Reading order: `split` (long sums in parts), `roots` (what gets a buffer), `emit` (a formula becomes code, views become
 //! addresses), `cluster` (roots become a kernel), `fit` and `fuse` (clusters join), `memory`.
 
 mod cluster;
@@ -9,6 +9,7 @@ mod fit;
 mod fuse;
 mod memory;
 mod roots;
+mod split;
 mod text;
 
 use std::collections::HashMap;
@@ -59,6 +60,8 @@ pub struct PlanStep {
 /// Arguments are the leaves, then one per result; a donated result uses its leaf's.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The graph that it computes: the one it was made of, with long sums in parts.
+    pub graph: Graph,
     /// Kernels in order.
     pub steps: Vec<PlanStep>,
     /// Bytes of each temporary.
@@ -90,6 +93,8 @@ pub fn plan(
     {
         panic!("plan: {why}");
     }
+    let split = split::split(graph, caps);
+    let graph = &split;
     let live = roots::live(graph);
     let roots = roots::roots(graph, caps.max_bindings, options.fuse);
     let scope = Scope { graph, roots: &roots, caps, supports };
@@ -106,7 +111,7 @@ pub fn plan(
     let peak_bytes = leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>()
         + memory.outputs.iter().map(fresh).sum::<u64>()
         + memory.temps.iter().sum::<u64>();
-    Ok(Plan { steps, temps: memory.temps, outputs: memory.outputs, peak_bytes, notes })
+    Ok(Plan { graph: split, steps, temps: memory.temps, outputs: memory.outputs, peak_bytes, notes })
 }
 
 fn step(graph: &Graph, unit: Unit, slots: &HashMap<NodeId, Slot>) -> PlanStep {

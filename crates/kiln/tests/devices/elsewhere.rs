@@ -4,8 +4,9 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use kiln::graph::{Device, Program};
-use kiln::ir::{Backend, Buffer, Caps, DType, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+use kiln::graph::Program;
+use kiln::ir::{Backend, Buffer, Caps, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+use kiln::prelude::*;
 use kiln_cpu::CpuBackend;
 use kiln_device::emit::{Target, emit};
 
@@ -21,7 +22,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn new(name: &str, target: Target) -> Elsewhere {
+    fn new(name: &str, target: Target, lanes: usize) -> Elsewhere {
         let cpu = CpuBackend::poisoned();
         let caps = Caps {
             name: name.into(),
@@ -29,6 +30,7 @@ impl Elsewhere {
             max_bindings: target.max_bindings,
             max_binding_bytes: target.max_binding_bytes,
             max_workgroups: target.max_workgroups,
+            lanes,
             ..cpu.caps().clone()
         };
         Elsewhere { cpu, caps, target, checked: Mutex::default() }
@@ -91,9 +93,9 @@ fn validate(wgsl: &str) {
 }
 
 /// Runs random programs by plans for this target.
-fn check(name: &str, target: Target, seeds: Range<u32>) {
+fn check(name: &str, target: Target, lanes: usize, seeds: Range<u32>) {
     for kind in [Kind::Exact, Kind::Smooth] {
-        let device = Device::new(Elsewhere::new(name, target.clone()));
+        let device = Device::new(Elsewhere::new(name, target.clone(), lanes));
         for seed in seeds.clone() {
             let outputs = program(kind, seed, &CPU);
             let expected = Program::behind(&outputs.iter().collect::<Vec<_>>()).unwrap().reference();
@@ -111,7 +113,7 @@ fn check(name: &str, target: Target, seeds: Range<u32>) {
 
 #[test]
 fn in_a_browser() {
-    check("WebGPU's defaults", Target::default(), 300..380);
+    check("WebGPU's defaults", Target::default(), 1 << 14, 300..380);
 }
 
 #[test]
@@ -123,7 +125,7 @@ fn on_a_large_gpu() {
         max_binding_bytes: i32::MAX as u64,
         ..Target::default()
     };
-    check("a large GPU", target, 380..460);
+    check("a large GPU", target, 1 << 17, 380..460);
 }
 
 #[test]
@@ -136,5 +138,27 @@ fn with_tiny_limits() {
         max_binding_bytes: 64 << 10,
         ..Target::default()
     };
-    check("tiny limits", target, 460..540);
+    check("tiny limits", target, 1 << 10, 460..540);
+}
+
+#[test]
+fn long_sums_in_parts_are_the_same_sums() {
+    let device = Device::new(Elsewhere::new("a large GPU", Target::default(), 1 << 17));
+    let run = |device: &Device| -> Vec<Vec<f64>> {
+        let values = |n: usize, k: usize| (0..n).map(|i| (i * k % 23) as f64 - 11.0).collect::<Vec<f64>>();
+        let make =
+            |dims: &[usize], k| Tensor::from_f64(&values(dims.iter().product(), k), dims, DType::F32, device).unwrap();
+        // The gradients of a convolution's weight and bias, and of an affine layer's.
+        let (x, w) = (make(&[32, 3, 12, 12], 7), make(&[4, 3, 3, 3], 5));
+        let (b, g) = (make(&[4, 1, 1], 3), make(&[32, 4, 10, 10], 11));
+        let loss = ((x.conv2d(&w, Conv2dOptions::default()) + &b) * g).sum_all();
+        let grads = loss.grad(&[&w, &b, &x]);
+        let (rows, weight) = (make(&[4096, 8], 13), make(&[8, 5], 17));
+        let affine = rows.matmul(&weight).square().sum_all().grad(&[&weight]);
+        grads.iter().chain(&affine).map(|t| t.as_ref().unwrap().to_vec_f64().unwrap()).collect()
+    };
+    let (parts, whole) = (run(&device), run(&CPU));
+    for (a, b) in parts.iter().flatten().zip(whole.iter().flatten()) {
+        assert!((a - b).abs() <= 1e-5 * b.abs().max(1e3), "{a} is not {b}");
+    }
 }

@@ -1,0 +1,169 @@
+//! Long sums in parts: a reduction or a contraction with few results and much to sum becomes many partial ones,
+//! side by side, and a short reduction over them.
+//!
+//! Graph to graph, before anything fuses. The parts are views, and what followed the sum now follows the short one,
+//! so the rest of the planner needs to know nothing of it. A device that a few results keep busy has no use for it.
+
+use kiln_ir::{Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, ReduceOp, Shape};
+
+/// Parts below this number are not worth a second kernel.
+const PARTS_MIN: usize = 4;
+
+/// Elements of a row that a part of a reduction keeps at least.
+const ROW_MIN: usize = 1024;
+
+/// Terms that a part of a contraction keeps at least.
+const TERMS_MIN: usize = 256;
+
+/// Invocations that share a row, and those of a tile of a contraction, of this many rows and columns.
+const ROW_LANES: usize = 1024;
+const COLUMN_LANES: usize = 32;
+const TILE_LANES: usize = 256;
+const TILE: usize = 64;
+
+/// The graph with its long sums in parts; leaves, scalars and outputs keep their numbers and places.
+pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
+    let mut parts = Parts { graph: Graph::default(), at: None };
+    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
+        parts.at = node.location;
+        let whole = match &node.op {
+            Op::Reduce(op, axes) => parts.reduction(*op, axes, inputs[0], caps),
+            Op::Dot(c) => parts.contraction(*c, [inputs[0], inputs[1]], node.shape, caps),
+            _ => None,
+        };
+        moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));
+    }
+    parts.graph.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
+    parts.graph
+}
+
+struct Parts {
+    graph: Graph,
+    at: Option<&'static std::panic::Location<'static>>,
+}
+
+impl Parts {
+    fn apply(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
+        let id = self.graph.apply(op, inputs);
+        self.graph.nodes[id as usize].location = self.at;
+        id
+    }
+
+    fn shape(&self, id: NodeId) -> Shape {
+        self.graph.nodes[id as usize].shape
+    }
+
+    fn reduction(&mut self, op: ReduceOp, axes: &[usize], x: NodeId, caps: &Caps) -> Option<NodeId> {
+        let (shape, dtype) = (self.shape(x), self.graph.nodes[x as usize].dtype);
+        // Partial results are stored, and must lose nothing by it.
+        let keeps = matches!(dtype, DType::F32 | DType::I32 | DType::U32) && op != ReduceOp::ArgMax;
+        let row: usize = axes.iter().map(|&a| shape[a]).product();
+        if !keeps || row == 0 || shape.rank() == Shape::MAX_RANK {
+            return None;
+        }
+        let along = shape.iter().rposition(|&d| d > 1).is_some_and(|last| axes.contains(&last));
+        let busy = (shape.numel() / row).max(1) * if along { ROW_LANES } else { COLUMN_LANES };
+        let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / ROW_MIN))?;
+        let front = self.in_front(x, axis, n);
+        let axes: Vec<usize> = axes.iter().map(|a| a + 1).collect();
+        let partial = self.apply(Op::Reduce(op, axes.clone()), &[front]);
+        let whole = self.apply(Op::Reduce(op, vec![0]), &[partial]);
+        let dims = Shape::new(&self.shape(whole)[1..]);
+        Some(self.apply(Op::View(Movement::Reshape(dims)), &[whole]))
+    }
+
+    fn contraction(&mut self, c: Contraction, x: [NodeId; 2], shape: Shape, caps: &Caps) -> Option<NodeId> {
+        let [lhs, rhs] = x.map(|id| self.shape(id));
+        let numel = |dims: &[usize]| dims.iter().product::<usize>();
+        let (batch, m, n) =
+            (numel(&shape[..c.batch]), numel(&lhs[c.batch..c.batch + c.m]), numel(&shape[c.batch + c.m..]));
+        let terms = numel(&lhs[c.batch + c.m..]);
+        let full = [lhs, rhs, shape].iter().any(|s| s.rank() == Shape::MAX_RANK);
+        if self.graph.nodes[x[0] as usize].dtype != DType::F32 || full || m.min(n) < 4 || batch * terms == 0 {
+            return None;
+        }
+        let busy = batch * m.div_ceil(TILE) * n.div_ceil(TILE) * TILE_LANES;
+        let axes: Vec<usize> = (c.batch + c.m..lhs.rank()).collect();
+        let (axis, n_parts) = part(&lhs, &axes, (caps.lanes / busy).min(terms / TERMS_MIN))?;
+        let left = self.in_front(x[0], axis, n_parts);
+        let right = self.in_front(x[1], axis - c.m, n_parts);
+        let partial = self.apply(Op::Dot(Contraction { batch: c.batch + 1, ..c }), &[left, right]);
+        let whole = self.apply(Op::Reduce(ReduceOp::Sum, vec![0]), &[partial]);
+        Some(self.apply(Op::View(Movement::Reshape(shape)), &[whole]))
+    }
+
+    /// The view `[n, .., axis / n, ..]` of `[.., axis, ..]`.
+    fn in_front(&mut self, x: NodeId, axis: usize, n: usize) -> NodeId {
+        let shape = self.shape(x);
+        let dims = [&shape[..axis], &[n, shape[axis] / n], &shape[axis + 1..]].concat();
+        let apart = self.apply(Op::View(Movement::Reshape(Shape::new(&dims))), &[x]);
+        let rest = (0..dims.len()).filter(|&a| a != axis);
+        self.apply(Op::View(Movement::Permute(std::iter::once(axis).chain(rest).collect())), &[apart])
+    }
+}
+
+/// The axis that divides into the most parts up to `wanted`, and how many; the first of equals.
+fn part(shape: &Shape, axes: &[usize], wanted: usize) -> Option<(usize, usize)> {
+    let most = |dim: usize| (1..=wanted.min(dim)).rev().find(|n| dim.is_multiple_of(*n)).unwrap_or(1);
+    let parts = axes.iter().map(|&axis| (axis, most(shape[axis])));
+    let best = parts.rev().max_by_key(|p| p.1)?;
+    (best.1 >= PARTS_MIN).then_some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_ir::reference;
+
+    fn caps(lanes: usize) -> Caps {
+        Caps {
+            name: "test".into(),
+            dtypes: DType::ALL.to_vec(),
+            max_bindings: 8,
+            max_binding_bytes: u64::MAX,
+            max_workgroups: 65535,
+            bool_bytes: 4,
+            lanes,
+            flops: 1.0,
+            bandwidth: 1.0,
+        }
+    }
+
+    fn values(n: usize) -> Vec<f64> {
+        (0..n).map(|i| (i * 7919 % 17) as f64 - 8.0).collect()
+    }
+
+    #[test]
+    fn parts_sum_to_the_whole() {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[64, 6, 20, 10]), DType::F32);
+        let w = g.source(Op::Leaf(1), Shape::new(&[64, 20, 10, 9]), DType::F32);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![0, 2, 3]), &[x]);
+        let max = g.apply(Op::Reduce(ReduceOp::Max, vec![0]), &[x]);
+        let turned = g.apply(Op::View(Movement::Permute(vec![1, 0, 2, 3])), &[x]);
+        let dot = g.apply(Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 3 }), &[turned, w]);
+        g.outputs = vec![sum, dot, max];
+        let leaves = [values(64 * 6 * 200), values(64 * 200 * 9)];
+        let expected = reference::eval(&g, &leaves, &[]);
+        let parted = split(&g, &caps(1 << 17));
+        kiln_ir::verify(&parted).unwrap();
+        let n = |g: &Graph, name: &str| g.nodes.iter().filter(|n| n.op.name() == name).count();
+        assert_eq!((n(&parted, "sum"), n(&parted, "dot"), n(&parted, "amax")), (3, 1, 1), "{parted}");
+        assert_eq!(reference::eval(&parted, &leaves, &[]), expected);
+        for (&a, &b) in g.outputs.iter().zip(&parted.outputs) {
+            assert_eq!(g.nodes[a as usize].shape, parted.nodes[b as usize].shape);
+        }
+    }
+
+    #[test]
+    fn a_small_device_splits_nothing() {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[2, 100_000]), DType::F32);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[x]);
+        g.outputs = vec![sum];
+        assert_eq!(split(&g, &caps(1)).nodes.len(), 2);
+        assert_eq!(split(&g, &caps(1 << 17)).nodes.len(), 6);
+    }
+}
