@@ -59,23 +59,23 @@ impl Tensor {
             options.stride[0],
             options.dilation[0],
         );
-        // [n, c, oh, kh, ow, kw] → [n, g, c/g, kh, kw, oh, ow]
+        // [n, c, oh, kh, ow, kw] → [g, c/g, kh, kw, n, oh, ow]: all images are columns of one matrix.
         let (oh, ow) = (windows.dims()[2], windows.dims()[4]);
-        let windows = windows.reshape(&[n, g, c_group, oh, kh, ow, kw]).permute(&[0, 1, 2, 4, 6, 3, 5]);
-        let spread = weight.reshape(&[1, g, o / g, c_group, kh, kw]).expand(&[n, g, o / g, c_group, kh, kw]);
-        let out = spread.contract(&windows, Contraction { batch: 2, m: 1, n: 2, k: 3 });
+        let windows = windows.reshape(&[n, g, c_group, oh, kh, ow, kw]).permute(&[1, 2, 4, 6, 0, 3, 5]);
+        let rows = weight.reshape(&[g, o / g, c_group, kh, kw]);
+        let out = rows.contract(&windows, Contraction { batch: 1, m: 1, n: 3, k: 3 });
         // With larger strides most of the convolution back would be of zeros.
         if options.stride == [1, 1] {
             let (image, weight) = (self.node().clone(), weight.node().clone());
             out.node().books().adjoint = Some(Adjoint::Conv { image, weight, options });
         }
-        out.reshape(&[n, o, oh, ow])
+        out.permute(&[2, 0, 1, 3, 4]).reshape(&[n, o, oh, ow])
     }
 
     /// The cotangent of the image behind a convolution with stride 1: a convolution of `g` with the weight
     /// turned around, `Σ g[n, o, y + padding − i·dilation, ..] · weight[o, c, i, j]`.
     ///
-    /// Shapes: `g [n, groups, o / groups, h', w']` → this image's.
+    /// Shapes: `g [groups, o / groups, n, h', w']` → this image's.
     #[track_caller]
     pub(crate) fn conv2d_input_grad(&self, weight: &Tensor, g: &Tensor, options: Conv2dOptions) -> Tensor {
         let (&[n, c, h, w], &[o, c_group, kh, kw]) = (self.dims(), weight.dims()) else { unreachable!("ranks are 4") };
@@ -83,7 +83,7 @@ impl Tensor {
         let turned = weight.reshape(&[groups, o / groups, c_group, kh, kw]).permute(&[0, 2, 1, 3, 4]).flip(3).flip(4);
         let turned = turned.reshape(&[c, o / groups, kh, kw]);
         let (oh, ow) = (g.dims()[3], g.dims()[4]);
-        let mut padded = g.reshape(&[n, o, oh, ow]);
+        let mut padded = g.permute(&[2, 0, 1, 3, 4]).reshape(&[n, o, oh, ow]);
         for (axis, size, dim) in [(2, kh, h), (3, kw, w)] {
             // The windows of row `y` begin at output row `y + padding − (size − 1)·dilation`.
             let reach = options.dilation[axis - 2] * (size - 1);

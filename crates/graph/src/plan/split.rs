@@ -16,7 +16,7 @@ const ROW_MIN: usize = 1024;
 const TERMS_MIN: usize = 256;
 
 /// Invocations that share a row, and those of a tile of a contraction, of this many rows and columns.
-const ROW_LANES: usize = 1024;
+const ROW_LANES: usize = 256;
 const COLUMN_LANES: usize = 32;
 const TILE_LANES: usize = 256;
 const TILE: usize = 64;
