@@ -4,8 +4,12 @@
 //! as programs, from the repository root.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod bless;
+mod built;
 mod ci;
+mod cost;
+mod pack;
 mod shell;
 mod tidy;
 mod tree;
@@ -15,10 +19,13 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci                  fmt, clippy, tidy, test, doc, in this order, up to the first failure
+  ci                  fmt, clippy, tidy, test, doc, examples, cost, in this order, up to the first failure
   tidy                dependency edges and source rules; one line for each violation
+  cost                seconds of a cold release build of the facade, and how many crates it takes
   bless               run the tests with KILN_BLESS=1, then list the golden files that changed
-  tree <package> ...  count the crates a package builds from; further arguments go to cargo tree";
+  tree <package> ...  count the crates a package builds from; further arguments go to cargo tree
+  bench [--help]      the benchmark table beside PyTorch, row by row in turn, as Markdown
+  pack <dir>          release programs and a run.sh for a machine that has a GPU and no Rust";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -26,8 +33,12 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
+        ["cost"] => cost::run(),
         ["bless"] => bless::run(),
         ["tree", package, rest @ ..] => tree::run(package, rest),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["pack", folder] => pack::run(folder, None),
+        ["pack", folder, "--peer", script] => pack::run(folder, Some(script)),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

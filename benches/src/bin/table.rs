@@ -1,0 +1,103 @@
+//! The benchmark table: one JSON object a row, with the names and units of the PyTorch peer.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kiln::Result;
+use kiln_benches::failure::{caught, listen};
+use kiln_benches::line::{Failure, Line, print};
+use kiln_benches::place::{Kind, Place};
+use kiln_benches::profile::Profile;
+use kiln_benches::rows::{LIMITS, ROWS};
+use kiln_benches::{Row, timing};
+use regex_lite::Regex;
+
+/// Times Kiln's workloads, one JSON object a line.
+#[derive(Parser)]
+struct Args {
+    /// Where to compute: `cpu`, `gpu`, or `gpu:N` for the N-th adapter
+    #[arg(long, default_value = "cpu")]
+    device: Kind,
+    /// Only rows whose name matches
+    #[arg(long, value_name = "REGEX", default_value = "")]
+    only: Regex,
+    /// How long to measure each row
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Compiled steps instead of recorded ones
+    #[arg(long)]
+    jit: bool,
+    /// Times each kernel on the GPU's clock, in steps of their own after the row was timed without it
+    #[arg(long)]
+    profile: bool,
+    /// Prints the names of the rows
+    #[arg(long)]
+    list: bool,
+    /// Prints the adapters, one a line
+    #[arg(long)]
+    adapters: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.adapters {
+        for (n, adapter) in kiln_device::adapters().iter().enumerate() {
+            println!("gpu:{n}  {}  {:?}  {}  {}", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let rows = ROWS.iter().filter(|row| args.only.is_match(row.name));
+    // Limits are no workloads: they run only for whoever names them.
+    let limits = LIMITS.iter().filter(|row| args.only.as_str().contains("limit_") && args.only.is_match(row.name));
+    if args.list {
+        rows.for_each(|row| println!("{}", row.name));
+        return ExitCode::SUCCESS;
+    }
+    listen();
+    match caught(|| Places::open(&args)) {
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Ok(places) => {
+            rows.chain(limits).for_each(|row| run(&places, row, &args));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// The backend to time on, and on a GPU one that times kernels if that was asked for.
+struct Places {
+    timed: Place,
+    profiled: Option<Place>,
+}
+
+impl Places {
+    fn open(args: &Args) -> Result<Places> {
+        let profiled = (args.profile && args.device != Kind::Cpu).then(|| Place::open(args.device, true));
+        Ok(Places { timed: Place::open(args.device, false)?, profiled: profiled.transpose()? })
+    }
+}
+
+fn run(places: &Places, row: &Row, args: &Args) {
+    if args.jit {
+        return print(&Failure::no_jit(row, args.device));
+    }
+    match caught(|| line(places, row, args.seconds)) {
+        Ok(line) => print(&line),
+        Err(error) => print(&Failure::new(row, args.device, error)),
+    }
+}
+
+fn line(places: &Places, row: &Row, seconds: f64) -> Result<Line> {
+    let (timing, mut case) = timing::measure(&places.timed, row, seconds)?;
+    // The tensors make room for those of the profiled run.
+    case.step = Box::new(|| Ok(()));
+    let profile = places.profiled.as_ref().map(|place| Profile::take(place, row, seconds)).transpose()?.flatten();
+    if let Some(profile) = &profile {
+        eprintln!("{}\n{profile}", row.name);
+    }
+    Ok(Line::new(row, places.timed.kind(), &case, &timing, profile.as_ref()))
+}

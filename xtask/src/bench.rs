@@ -1,0 +1,85 @@
+//! `cargo xtask bench`: the benchmark table beside the peer, row by row in turn, as one Markdown table.
+//!
+//! `options` reads the arguments, `run` drives both programs, `join` makes rows of what they print, `machine` says
+//! where it ran, `report` writes it down. Three alternations: whatever else the machine does hits both sides.
+
+mod join;
+mod machine;
+mod options;
+mod report;
+mod run;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::built;
+use crate::shell::root;
+use join::Row;
+use machine::Machine;
+use options::Options;
+use run::{Peer, Turn};
+
+pub(crate) use options::usual_peer;
+
+/// How often each row runs on each side.
+const N_TURNS: usize = 3;
+
+pub(crate) fn run(args: &[&str]) -> Result<(), String> {
+    let options = Options::parse(args)?;
+    let table = built::program("kiln-benches", "table")?;
+    let names = run::names(&table, &options)?;
+    let peer = Peer::find(&options)?;
+    let machine = Machine::here(&table, &options.device, peer.as_ref().map(|peer| peer.version.as_str()));
+    let limits = if options.device == "cpu" { run::limits(&table)? } else { join::Limits::default() };
+
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    for (n, name) in names.iter().enumerate() {
+        eprint!("{}/{} {name}", n + 1, names.len());
+        let mut turns: Vec<Turn> = Vec::with_capacity(N_TURNS);
+        for _ in 0..N_TURNS {
+            turns.push(run::turn(&table, peer.as_ref(), name, &options, turns.last()));
+        }
+        for (n, turn) in turns.iter().enumerate() {
+            lines.extend(turn.labelled(n));
+        }
+        let row = Row::of(name, turns);
+        eprintln!("  {}", report::brief(&row));
+        rows.push(row);
+    }
+    let text = report::markdown(&machine, &options.shown(), &limits, &rows);
+    println!("{text}");
+    match &options.save {
+        Some(name) => save(&root().join("benches/results"), name, &text, &lines.concat()),
+        None => Ok(()),
+    }
+}
+
+/// Writes the table and the lines that it came from.
+fn save(folder: &Path, name: &str, text: &str, lines: &str) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|error| format!("benches/results: {error}"))?;
+    write(folder.join(format!("{name}.md")), text)?;
+    write(folder.join(format!("{name}.jsonl")), lines)
+}
+
+/// Beside the file first, so that nobody reads half of it.
+fn write(path: PathBuf, text: &str) -> Result<(), String> {
+    let beside = path.with_extension("new");
+    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path));
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_leaves_two_files() {
+        let folder = std::env::temp_dir().join(format!("xtask-bench-{}", std::process::id()));
+        save(&folder, "one", "# Text\n", "{}\n").unwrap();
+        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["one.jsonl", "one.md"]);
+        assert_eq!(fs::read_to_string(folder.join("one.md")).unwrap(), "# Text\n");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
