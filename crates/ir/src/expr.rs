@@ -38,6 +38,13 @@ impl Expr {
         Expr { nodes }
     }
 
+    /// The op whose row this is, as [`Expr::of`] makes it; `None` for any other formula.
+    pub fn row(&self) -> Option<PointOp> {
+        let (ExprNode::Op(op, args), inputs) = self.nodes.split_last()? else { return None };
+        let in_order = |n: usize| inputs[n] == ExprNode::Input(n as u8) && args[n] as usize == n;
+        (inputs.len() == op.row().arity && (0..inputs.len()).all(in_order)).then_some(*op)
+    }
+
     /// The formula that converts its input.
     pub fn cast(to: DType) -> Expr {
         Expr { nodes: vec![ExprNode::Input(0), ExprNode::Cast(to, 0)] }

@@ -124,6 +124,11 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             for (s, _) in inputs {
                 shape = shape.broadcast(s).ok_or("shapes do not broadcast")?;
             }
+            // A single row's dtype needs no list.
+            if let Some(op) = expr.row() {
+                let operand = |n: usize| inputs[n.min(inputs.len() - 1)].1;
+                return Ok((shape, op.result(&[operand(0), operand(1), operand(2)][..inputs.len()])?));
+            }
             let dtypes: Vec<DType> = inputs.iter().map(|i| i.1).collect();
             Ok((shape, expr.dtype(&dtypes)?))
         }

@@ -5,7 +5,7 @@ use std::ops::Add;
 
 use kiln_graph::Tensor;
 
-use crate::Module;
+use crate::{Module, Param};
 
 /// The gradients of a loss with respect to the parameters of an `M`.
 ///
@@ -48,6 +48,25 @@ impl Backward for Tensor {
         );
         let entries = params.iter().map(|(name, _)| name.clone()).zip(grads).collect();
         Grads { entries, model: PhantomData }
+    }
+}
+
+impl<M: Module + ?Sized> Grads<M> {
+    /// Gradients that were computed some other way: `f` gives each parameter's, or none.
+    ///
+    /// # Panics
+    /// If one has other dims or another dtype than its parameter.
+    #[track_caller]
+    pub fn from_fn(model: &M, mut f: impl FnMut(&str, &Param) -> Option<Tensor>) -> Grads<M> {
+        let entry = |(name, param): (String, &Param)| {
+            let grad = f(&name, param);
+            if let Some(g) = &grad {
+                let (found, expected) = ((g.dtype(), g.shape()), (param.dtype(), param.shape()));
+                assert!(found == expected, "grads: {name} is {}{}, got {}{}", expected.0, expected.1, found.0, found.1);
+            }
+            (name, grad)
+        };
+        Grads { entries: model.params().into_iter().map(entry).collect(), model: PhantomData }
     }
 }
 

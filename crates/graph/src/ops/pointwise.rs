@@ -162,6 +162,28 @@ binary! {
 }
 
 impl Tensor {
+    /// A formula over these tensors, as one step: `x[i]` is its input `i`. Operands broadcast; each op of the
+    /// formula has its own gradient.
+    ///
+    /// ```
+    /// # use kiln_graph::{Device, Tensor};
+    /// use kiln_ir::{PointOp, expr::E};
+    /// # let device = Device::new(kiln_cpu::CpuBackend::new());
+    /// let x = Tensor::new(&[3.0f32, 4.0], &[2], &device)?;
+    /// let hypotenuse = (E::input(0) * E::input(0) + E::input(1) * E::input(1)).map(PointOp::Sqrt);
+    /// let y = Tensor::map(&[&x, &x.flip(0)], &hypotenuse.build().into());
+    /// assert_eq!(y.to_vec::<f32>()?, [5.0, 5.0]);
+    /// # Ok::<(), kiln_ir::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If there are not as many tensors as inputs, the shapes do not broadcast, or the dtypes do not fit.
+    #[track_caller]
+    pub fn map(x: &[&Tensor], formula: &Arc<Expr>) -> Tensor {
+        assert!(!x.is_empty(), "map: of no tensors");
+        record(Op::Map(formula.clone()), x)
+    }
+
     /// Whether `x > y`, as `bool`.
     ///
     /// # Panics

@@ -1,9 +1,31 @@
 //! AdamW: moments of the gradient, and weight decay beside them.
 
+use std::sync::{Arc, LazyLock};
+
 use kiln_graph::Tensor;
+use kiln_ir::expr::E;
+use kiln_ir::{Expr, PointOp};
 
 use super::{Optimizer, Rule};
 use crate::{Module, Schedule};
+
+/// `m · β₁ + g · (1 − β₁)`.
+static FIRST: LazyLock<Arc<Expr>> = LazyLock::new(|| {
+    let [m, g, beta, rest] = [0, 1, 2, 3].map(E::input);
+    (m * beta + g * rest).build().into()
+});
+
+/// `v · β₂ + g² · (1 − β₂)`.
+static SECOND: LazyLock<Arc<Expr>> = LazyLock::new(|| {
+    let [v, g, beta, rest] = [0, 1, 2, 3].map(E::input);
+    (v * beta + &g * &g * rest).build().into()
+});
+
+/// The parameter's next value; see [`AdamW`].
+static NEXT: LazyLock<Arc<Expr>> = LazyLock::new(|| {
+    let [p, m, v, keep, step, correction, eps] = [0, 1, 2, 3, 4, 5, 6].map(E::input);
+    (p * keep - m * step / (v.map(PointOp::Sqrt) * correction + eps)).build().into()
+});
 
 /// AdamW, with weight decay apart from the gradient:
 ///
@@ -89,8 +111,8 @@ impl Rule for AdamW {
         let ([beta1, rest1, beta2, rest2, step, correction, eps, keep], [m, v]) = (numbers, slots) else {
             unreachable!("`numbers` and `slots` say how many there are")
         };
-        *m = &*m * beta1 + grad * rest1;
-        *v = &*v * beta2 + grad.square() * rest2;
-        param * keep - &*m * step / (v.sqrt() * correction + eps)
+        *m = Tensor::map(&[m, grad, beta1, rest1], &FIRST);
+        *v = Tensor::map(&[v, grad, beta2, rest2], &SECOND);
+        Tensor::map(&[param, m, v, keep, step, correction, eps], &NEXT)
     }
 }
