@@ -123,10 +123,26 @@ macro_rules! stored {
     )* };
 }
 
+macro_rules! moved {
+    ($($t:ty)*) => { $(
+        impl Stored for $t {
+            type Lane = $t;
+            #[inline(always)]
+            fn widen(self) -> $t { self }
+            #[inline(always)]
+            fn narrow(lane: $t) -> $t { lane }
+            #[inline(always)]
+            fn widen_run(src: &[$t], dst: &mut [$t]) { dst.copy_from_slice(src) }
+            #[inline(always)]
+            fn narrow_run(src: &[$t], dst: &mut [$t]) { dst.copy_from_slice(src) }
+        }
+    )* };
+}
+
 // `f32`, `i32` and `u32` all move as bits, and so does `f64`.
+moved! { u32 u64 }
+
 stored! {
-    u32, u32, |x| x, |x| x;
-    u64, u64, |x| x, |x| x;
     u8, u32, |x| x as u32, |x: u32| x.min(255) as u8;
     bf16, f32, |x: bf16| f32::from_bits((x.to_bits() as u32) << 16), |x| bf16::from_bits(to_bf16(x));
 }

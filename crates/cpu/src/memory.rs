@@ -4,7 +4,7 @@
 //! its accesses; the plan does. A [`View`] is a pointer with a length that checks every access
 //! against that length and leaves freedom from races to the kernels' contract (see [`View`]).
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,9 @@ use kiln_ir::{Error, ErrorKind, Result};
 
 /// Alignment of every block: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
+
+/// A large page of x86-64 and of most 64-bit Arm systems.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// The smallest size class.
 const MIN_CLASS: usize = 256;
@@ -32,19 +35,39 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// Zeroed memory of a size class, so that every byte is initialised; pages come when touched.
+    /// Zeroed memory of a size class, so that every byte is initialised.
     fn new(bytes: usize) -> Option<Block> {
-        let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+        let layout = Block::layout(bytes)?;
         // SAFETY: the layout's size is a class, and no class is 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        Some(Block { start: NonNull::new(start)?, bytes })
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        if layout.align() == HUGE_PAGE {
+            advise_huge_pages(start, bytes);
+        }
+        // SAFETY: so many bytes were allocated there.
+        unsafe { start.write_bytes(0, bytes) };
+        Some(Block { start, bytes })
+    }
+
+    fn layout(bytes: usize) -> Option<Layout> {
+        Layout::from_size_align(bytes, if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN }).ok()
     }
 }
 
+/// Asks for large pages before the first touch: a stream then misses the translation cache 512 times less.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: the range was just allocated and is nobody else's; the advice changes no content. Where the kernel
+    // does not take it, nothing is lost.
+    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_: NonNull<u8>, _: usize) {}
+
 impl Drop for Block {
     fn drop(&mut self) {
-        let layout = Layout::from_size_align(self.bytes, ALIGN).expect("the layout it was allocated with");
-        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed once.
+        let layout = Block::layout(self.bytes).expect("the layout it was allocated with");
+        // SAFETY: `start` came from `alloc` with this layout and is freed once.
         unsafe { dealloc(self.start.as_ptr(), layout) }
     }
 }
