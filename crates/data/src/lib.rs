@@ -1,6 +1,6 @@
 //! Data sets and the batches made from them; nothing here knows a backend.
 //!
-//! A data set is an [`Images`]: bytes and labels, checked once when it is made. [`digits`] comes with the
+//! A data set is an [`Images`]: bytes and labels, checked once when it is made. [`digits()`] comes with the
 //! crate, [`mnist`] reads files the user brings, and [`Images::batches`] turns either into normalised
 //! `f32` batches, built on another thread while the last one trains; [`Epoch::on`] makes them tensors.
 //!

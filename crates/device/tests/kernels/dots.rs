@@ -28,7 +28,7 @@ fn strided(strides: [i64; 3], dims: [usize; 3]) -> Index {
 }
 
 /// `[b, m, k] · [b, k, n]`, either operand stored transposed.
-fn matmul([b, m, k, n]: [usize; 4], [lhs_t, rhs_t]: [bool; 2], dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
+pub(crate) fn matmul([b, m, k, n]: [usize; 4], [lhs_t, rhs_t]: [bool; 2], dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
     let (mi, ki, ni) = (m as i64, k as i64, n as i64);
     let lhs = if lhs_t { [mi * ki, 1, mi] } else { [mi * ki, ki, 1] };
     let rhs = if rhs_t { [ki * ni, 1, ki] } else { [ki * ni, ni, 1] };

@@ -4,6 +4,7 @@
 //! and fail if `KILN_REQUIRE_GPU` is set.
 
 mod dots;
+mod golden;
 mod harness;
 mod loops;
 mod ops;

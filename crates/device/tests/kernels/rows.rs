@@ -6,8 +6,14 @@ use kiln_ir::{DType, Index, Kernel, PointOp, ReduceOp};
 
 use crate::harness::{Steps, check, check_in, numbers, read, row_major, write};
 
-/// Softmax of each row, and the place and the sum beside it.
+/// Checks softmax of each row, and the place and the sum beside it.
 fn softmax(rows: usize, len: usize, dtype: DType, transposed: bool) {
+    let kernel = softmax_kernel(rows, len, dtype, transposed);
+    let values = numbers(len as u32, rows * len, dtype, (-8.0, 8.0));
+    check(&kernel, &[values, vec![0.0; rows * len], vec![0.0; rows], vec![0.0; rows]], &[], 3e-5);
+}
+
+pub(crate) fn softmax_kernel(rows: usize, len: usize, dtype: DType, transposed: bool) -> Kernel {
     let dims = [rows, len];
     let strides = if transposed { [1, rows as i64] } else { [len as i64, 1] };
     let load = Index::var(0).scale(strides[0]).add(&Index::var(1).scale(strides[1]), &dims);
@@ -25,9 +31,7 @@ fn softmax(rows: usize, len: usize, dtype: DType, transposed: bool) {
     body.store(2, Index::var(0), log);
     body.store(3, Index::var(0), at);
     let args = vec![read(dtype, rows * len), write(dtype, rows * len), write(dtype, rows), write(DType::I32, rows)];
-    let kernel = Kernel::Loop(Loop { outer: vec![rows], row: vec![len], args, body });
-    let values = numbers(len as u32, rows * len, dtype, (-8.0, 8.0));
-    check(&kernel, &[values, vec![0.0; rows * len], vec![0.0; rows], vec![0.0; rows]], &[], 3e-5);
+    Kernel::Loop(Loop { outer: vec![rows], row: vec![len], args, body })
 }
 
 #[test]

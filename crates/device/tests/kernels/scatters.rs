@@ -5,7 +5,7 @@ use kiln_ir::{DType, Kernel};
 
 use crate::harness::{check, numbers, read, write};
 
-fn scatter(outer: usize, index: usize, inner: usize, size: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
+pub(crate) fn scatter(outer: usize, index: usize, inner: usize, size: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
     let args = [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
     let kernel = Scatter { outer: vec![outer], index: vec![index], inner: vec![inner], size, args };
     // Some indices lie outside on either side; sums of small whole numbers are exact.

@@ -44,8 +44,15 @@ impl Tensor {
 
     /// Uniform in `[0, 1)`, `f32`: multiples of 2⁻²⁴.
     ///
-    /// ```ignore
-    /// let x = Tensor::rand(&[3], &device);
+    /// ```
+    /// # use kiln_graph::{Device, Tensor, manual_seed};
+    /// # let device = Device::new(kiln_cpu::CpuBackend::new());
+    /// manual_seed(1);
+    /// let x = Tensor::rand(&[100], &device).to_vec::<f32>()?;
+    /// assert!(x.iter().all(|v| (0.0..1.0).contains(v)));
+    /// manual_seed(1);
+    /// assert_eq!(Tensor::rand(&[100], &device).to_vec::<f32>()?, x);
+    /// # Ok::<(), kiln_ir::Error>(())
     /// ```
     #[track_caller]
     pub fn rand(dims: &[usize], device: &Device) -> Tensor {

@@ -132,6 +132,17 @@ impl Tensor {
         self.reduce(ReduceOp::ArgMax, &[axis]).without("argmax", &[axis])
     }
 
+    /// Position of the first least along an axis, `i32`.
+    ///
+    /// # Panics
+    /// If the axis is out of range, or the dtype is unsigned: it has no negatives.
+    #[track_caller]
+    pub fn argmin(&self, axis: isize) -> Tensor {
+        let signed = self.dtype().is_float() || self.dtype() == DType::I32;
+        assert!(signed, "argmin: takes signed numbers, got {}{}", self.dtype(), self.shape());
+        (-self).argmax(axis)
+    }
+
     /// Summed over what was broadcast, back to a shape that broadcasts to this one's.
     #[track_caller]
     pub(crate) fn sum_to(&self, shape: &Shape) -> Tensor {

@@ -65,3 +65,11 @@ fn any_dtype_survives_a_round_trip() {
         assert_eq!(x.flip(0).to_vec_f64().unwrap(), [one, 1.0, 0.0]);
     }
 }
+
+#[test]
+fn positions_of_extremes_are_the_first() {
+    let x = Tensor::new(&[3.0f32, 1.0, 3.0, 1.0, 2.0, 2.0], &[2, 3], &CPU).unwrap();
+    assert_eq!(x.argmax(-1).to_vec::<i32>().unwrap(), [0, 1]);
+    assert_eq!(x.argmin(-1).to_vec::<i32>().unwrap(), [1, 0]);
+    assert_eq!(x.argmin(0).to_vec::<i32>().unwrap(), [1, 0, 1]);
+}

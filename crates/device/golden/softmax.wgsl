@@ -1,0 +1,113 @@
+// loop amax+sub+exp+sum+div+log+argmax [512]|[256]
+// 64 invocations a row of 256
+
+@group(0) @binding(0) var<storage, read> a0: array<f32>; // f32[131072]
+@group(0) @binding(1) var<storage, read_write> a1: array<f32>; // f32[131072]
+@group(0) @binding(2) var<storage, read_write> a2: array<f32>; // f32[512]
+@group(0) @binding(3) var<storage, read_write> a3: array<i32>; // i32[512]
+
+fn k_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// A float by its bits: WGSL has no literal for infinity, and constant expressions must not make one.
+fn k_f32(bits: u32) -> f32 {
+    return bitcast<f32>(bits);
+}
+
+fn k_div_f32(x: f32, y: f32) -> f32 {
+    return x / y;
+}
+
+fn k_max_f32(x: f32, y: f32) -> f32 {
+    return select(y, x, k_nan(x) || x > y);
+}
+
+// True iff (v, i) comes before (w, j) as the place of the greatest: NaN is greatest, then the first.
+fn k_first_f32(v: f32, i: u32, w: f32, j: u32) -> bool {
+    let v_nan = k_nan(v);
+    let w_nan = k_nan(w);
+    if (v_nan != w_nan) {
+        return v_nan;
+    }
+    if (!v_nan && v != w) {
+        return v > w;
+    }
+    return i < j;
+}
+
+var<workgroup> part_f32_0: array<f32, 256>;
+var<workgroup> part_f32_1_at: array<u32, 256>;
+var<workgroup> part_f32_1: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let lane = local % 64u;
+    let slot = local / 64u;
+    let item = id.x;
+    let row = item * 4u + slot;
+    let i0 = row;
+    var acc1 = k_f32(0xff800000u);
+    var acc7 = k_f32(0xff800000u);
+    var acc7_at = 0xffffffffu;
+    for (var j = lane; j < 256u; j += 64u) {
+        let i1 = j;
+        let t0 = a0[i0 * 256u + i1];
+        acc1 = k_max_f32(acc1, t0);
+        if (k_first_f32(t0, j, acc7, acc7_at)) {
+            acc7 = t0;
+            acc7_at = j;
+        }
+    }
+    part_f32_0[local] = acc1;
+    part_f32_1[local] = acc7;
+    part_f32_1_at[local] = acc7_at;
+    workgroupBarrier(); // publishes what each lane has
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            acc1 = k_max_f32(acc1, part_f32_0[local + half]);
+            if (k_first_f32(part_f32_1[local + half], part_f32_1_at[local + half], acc7, acc7_at)) {
+                acc7 = part_f32_1[local + half];
+                acc7_at = part_f32_1_at[local + half];
+            }
+            part_f32_0[local] = acc1;
+            part_f32_1[local] = acc7;
+            part_f32_1_at[local] = acc7_at;
+        }
+        workgroupBarrier(); // publishes what each pair has
+    }
+    let t1 = part_f32_0[slot * 64u];
+    let t7 = i32(select(part_f32_1_at[slot * 64u], 0u, part_f32_1_at[slot * 64u] == 0xffffffffu));
+    var acc4 = 0.0f;
+    for (var j = lane; j < 256u; j += 64u) {
+        let i1 = j;
+        let t0 = a0[i0 * 256u + i1];
+        let t2 = t0 - t1;
+        let t3 = exp(t2);
+        acc4 += t3;
+    }
+    workgroupBarrier(); // all have read the last result
+    part_f32_0[local] = acc4;
+    workgroupBarrier(); // publishes what each lane has
+    for (var half = 32u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            acc4 += part_f32_0[local + half];
+            part_f32_0[local] = acc4;
+        }
+        workgroupBarrier(); // publishes what each pair has
+    }
+    let t4 = part_f32_0[slot * 64u];
+    let t6 = log(t4);
+    for (var j = lane; j < 256u; j += 64u) {
+        let i1 = j;
+        let t0 = a0[i0 * 256u + i1];
+        let t2 = t0 - t1;
+        let t3 = exp(t2);
+        let t5 = k_div_f32(t3, t4);
+        a1[i0 * 256u + i1] = t5;
+    }
+    if (lane == 0u) {
+        a2[i0] = t6;
+        a3[i0] = t7;
+    }
+}

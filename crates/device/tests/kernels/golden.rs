@@ -1,0 +1,31 @@
+//! Emitted text, as blessed: a refactor changes none of it, and a change of it is read before it lands.
+
+use kiln_device::emit::{Schedule, Target, emit};
+use kiln_ir::{DType, Kernel};
+
+use crate::dots::matmul;
+use crate::harness::validate;
+use crate::rows::softmax_kernel;
+use crate::scatters::scatter;
+
+/// Compares a kernel's text with the blessed one; `KILN_BLESS=1` writes it instead.
+fn check(name: &str, kernel: &Kernel, schedule: Schedule) {
+    let wgsl = emit(kernel, &Target { schedule, ..Target::default() }).unwrap().wgsl;
+    validate(&wgsl);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    if std::env::var_os("KILN_BLESS").is_some() {
+        std::fs::write(&path, &wgsl).unwrap();
+        return;
+    }
+    let blessed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(blessed == wgsl, "{} differs; `cargo xtask bless` rewrites it:\n{wgsl}", path.display());
+}
+
+#[test]
+fn kernels_read_as_blessed() {
+    check("softmax.wgsl", &softmax_kernel(512, 256, DType::F32, false), Schedule::Auto);
+    check("softmax_f16_plain.wgsl", &softmax_kernel(7, 65, DType::F16, false), Schedule::Plain);
+    check("matmul_tiled.wgsl", &matmul([1, 1000, 512, 1024], [false, true], DType::F32).0, Schedule::Auto);
+    check("matmul_plain.wgsl", &matmul([2, 9, 5, 6], [true, false], DType::F32).0, Schedule::Plain);
+    check("scatter.wgsl", &scatter(1, 700, 40, 2000, DType::F32).0, Schedule::Auto);
+}
