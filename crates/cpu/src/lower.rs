@@ -5,7 +5,6 @@ use kiln_ir::{Bound, DType, Index};
 
 use crate::program::{Micro, Pass, Program, Put, Reduction, RegId, Rowed};
 use crate::site::Site;
-use crate::space::rename;
 
 /// How often a value is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,16 +65,6 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
     this.out
 }
 
-/// The earlier values that a step reads.
-fn operands(instr: &Instr) -> Vec<Value> {
-    match instr {
-        Instr::Load { gather, .. } => gather.iter().map(|g| g.0).collect(),
-        Instr::Op(op, args) => args[..op.row().arity].to_vec(),
-        Instr::Cast(_, v) | Instr::Reduce(_, v) => vec![*v],
-        Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => Vec::new(),
-    }
-}
-
 /// The axes that an expression reads, as bits.
 fn axes_of(index: &Index) -> u64 {
     (0..64).filter(|&a| index.uses(&|v| v == a)).fold(0, |bits, a| bits | 1 << a)
@@ -96,7 +85,7 @@ impl Lowering<'_> {
                 Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) => 0,
             } & all;
             let mut level = 0;
-            for v in operands(instr) {
+            for v in instr.operands() {
                 axes |= self.axes[v as usize];
                 level = level.max(self.level[v as usize]);
             }
@@ -115,7 +104,7 @@ impl Lowering<'_> {
         // What is computed from a result a row is one itself, whatever the axes say.
         for i in 0..self.class.len() {
             let from_row = |v: &Value| self.class[*v as usize] == Class::Row;
-            if self.class[i] == Class::Uniform && operands(&self.body.instrs[i]).iter().any(from_row) {
+            if self.class[i] == Class::Uniform && self.body.instrs[i].operands().iter().any(from_row) {
                 self.class[i] = Class::Row;
             }
         }
@@ -131,7 +120,7 @@ impl Lowering<'_> {
         }
         for i in (0..n).rev() {
             if live[i] {
-                operands(&self.body.instrs[i]).iter().for_each(|&v| live[v as usize] = true);
+                self.body.instrs[i].operands().iter().for_each(|&v| live[v as usize] = true);
             }
         }
         live
@@ -188,7 +177,7 @@ impl Lowering<'_> {
                 self.count_ends(pass, &reductions, kept);
             }
             for &i in steps {
-                let sources: Vec<Value> = operands(&body.instrs[i]);
+                let sources: Vec<Value> = body.instrs[i].operands();
                 for &v in &sources {
                     self.as_points(v as usize, pass);
                 }
@@ -217,7 +206,7 @@ impl Lowering<'_> {
         }
         let mut needed = vec![false; self.body.instrs.len()];
         for &r in reductions {
-            operands(&self.body.instrs[r]).iter().for_each(|&v| needed[v as usize] = true);
+            self.body.instrs[r].operands().iter().for_each(|&v| needed[v as usize] = true);
         }
         if pass + 1 == self.out.passes.len() {
             self.body.stores.iter().for_each(|s| needed[s.value as usize] = true);
@@ -225,7 +214,7 @@ impl Lowering<'_> {
         }
         for &i in points.iter().rev() {
             if needed[i] {
-                operands(&self.body.instrs[i]).iter().for_each(|&v| needed[v as usize] = true);
+                self.body.instrs[i].operands().iter().for_each(|&v| needed[v as usize] = true);
             }
         }
         points.iter().copied().filter(|&i| needed[i]).collect()
@@ -233,14 +222,14 @@ impl Lowering<'_> {
 
     fn count_uses(&mut self, steps: &[usize]) {
         for &i in steps {
-            operands(&self.body.instrs[i]).iter().for_each(|&v| self.uses[v as usize] += 1);
+            self.body.instrs[i].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
         }
     }
 
     /// What is read when a pass ends is in use until then.
     fn count_ends(&mut self, pass: usize, reductions: &[usize], kept: Option<usize>) {
         for &r in reductions {
-            operands(&self.body.instrs[r]).iter().for_each(|&v| self.uses[v as usize] += 1);
+            self.body.instrs[r].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
         }
         if pass + 1 == self.out.passes.len() {
             self.body.stores.iter().for_each(|s| self.uses[s.value as usize] += 1);
@@ -298,13 +287,13 @@ impl Lowering<'_> {
     /// An address over the tile's points.
     fn point_site(&self, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {
         let to = |axis: usize| self.space.tile_axis(axis);
-        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: rename(&b.index, &to), ..*b }).collect();
+        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: b.index.rename(&to), ..*b }).collect();
         let rank = self.space.outer.len() + self.space.row.len();
         let along = |axis: usize| {
             let own = (0..rank).find(|&a| self.space.tile_axis(a) == axis);
             gather.is_some_and(|g| own.is_some_and(|a| g.2 >> a & 1 == 1))
         };
-        Site::new(&self.space.tile_dims(), &rename(index, &to), &bounds, gather.map(|g| (g.0, g.1)), along)
+        Site::new(&self.space.tile_dims(), &index.rename(&to), &bounds, gather.map(|g| (g.0, g.1)), along)
     }
 
     /// An address over the rows, or over a single point.
@@ -312,9 +301,9 @@ impl Lowering<'_> {
         let rank = self.space.outer.len() + self.space.row.len();
         let dims: &[usize] = if class == Class::Uniform { &[] } else { &self.space.outer };
         let to = |axis: usize| if axis == rank { dims.len() } else { axis };
-        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: rename(&b.index, &to), ..*b }).collect();
+        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: b.index.rename(&to), ..*b }).collect();
         let along = |axis: usize| gather.is_some_and(|g| g.2 >> axis & 1 == 1);
-        Site::new(dims, &rename(index, &to), &bounds, gather.map(|g| (g.0, g.1)), along)
+        Site::new(dims, &index.rename(&to), &bounds, gather.map(|g| (g.0, g.1)), along)
     }
 
     fn site(&self, class: Class, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {

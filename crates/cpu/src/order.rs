@@ -8,7 +8,7 @@ use kiln_ir::ReduceOp;
 use kiln_ir::kernel::{Body, Instr};
 use kiln_ir::{Bound, Index};
 
-use crate::space::{Runs, rename};
+use crate::space::Runs;
 
 /// What going on to another run costs, in copies of an element.
 const RUN: f64 = 60.0;
@@ -48,23 +48,7 @@ pub(crate) fn order(outer: &[usize], row: &[usize], inner: bool, body: &Body) ->
 
 /// The body over axes in another order.
 pub(crate) fn reordered(body: &Body, order: &[usize]) -> Body {
-    let to = |axis: usize| order.iter().position(|&a| a == axis).unwrap_or(axis);
-    let bound = |b: &Bound| Bound { index: rename(&b.index, &to), ..*b };
-    let mut body = body.clone();
-    for instr in &mut body.instrs {
-        match instr {
-            Instr::Load { index, valid, .. } => {
-                *index = rename(index, &to);
-                *valid = valid.iter().map(bound).collect();
-            }
-            Instr::Coord(index) => *index = rename(index, &to),
-            Instr::Inside(bounds) => *bounds = bounds.iter().map(bound).collect(),
-            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            }
-        }
-    }
-    body.stores.iter_mut().for_each(|s| s.index = rename(&s.index, &to));
-    body
+    body.renamed(&|axis| order.iter().position(|&a| a == axis).unwrap_or(axis))
 }
 
 /// Copies of an element that all accesses of a point take, about.
@@ -75,7 +59,7 @@ fn cost(dims: &[usize], n_outer: usize, inner: bool, body: &Body, order: &[usize
     let dims: Vec<usize> = walked.iter().map(|&a| dims[a]).collect();
     let access = |index: &Index, bounds: &[Bound]| {
         let exprs: Vec<Index> =
-            std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).map(|e| rename(e, &to)).collect();
+            std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).map(|e| e.rename(&to)).collect();
         let runs = Runs::new(&dims, &exprs.iter().collect::<Vec<_>>(), |_| true);
         RUN / runs.len as f64 + if (0..=1).contains(&runs.steps[0]) { 1.0 } else { STRIDED }
     };

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use kiln_ir::kernel::{Arg, Body, Instr, Store};
+use kiln_ir::kernel::{Arg, Body, Instr};
 use kiln_ir::{Bound, DType, Index};
 
 use crate::exec::{Env, Sums, Tile, Worker};
@@ -14,27 +14,7 @@ use crate::loops::TILE;
 use crate::lower::lower;
 use crate::memory::View;
 use crate::program::{Program, Rowed};
-use crate::space::{Runs, Span, rename};
-
-/// The body with every axis renamed.
-pub(crate) fn renamed(body: &Body, to: &dyn Fn(usize) -> usize) -> Body {
-    let bounds = |all: &[Bound]| -> Vec<Bound> {
-        all.iter().map(|b| Bound { index: rename(&b.index, to), lo: b.lo, hi: b.hi }).collect()
-    };
-    let instr = |i: &Instr| match i {
-        Instr::Load { arg, index, valid, gather } => {
-            Instr::Load { arg: *arg, index: rename(index, to), valid: bounds(valid), gather: *gather }
-        }
-        Instr::Coord(index) => Instr::Coord(rename(index, to)),
-        Instr::Inside(all) => Instr::Inside(bounds(all)),
-        other => other.clone(),
-    };
-    Body {
-        instrs: body.instrs.iter().map(instr).collect(),
-        types: body.types.clone(),
-        stores: body.stores.iter().map(|s| Store { index: rename(&s.index, to), ..s.clone() }).collect(),
-    }
-}
+use crate::space::{Runs, Span};
 
 /// A body over a batch of matrices.
 pub(crate) struct Panel {
@@ -64,7 +44,7 @@ impl Panel {
             _ => axis - r,
         };
         let dims = [[batch, rows, columns].concat(), [batch, columns, rows].concat()];
-        let bodies = [body.clone(), renamed(body, &swap)];
+        let bodies = [body.clone(), body.renamed(&swap)];
         let swapped = runs(&bodies[1], &dims[1]) > runs(&bodies[0], &dims[0]);
         let outer = dims[swapped as usize].clone();
         let space = Rowed { outer, row: Vec::new(), inner: false };

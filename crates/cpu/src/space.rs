@@ -87,18 +87,6 @@ pub(crate) fn stride(index: &Index, axis: usize) -> Option<i64> {
     Some(sum)
 }
 
-/// The expression with axis `v` renamed to `to(v)`.
-pub(crate) fn rename(index: &Index, to: &dyn Fn(usize) -> usize) -> Index {
-    let atom = |a: &Atom| match a {
-        Atom::Var(v) => Atom::Var(to(*v)),
-        Atom::Div(e, n) => Atom::Div(Box::new(rename(e, to)), *n),
-        Atom::Mod(e, n) => Atom::Mod(Box::new(rename(e, to)), *n),
-    };
-    let mut terms: Vec<(i64, Atom)> = index.terms.iter().map(|(c, a)| (*c, atom(a))).collect();
-    terms.sort_by(|a, b| a.1.cmp(&b.1));
-    Index { constant: index.constant, terms }
-}
-
 /// The points `i` of a run of `len` where `lo ≤ head + step·i < hi`.
 pub(crate) fn admitted(head: i64, step: i64, lo: i64, hi: i64, len: usize) -> Range<usize> {
     let whole = if lo <= head && head < hi { 0..len } else { 0..0 };

@@ -4,7 +4,7 @@
 //! splits what the kernel's space has merged, as the gradient of a pool does.
 
 use kiln_ir::kernel::{Body, Instr};
-use kiln_ir::{Atom, Bound, Index};
+use kiln_ir::{Atom, Index};
 
 /// The dims with axes split, and the body over them. Row-major order, and so every result, stays as it was.
 ///
@@ -39,22 +39,9 @@ fn divisor(axis: usize, dim: usize, body: &Body) -> Option<usize> {
         }
     }
     let mut found = Vec::new();
-    let loads = body.instrs.iter().flat_map(indices).chain(body.stores.iter().map(|s| &s.index));
-    loads.for_each(|index| visit(index, axis, &mut found));
+    body.indices().for_each(|index| visit(index, axis, &mut found));
     let least = found.into_iter().min()? as usize;
     (least > 1 && least < dim && dim.is_multiple_of(least)).then_some(least)
-}
-
-/// The index expressions of a step.
-fn indices(instr: &Instr) -> Vec<&Index> {
-    match instr {
-        Instr::Load { index, valid, .. } => std::iter::once(index).chain(valid.iter().map(|b| &b.index)).collect(),
-        Instr::Coord(index) => vec![index],
-        Instr::Inside(bounds) => bounds.iter().map(|b| &b.index).collect(),
-        Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            Vec::new()
-        }
-    }
 }
 
 /// Puts `n·axis + (axis + 1)` in place of `axis`, over dims that are split already.
@@ -72,21 +59,16 @@ fn rewrite(body: &mut Body, dims: &[usize], axis: usize, n: usize) {
         });
         (coords.collect(), wide)
     };
-    let put = |index: &mut Index, bounds: &mut [Bound], gather: Option<usize>| {
+    let put = |gather: Option<usize>| {
         let (coords, wide) = old(gather);
-        *index = index.substitute(&coords, &wide);
-        bounds.iter_mut().for_each(|b| b.index = b.index.substitute(&coords, &wide));
+        move |index: &Index| index.substitute(&coords, &wide)
     };
     for instr in &mut body.instrs {
-        match instr {
-            Instr::Load { index, valid, gather, .. } => put(index, valid, gather.map(|g| g.1)),
-            Instr::Coord(index) => put(index, &mut [], None),
-            Instr::Inside(bounds) => put(&mut Index::constant(0), bounds, None),
-            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            }
-        }
+        let gather = if let Instr::Load { gather, .. } = instr { gather.map(|g| g.1) } else { None };
+        instr.map_indices(&put(gather));
     }
-    body.stores.iter_mut().for_each(|s| put(&mut s.index, &mut [], None));
+    let plain = put(None);
+    body.stores.iter_mut().for_each(|s| s.index = plain(&s.index));
 }
 
 #[cfg(test)]

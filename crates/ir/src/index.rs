@@ -162,6 +162,18 @@ impl Index {
         })
     }
 
+    /// The expression with axis `v` renamed to `to(v)`.
+    pub fn rename(&self, to: &dyn Fn(usize) -> usize) -> Index {
+        let atom = |a: &Atom| match a {
+            Atom::Var(v) => Atom::Var(to(*v)),
+            Atom::Div(e, n) => Atom::Div(Box::new(e.rename(to)), *n),
+            Atom::Mod(e, n) => Atom::Mod(Box::new(e.rename(to)), *n),
+        };
+        let mut terms: Vec<(i64, Atom)> = self.terms.iter().map(|(c, a)| (*c, atom(a))).collect();
+        terms.sort_by(|a, b| a.1.cmp(&b.1));
+        Index { constant: self.constant, terms }
+    }
+
     /// One stride per axis if the expression is affine in the coordinates, else `None`.
     pub fn affine(&self, rank: usize) -> Option<Vec<i64>> {
         let mut strides = vec![0; rank];

@@ -21,6 +21,7 @@ mod movement;
 pub mod ops;
 pub mod random;
 pub mod reference;
+mod rewrite;
 mod shape;
 
 pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Slot, Step, Tape};

@@ -4,8 +4,8 @@
 //! The hard idea is that operands are functions of `(b, m, k)` and `(b, k, n)`, not matrices: a
 //! transposition, a convolution's window or a dequantized weight is only another body.
 
-use kiln_ir::kernel::{Arg, Body, Dot, Instr, Loop, Value};
-use kiln_ir::{Atom, Bound, DType, Index, PointOp, ReduceOp, Reject};
+use kiln_ir::kernel::{Arg, Body, Dot, Instr, Value};
+use kiln_ir::{DType, Reject};
 
 use super::body::Scope;
 use super::code::{Code, per_word};
@@ -45,7 +45,7 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
     let name = format!("dot {} {:?}·{:?}x{:?}·{:?}", op_names(&bodies), k.batch, k.m, k.k, k.n);
     let (how, code, workgroups) = match choose(&matmul, target) {
         Choice::Rows => {
-            let shader = looped::emit(&as_loop(k), target)?;
+            let shader = looped::emit(&k.as_loop(), target)?;
             return Ok(Shader { wgsl: format!("// {name}\n{}", shader.wgsl), name, ..shader });
         }
         Choice::Registers => {
@@ -155,7 +155,7 @@ impl Matmul {
             let is = |a: usize| a == axis;
             let stored = scope.body.stores.iter().any(|s| s.index.uses(&is));
             let instrs = scope.body.instrs.iter().zip(&wanted).filter(|i| *i.1);
-            stored || instrs.into_iter().any(|(i, _)| space::of(i).iter().any(|e| e.uses(&is)))
+            stored || instrs.into_iter().any(|(i, _)| i.indices().iter().any(|e| e.uses(&is)))
         };
         let mut start = 0;
         for g in groups {
@@ -262,69 +262,4 @@ fn registers(x: &Matmul, target: &Target) -> (String, u32) {
     code.close();
     code.close();
     (code.into_text(), workgroups as u32)
-}
-
-/// The contraction as a loop that sums over rows: for shapes too thin to share operands.
-fn as_loop(k: &Dot) -> Loop {
-    let outer = [&k.batch[..], &k.m, &k.n].concat();
-    // A loop reduces iff it has a row.
-    let row = if k.k.is_empty() { vec![1] } else { k.k.clone() };
-    let (b, m, n) = (k.batch.len(), k.m.len(), k.n.len());
-    let rank = outer.len() + row.len();
-    let mut body = Body::default();
-    let in_lhs = |axis: usize| if axis < b + m { axis } else { axis + n };
-    let in_rhs = |axis: usize| match axis {
-        _ if axis < b => axis,
-        _ if axis < b + k.k.len() => axis + m + n,
-        _ if axis < b + k.k.len() + n => axis - k.k.len() + m,
-        _ => rank,
-    };
-    let gathered = |own: usize, of: &dyn Fn(usize) -> usize, axis: usize| if axis >= own { rank } else { of(axis) };
-    let lhs = append(&mut body, &k.lhs, &|axis| gathered(b + m + k.k.len(), &in_lhs, axis), None);
-    let rhs = append(&mut body, &k.rhs, &|axis| gathered(b + k.k.len() + n, &in_rhs, axis), None);
-    let [lhs, rhs] = [lhs, rhs].map(|values| *values.last().expect("an operand has a value"));
-    let product = body.push(Instr::Op(PointOp::Mul, [lhs, rhs, rhs]), DType::F32);
-    let sum = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
-    let values = append(&mut body, &k.epilogue, &|axis| gathered(b + m + n, &|axis| axis, axis), Some(sum));
-    body.stores = k.epilogue.stores.clone();
-    body.stores.iter_mut().for_each(|s| s.value = values[s.value as usize]);
-    Loop { outer, row, args: k.args.clone(), body }
-}
-
-/// Appends the steps of a body over renamed axes; returns their new values.
-fn append(to: &mut Body, from: &Body, axis: &dyn Fn(usize) -> usize, acc: Option<Value>) -> Vec<Value> {
-    let mut values: Vec<Value> = Vec::with_capacity(from.instrs.len());
-    let bounds = |bounds: &[Bound]| bounds.iter().map(|b| Bound { index: rename(&b.index, axis), ..*b }).collect();
-    for (instr, dtype) in from.instrs.iter().zip(&from.types) {
-        let of = |v: &Value| values[*v as usize];
-        let instr = match instr {
-            Instr::Load { arg, index, valid, gather } => Instr::Load {
-                arg: *arg,
-                index: rename(index, axis),
-                valid: bounds(valid),
-                gather: gather.map(|(v, n)| (of(&v), n)),
-            },
-            Instr::Coord(index) => Instr::Coord(rename(index, axis)),
-            Instr::Inside(all) => Instr::Inside(bounds(all)),
-            Instr::Op(op, args) => Instr::Op(*op, args.map(|a| of(&a))),
-            Instr::Cast(to, a) => Instr::Cast(*to, of(a)),
-            Instr::Reduce(op, a) => Instr::Reduce(*op, of(a)),
-            Instr::Const(..) | Instr::Scalar(..) => instr.clone(),
-            Instr::Acc => {
-                values.push(acc.expect("only an epilogue has a sum"));
-                continue;
-            }
-        };
-        values.push(to.push(instr, *dtype));
-    }
-    values
-}
-
-fn rename(e: &Index, axis: &dyn Fn(usize) -> usize) -> Index {
-    let atom = |atom: &Atom| match atom {
-        Atom::Var(v) => Atom::Var(axis(*v)),
-        Atom::Div(e, n) => Atom::Div(Box::new(rename(e, axis)), *n),
-        Atom::Mod(e, n) => Atom::Mod(Box::new(rename(e, axis)), *n),
-    };
-    Index { constant: e.constant, terms: e.terms.iter().map(|(c, a)| (*c, atom(a))).collect() }
 }

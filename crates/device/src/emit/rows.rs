@@ -40,7 +40,7 @@ impl<'a> Rows<'a> {
         let mut level: Vec<usize> = Vec::with_capacity(body.instrs.len());
         let mut phases: Vec<Vec<Reduction>> = Vec::new();
         for (v, instr) in body.instrs.iter().enumerate() {
-            let after = operands(instr).iter().map(|&a| level[a as usize]).max().unwrap_or(0);
+            let after = instr.operands().iter().map(|&a| level[a as usize]).max().unwrap_or(0);
             let Instr::Reduce(op, operand) = *instr else {
                 level.push(after);
                 continue;
@@ -101,7 +101,7 @@ impl<'a> Rows<'a> {
                 .instrs
                 .iter()
                 .zip(&self.needed)
-                .any(|(instr, needed)| *needed && space::of(instr).iter().any(|index| index.uses(&is)))
+                .any(|(instr, needed)| *needed && instr.indices().iter().any(|index| index.uses(&is)))
     }
 
     /// True iff the store's index is the element number in the whole space, or of the rows.
@@ -141,22 +141,13 @@ pub(crate) fn decompose(
     }
 }
 
-fn operands(instr: &Instr) -> Vec<Value> {
-    match instr {
-        Instr::Load { gather, .. } => gather.iter().map(|g| g.0).collect(),
-        Instr::Op(op, args) => args[..op.row().arity].to_vec(),
-        Instr::Cast(_, a) | Instr::Reduce(_, a) => vec![*a],
-        Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => Vec::new(),
-    }
-}
-
 /// True for each step that one of the values comes from.
 pub(crate) fn reached(values: impl Iterator<Item = Value>, instrs: &[Instr]) -> Vec<bool> {
     let mut reached = vec![false; instrs.len()];
     values.for_each(|v| reached[v as usize] = true);
     for v in (0..instrs.len()).rev().filter(|&v| !matches!(instrs[v], Instr::Acc)) {
         if reached[v] {
-            operands(&instrs[v]).iter().for_each(|&a| reached[a as usize] = true);
+            instrs[v].operands().iter().for_each(|&a| reached[a as usize] = true);
         }
     }
     reached

@@ -3,8 +3,8 @@
 //! Two neighbouring axes are one wherever every index steps over them as over one: then the division
 //! that would take them apart is never emitted, and a contiguous tensor of any rank is a line.
 
-use kiln_ir::kernel::{Body, Instr};
-use kiln_ir::{Atom, Bound, Index};
+use kiln_ir::kernel::Body;
+use kiln_ir::{Atom, Index};
 
 /// Merges axes within each group of dims. `bodies` pairs each body with the groups that form its
 /// space, in order; afterwards all indices are over the merged groups.
@@ -18,7 +18,7 @@ pub(crate) fn merge(groups: &mut [Vec<usize>], bodies: &mut [(&mut Body, &[usize
                 Some(spaces[..place].iter().map(|&s| groups[s].len()).sum::<usize>() + at)
             };
             let axes: Vec<Option<usize>> = bodies.iter().map(|(_, spaces)| first_axis(spaces)).collect();
-            let joins = |body: &Body, axis| indices(body).all(|e| steps_as_one(e, axis, dim, next));
+            let joins = |body: &Body, axis| body.indices().all(|e| steps_as_one(e, axis, dim, next));
             if !bodies.iter().zip(&axes).all(|((body, _), axis)| axis.is_none_or(|axis| joins(body, axis))) {
                 at += 1;
                 continue;
@@ -26,7 +26,7 @@ pub(crate) fn merge(groups: &mut [Vec<usize>], bodies: &mut [(&mut Body, &[usize
             for ((body, _), axis) in bodies.iter_mut().zip(axes) {
                 let Some(axis) = axis else { continue };
                 let dropped = if next == 1 { axis + 1 } else { axis };
-                rewrite(body, &|e| join(e, axis, dropped));
+                body.map_indices(&|e| join(e, axis, dropped));
             }
             groups[g][at] = dim * next;
             groups[g].remove(at + 1);
@@ -42,7 +42,7 @@ fn drop_axis(groups: &mut [Vec<usize>], g: usize, bodies: &mut [(&mut Body, &[us
     for (body, spaces) in bodies {
         let Some(place) = spaces.iter().position(|&s| s == g) else { continue };
         let axis = spaces[..place].iter().map(|&s| groups[s].len()).sum::<usize>();
-        rewrite(body, &|e| join(e, axis, axis));
+        body.map_indices(&|e| join(e, axis, axis));
     }
     groups[g].clear();
 }
@@ -67,39 +67,6 @@ fn join(e: &Index, axis: usize, dropped: usize) -> Index {
     Index { constant: e.constant, terms: terms.map(|(c, a)| (*c, atom(a))).collect() }
 }
 
-fn indices(body: &Body) -> impl Iterator<Item = &Index> {
-    body.instrs.iter().flat_map(of).chain(body.stores.iter().map(|s| &s.index))
-}
-
-/// The index expressions of a step.
-pub(crate) fn of(instr: &Instr) -> Vec<&Index> {
-    match instr {
-        Instr::Load { index, valid, .. } => std::iter::once(index).chain(valid.iter().map(|b| &b.index)).collect(),
-        Instr::Coord(index) => vec![index],
-        Instr::Inside(bounds) => bounds.iter().map(|b| &b.index).collect(),
-        Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            Vec::new()
-        }
-    }
-}
-
-fn rewrite(body: &mut Body, f: &dyn Fn(&Index) -> Index) {
-    let all = |bounds: &mut Vec<Bound>| bounds.iter_mut().for_each(|b| b.index = f(&b.index));
-    for instr in &mut body.instrs {
-        match instr {
-            Instr::Load { index, valid, .. } => {
-                *index = f(index);
-                all(valid);
-            }
-            Instr::Coord(index) => *index = f(index),
-            Instr::Inside(bounds) => all(bounds),
-            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            }
-        }
-    }
-    body.stores.iter_mut().for_each(|s| s.index = f(&s.index));
-}
-
 /// True iff the index is the row-major element number in a space with these dims.
 pub(crate) fn is_row_major(e: &Index, dims: &[usize]) -> bool {
     let Some(strides) = e.affine(dims.len()) else { return false };
@@ -116,6 +83,7 @@ pub(crate) fn is_row_major(e: &Index, dims: &[usize]) -> bool {
 mod tests {
     use super::*;
     use kiln_ir::DType;
+    use kiln_ir::kernel::Instr;
 
     fn load(index: Index) -> Body {
         let mut body = Body::default();

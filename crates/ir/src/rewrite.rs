@@ -1,0 +1,126 @@
+//! Questions to kernels' bodies, and changes of their index space: what every backend's lowering begins with.
+
+use crate::index::Index;
+use crate::kernel::{Body, Dot, Instr, Loop, Store, Value};
+use crate::{DType, PointOp, ReduceOp};
+
+impl Instr {
+    /// The earlier values that it reads.
+    pub fn operands(&self) -> Vec<Value> {
+        match self {
+            Instr::Load { gather, .. } => gather.iter().map(|g| g.0).collect(),
+            Instr::Op(op, args) => args[..op.row().arity].to_vec(),
+            Instr::Cast(_, v) | Instr::Reduce(_, v) => vec![*v],
+            Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => Vec::new(),
+        }
+    }
+
+    /// Its index expressions: an address and its bounds.
+    pub fn indices(&self) -> Vec<&Index> {
+        match self {
+            Instr::Load { index, valid, .. } => std::iter::once(index).chain(valid.iter().map(|b| &b.index)).collect(),
+            Instr::Coord(index) => vec![index],
+            Instr::Inside(bounds) => bounds.iter().map(|b| &b.index).collect(),
+            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Replaces each of its index expressions.
+    pub fn map_indices(&mut self, f: &dyn Fn(&Index) -> Index) {
+        match self {
+            Instr::Load { index, valid, .. } => {
+                *index = f(index);
+                valid.iter_mut().for_each(|b| b.index = f(&b.index));
+            }
+            Instr::Coord(index) => *index = f(index),
+            Instr::Inside(bounds) => bounds.iter_mut().for_each(|b| b.index = f(&b.index)),
+            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
+            }
+        }
+    }
+}
+
+impl Body {
+    /// The index expressions of all steps and stores.
+    pub fn indices(&self) -> impl Iterator<Item = &Index> {
+        self.instrs.iter().flat_map(Instr::indices).chain(self.stores.iter().map(|s| &s.index))
+    }
+
+    /// Replaces every index expression.
+    pub fn map_indices(&mut self, f: &dyn Fn(&Index) -> Index) {
+        self.instrs.iter_mut().for_each(|i| i.map_indices(f));
+        self.stores.iter_mut().for_each(|s| s.index = f(&s.index));
+    }
+
+    /// The body with axis `a` of its space renamed to `to(a)`, the gathered coordinate's too.
+    pub fn renamed(&self, to: &dyn Fn(usize) -> usize) -> Body {
+        let mut body = self.clone();
+        body.map_indices(&|index| index.rename(to));
+        body
+    }
+
+    /// Appends another body's steps and stores, `acc` in place of its sum; gives the other's values as they are
+    /// numbered now.
+    ///
+    /// # Panics
+    /// If the other reads a sum and there is no `acc`.
+    pub fn append(&mut self, other: &Body, acc: Option<Value>) -> Vec<Value> {
+        let mut values: Vec<Value> = Vec::with_capacity(other.instrs.len());
+        for (instr, &dtype) in other.instrs.iter().zip(&other.types) {
+            let of = |v: Value| values[v as usize];
+            let instr = match instr {
+                Instr::Load { arg, index, valid, gather } => Instr::Load {
+                    arg: *arg,
+                    index: index.clone(),
+                    valid: valid.clone(),
+                    gather: gather.map(|(v, n)| (of(v), n)),
+                },
+                Instr::Op(op, args) => Instr::Op(*op, args.map(of)),
+                Instr::Cast(dtype, v) => Instr::Cast(*dtype, of(*v)),
+                Instr::Reduce(op, v) => Instr::Reduce(*op, of(*v)),
+                Instr::Acc => {
+                    values.push(acc.expect("only an epilogue reads the sum"));
+                    continue;
+                }
+                Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) => instr.clone(),
+            };
+            values.push(self.push(instr, dtype));
+        }
+        self.stores.extend(other.stores.iter().map(|s| Store { value: values[s.value as usize], ..s.clone() }));
+        values
+    }
+}
+
+impl Dot {
+    /// The same contraction as products summed along rows: for shapes too thin to share operands.
+    pub fn as_loop(&self) -> Loop {
+        let (b, m, n, k) = (self.batch.len(), self.m.len(), self.n.len(), self.k.len());
+        // A loop reduces iff it has a row; an empty list of axes still is one product.
+        let row = if k == 0 { vec![1] } else { self.k.clone() };
+        let rank = b + m + n + row.len();
+        let lhs = |axis: usize| match axis {
+            _ if axis < b + m => axis,
+            _ if axis < b + m + k => axis + n,
+            _ => rank,
+        };
+        let rhs = |axis: usize| match axis {
+            _ if axis < b => axis,
+            _ if axis < b + k => axis + m + n,
+            _ if axis < b + k + n => axis + m - k,
+            _ => rank,
+        };
+        let epilogue = |axis: usize| if axis < b + m + n { axis } else { rank };
+        let mut body = Body::default();
+        let value = |values: Vec<Value>| *values.last().expect("an operand has a value");
+        let x = value(body.append(&self.lhs.renamed(&lhs), None));
+        let y = value(body.append(&self.rhs.renamed(&rhs), None));
+        let dtype = self.lhs.types.last().map_or(DType::F32, |t| t.compute());
+        let product = body.push(Instr::Op(PointOp::Mul, [x, y, y]), dtype);
+        let sum = body.push(Instr::Reduce(ReduceOp::Sum, product), dtype);
+        body.append(&self.epilogue.renamed(&epilogue), Some(sum));
+        let outer = [&self.batch[..], &self.m, &self.n].concat();
+        Loop { outer, row, args: self.args.clone(), body }
+    }
+}
