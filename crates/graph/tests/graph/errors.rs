@@ -1,6 +1,8 @@
 //! Mistakes panic at the caller's line and name op, operands and rule; the texts are golden.
 
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use kiln_graph::{Conv2dOptions, Tensor};
 use kiln_ir::DType;
@@ -11,12 +13,33 @@ fn zeros(dims: &[usize]) -> Tensor {
     Tensor::zeros(dims, &CPU)
 }
 
-fn message(f: impl FnOnce()) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("a mistake was accepted");
-    match panic.downcast::<String>() {
+thread_local! {
+    /// Where this thread's last expected panic was; `None` while none is expected.
+    static EXPECTED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// What a mistake says, and the file that it is said to be in.
+fn mistake(f: impl FnOnce()) -> (String, String) {
+    // One hook for all tests of the process: they run at once, and each hears only its own thread.
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let file = info.location().map(|l| l.file().to_owned()).unwrap_or_default();
+            match EXPECTED.with_borrow_mut(|e| e.as_mut().map(|e| *e = file)) {
+                Some(()) => {}
+                None => usual(info),
+            }
+        }));
+    });
+    EXPECTED.set(Some(String::new()));
+    let panic = catch_unwind(AssertUnwindSafe(f));
+    let file = EXPECTED.take().unwrap_or_default();
+    let text = match panic.expect_err("a mistake was accepted").downcast::<String>() {
         Ok(text) => *text,
         Err(other) => (*other.downcast::<&str>().expect("panics carry text")).to_owned(),
-    }
+    };
+    (text, file)
 }
 
 #[test]
@@ -52,22 +75,20 @@ fn messages_are_as_blessed() {
         Box::new(|| drop(zeros(&[2]).to_vec::<i32>())),
         Box::new(|| drop(Tensor::new(&[1.0f32], &[2], &CPU))),
     ];
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let found: String = cases.into_iter().map(|case| message(case) + "\n").collect();
-    std::panic::set_hook(hook);
+    let found: String = cases.into_iter().map(|case| mistake(case).0 + "\n").collect();
     crate::common::golden("errors.txt", &found);
 }
 
 #[test]
 fn the_panic_is_at_the_callers_line() {
-    let run = || catch_unwind(|| zeros(&[4, 3]) + zeros(&[5, 2]));
-    static FILE: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|info| {
-        *FILE.lock().unwrap() = info.location().map(|l| l.file().to_owned()).unwrap_or_default();
-    }));
-    assert!(run().is_err());
-    std::panic::set_hook(hook);
-    assert!(FILE.lock().unwrap().ends_with("errors.rs"), "{:?}", FILE.lock().unwrap());
+    let mistakes: [fn(); 4] = [
+        || drop(zeros(&[4, 3]) + zeros(&[5, 2])),
+        || drop(zeros(&[4, 3]).matmul(&zeros(&[5, 2]))),
+        || drop(zeros(&[4]).reshape(&[3])),
+        || drop(zeros(&[2, 3]).cross_entropy(&zeros(&[3]))),
+    ];
+    for f in mistakes {
+        let (text, file) = mistake(f);
+        assert!(file.ends_with("errors.rs"), "{text}: at {file}");
+    }
 }
