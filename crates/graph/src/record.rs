@@ -8,6 +8,7 @@ use std::panic::Location;
 use std::sync::{Arc, Weak};
 
 use kiln_ir::{DType, Op, PointOp, Result, Shape, infer};
+use rustc_hash::FxHashSet;
 
 use crate::node::{Node, Source, Value};
 use crate::{Device, Tensor};
@@ -86,11 +87,11 @@ pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
         recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));
         recorded.iter().filter_map(Weak::upgrade).collect()
     });
-    let mut held: Vec<Arc<Node>> = Vec::new();
+    let (mut held, mut known): (Vec<Arc<Node>>, FxHashSet<u64>) = Default::default();
     for node in nodes.into_iter().filter(|n| n.handles() > 0 && n.device == *device) {
         let base = behind_views(node);
         let is_op = matches!(&base.source, Source::Op(op) if !matches!(op, Op::Const(_) | Op::Iota(_)));
-        if is_op && is_pending(&base) && !held.iter().any(|h| h.id == base.id) {
+        if is_op && is_pending(&base) && known.insert(base.id) {
             held.push(base);
         }
     }

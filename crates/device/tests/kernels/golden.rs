@@ -4,9 +4,9 @@ use kiln_device::emit::{Schedule, Target, emit};
 use kiln_ir::{DType, Kernel};
 
 use crate::dots::matmul;
-use crate::harness::validate;
 use crate::rows::softmax_kernel;
 use crate::scatters::scatter;
+use crate::validate::validate;
 
 /// Compares a kernel's text with the blessed one; `KILN_BLESS=1` writes it instead.
 fn check(name: &str, kernel: &Kernel, schedule: Schedule) {

@@ -1,6 +1,6 @@
 //! Runs kernels on the device and compares with the oracle; bodies and numbers for tests.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 use kiln_device::emit::{Schedule, emit};
 use kiln_device::{Options, WgpuBackend, adapters};
@@ -9,6 +9,7 @@ use kiln_ir::random::threefry2x32;
 use kiln_ir::{Backend, Buffer, DType, Index, Kernel, PointOp, ReduceOp, Slot, Step};
 
 use crate::oracle;
+use crate::validate::validate;
 
 /// The schedules, each with a device of its own.
 pub(crate) const SCHEDULES: [Schedule; 3] = [Schedule::Plain, Schedule::Shared, Schedule::Auto];
@@ -133,23 +134,6 @@ fn close(dtype: DType, found: f64, expected: f64, tolerance: f64) -> bool {
     let expected = if dtype == DType::F32 { expected as f32 as f64 } else { expected };
     let same = found == expected || (found.is_nan() && expected.is_nan());
     same || (found - expected).abs() <= tolerance.max(unit) * expected.abs().max(1.0)
-}
-
-/// Parses and validates WGSL, and writes it in the three languages that drivers take.
-#[track_caller]
-pub(crate) fn validate(wgsl: &str) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock();
-    let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
-    let flags = naga::valid::ValidationFlags::all();
-    let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty()).validate(&module);
-    let info = info.unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
-    naga::back::spv::write_vec(&module, &info, &Default::default(), None).unwrap();
-    naga::back::msl::write_string(&module, &info, &Default::default(), &Default::default()).unwrap();
-    let mut hlsl = String::new();
-    let options = naga::back::hlsl::Options::default();
-    let pipeline = naga::back::hlsl::PipelineOptions::default();
-    naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None).unwrap();
 }
 
 /// `n` numbers in `lo..hi` that the dtype holds exactly, the same on every run.

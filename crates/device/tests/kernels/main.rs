@@ -11,3 +11,4 @@ mod ops;
 mod oracle;
 mod rows;
 mod scatters;
+mod validate;

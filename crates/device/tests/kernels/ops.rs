@@ -5,7 +5,8 @@ use kiln_ir::kernel::{Body, Instr, Loop};
 use kiln_ir::ops::{OPS, Row, Tolerance, Typing};
 use kiln_ir::{DType, Index, Kernel, PointOp};
 
-use crate::harness::{Steps, check_in, device, download, numbers, read, row_major, run, validate, write};
+use crate::harness::{Steps, check_in, device, download, numbers, read, row_major, run, write};
+use crate::validate::validate;
 
 const N: usize = 1001;
 

@@ -70,7 +70,9 @@ impl Cluster {
                 }
                 (Space::Loop { outer, row }, IndexMap { dims, coords, valid: Vec::new() })
             }
-            _ => (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape)),
+            Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) | Op::View(_) | Op::Gather(_) => {
+                (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape))
+            }
         };
         Cluster { space, members: HashMap::from([(id, map)]) }
     }

@@ -1,11 +1,10 @@
-//! Devices with every knob, and a stream of random numbers.
+//! Devices with every knob, and golden files.
 
 use std::sync::{Arc, LazyLock};
 
 use kiln_cpu::CpuBackend;
 use kiln_graph::Device;
 use kiln_graph::plan::PlanOptions;
-use kiln_ir::random::threefry2x32;
 
 /// The device that most tests share.
 pub(crate) static CPU: LazyLock<Device> = LazyLock::new(|| Device::new(CpuBackend::new()));
@@ -13,34 +12,6 @@ pub(crate) static CPU: LazyLock<Device> = LazyLock::new(|| Device::new(CpuBacken
 /// A CPU device with these planner knobs.
 pub(crate) fn with_options(fuse: bool, reuse: bool) -> Device {
     Device::with_options(Arc::new(CpuBackend::poisoned()), PlanOptions { fuse, reuse })
-}
-
-/// A stream of numbers that a seed determines.
-pub(crate) struct Stream(pub(crate) u32, pub(crate) u32);
-
-impl Stream {
-    pub(crate) fn word(&mut self) -> u32 {
-        self.1 += 1;
-        threefry2x32([self.0, 17], [self.1, 0])[0]
-    }
-
-    /// Uniform in `0..n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((self.word() as u64 * n as u64) >> 32) as usize
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-
-    /// Uniform in `lo..hi`.
-    pub(crate) fn uniform(&mut self, lo: f64, hi: f64) -> f64 {
-        lo + (hi - lo) * f64::from(self.word()) / 4_294_967_296.0
-    }
-
-    pub(crate) fn values(&mut self, n: usize, lo: f64, hi: f64) -> Vec<f64> {
-        (0..n).map(|_| self.uniform(lo, hi)).collect()
-    }
 }
 
 /// Compares a text with the blessed one; `KILN_BLESS=1` writes it instead.

@@ -6,7 +6,7 @@
 use kiln_graph::{Device, Tensor};
 use kiln_ir::DType;
 
-use crate::common::Stream;
+use crate::stream::Stream;
 
 /// Which generator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,8 @@ use kiln_graph::{Conv2dOptions, Pool2dOptions, Tensor};
 use kiln_ir::ops::Gradient;
 use kiln_ir::{DType, OPS};
 
-use crate::common::{CPU, Stream};
+use crate::common::CPU;
+use crate::stream::Stream;
 
 const STEP: f64 = 1e-5;
 

@@ -7,3 +7,4 @@ mod generate;
 mod gradients;
 mod liveness;
 mod programs;
+mod stream;

@@ -12,6 +12,7 @@ use kiln_device::emit::{Target, emit};
 
 use crate::common::CPU;
 use crate::generate::{Kind, program};
+use crate::validate::validate;
 
 /// The CPU, with the limits of another device and what that could emit.
 struct Elsewhere {
@@ -77,19 +78,6 @@ impl Backend for Elsewhere {
     fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
         self.cpu.replay(tape, args, scalars)
     }
-}
-
-/// Parses and validates WGSL, and writes it as SPIR-V, MSL and HLSL.
-fn validate(wgsl: &str) {
-    let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
-    let flags = naga::valid::ValidationFlags::all();
-    let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty()).validate(&module);
-    let info = info.unwrap_or_else(|e| panic!("{}", e.emit_to_string(wgsl)));
-    naga::back::spv::write_vec(&module, &info, &Default::default(), None).unwrap();
-    naga::back::msl::write_string(&module, &info, &Default::default(), &Default::default()).unwrap();
-    let (options, pipeline) = (naga::back::hlsl::Options::default(), naga::back::hlsl::PipelineOptions::default());
-    let mut hlsl = String::new();
-    naga::back::hlsl::Writer::new(&mut hlsl, &options, &pipeline).write(&module, &info, None).unwrap();
 }
 
 /// Runs random programs by plans for this target.

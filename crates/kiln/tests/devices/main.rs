@@ -10,4 +10,8 @@ mod generate;
 mod inspect;
 mod programs;
 mod sharing;
+#[path = "../../../graph/tests/graph/stream.rs"]
+mod stream;
 mod training;
+#[path = "../../../device/tests/kernels/validate.rs"]
+mod validate;

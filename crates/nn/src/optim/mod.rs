@@ -64,7 +64,7 @@ impl<R: Rule> Optimizer<R> {
     /// If the gradients belong to a model with other parameters.
     #[track_caller]
     pub fn step<M: Module + ?Sized>(&mut self, model: &mut M, grads: Grads<M>) -> Result<()> {
-        if !self.told && !grads.missing().is_empty() {
+        if !self.told && grads.iter().any(|(_, grad)| grad.is_none()) {
             self.told = true;
             eprintln!("kiln: no gradient reaches {}", grads.missing().join(", "));
         }
