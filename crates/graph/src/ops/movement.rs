@@ -184,6 +184,13 @@ impl Tensor {
     pub fn cat(tensors: &[&Tensor], axis: isize) -> Tensor {
         assert!(!tensors.is_empty(), "cat: of no tensors");
         let axis = axis_of("cat", axis, tensors[0].rank());
+        let other = tensors.iter().find(|t| t.rank() != tensors[0].rank());
+        assert!(
+            other.is_none(),
+            "cat: ranks differ: {} and {}",
+            tensors[0].shape(),
+            other.unwrap_or(&tensors[0]).shape()
+        );
         let whole: usize = tensors.iter().map(|t| t.dims()[axis]).sum();
         let dims = tensors[0].shape().with(axis, whole);
         let place = tensors[0].device();

@@ -67,6 +67,7 @@ impl Tensor {
     /// As [`Tensor::mean`].
     #[track_caller]
     pub fn mean_keepdim(&self, axes: &[isize]) -> Tensor {
+        assert!(self.dtype().is_float(), "mean: takes floats, got {}{}", self.dtype(), self.shape());
         let sum = self.sum_keepdim(axes);
         let n = self.numel().checked_div(sum.numel()).unwrap_or(0);
         super::map(&[&sum], &(kiln_ir::expr::E::input(0) / n as f64))
