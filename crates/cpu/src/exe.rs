@@ -20,6 +20,7 @@ impl Exe {
             Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
+            Kernel::Attention(_) | Kernel::Group(_) => unreachable!("refused by `supports`"),
         }
     }
 

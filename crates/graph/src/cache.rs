@@ -89,6 +89,7 @@ pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
             Op::View(movement) => movement.hash(&mut h),
             Op::Scatter { axis, size } => (axis, size).hash(&mut h),
             Op::Dot(c) => c.hash(&mut h),
+            Op::Attention(attend) => attend.hash(&mut h),
         }
         (&node.inputs, node.dtype).hash(&mut h);
         node.shape.hash(&mut h);

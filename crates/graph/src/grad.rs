@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
 use crate::node::{Adjoint, Node, Source};
-use crate::vjp::{left, vjp};
+use crate::vjp::{Wanted, left, vjp};
 
 impl Tensor {
     /// The gradient of this scalar with respect to each tensor; `None` where it does not depend on it.
@@ -43,7 +43,7 @@ impl Tensor {
         if let Some((recorded, cut)) = cut(self.node(), &targets) {
             panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
         }
-        let nodes = between(self.node(), &targets);
+        let (nodes, depends) = between(self.node(), &targets);
         let mut cotangents: HashMap<u64, Tensor> = HashMap::default();
         cotangents.insert(self.node().id, cotangent.clone());
         for node in nodes.iter().rev() {
@@ -54,7 +54,7 @@ impl Tensor {
             }) else {
                 continue;
             };
-            for (input, d) in pull_back(node, &g) {
+            for (input, d) in pull_back(node, &g, &|t| depends.contains(&t.node().id)) {
                 let sum = match cotangents.remove(&input) {
                     Some(before) => before + d,
                     None => d,
@@ -90,8 +90,8 @@ fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'s
     }
 }
 
-/// The nodes that `root` is computed from and that depend on a target, in recorded order.
-fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> Vec<Arc<Node>> {
+/// The nodes that `root` is computed from and that depend on a target, in recorded order, and their ids.
+fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet<u64>) {
     let mut seen = HashSet::default();
     seen.insert(root.id);
     let mut stack = vec![root.clone()];
@@ -109,12 +109,12 @@ fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> Vec<Arc<Node>> {
         }
         does
     });
-    found
+    (found, depends)
 }
 
 /// The cotangents of a node's operands, each with the operand's id.
 #[track_caller]
-fn pull_back(node: &Arc<Node>, g: &Tensor) -> Vec<(u64, Tensor)> {
+fn pull_back(node: &Arc<Node>, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
     let Source::Op(op) = &node.source else { return Vec::new() };
     let inputs: Vec<Arc<Node>> = node.books().inputs.clone();
     if inputs.is_empty() {
@@ -125,9 +125,10 @@ fn pull_back(node: &Arc<Node>, g: &Tensor) -> Vec<(u64, Tensor)> {
     match (op, adjoint) {
         (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
             let [image, weight] = [image, weight].map(Tensor::from_node);
-            let back = image.conv2d_input_grad(&weight, g, options);
-            vec![left(*c, &inputs[0], &inputs[1], g), (image.node().id, back)]
+            let left = wanted(&inputs[0]).then(|| left(*c, &inputs[0], &inputs[1], g));
+            let back = || (image.node().id, image.conv2d_input_grad(&weight, g, options));
+            left.into_iter().chain(wanted(&image).then(back)).collect()
         }
-        _ => vjp(op, &inputs, &Tensor::from_node(node.clone()), g),
+        _ => vjp(op, &inputs, &Tensor::from_node(node.clone()), g, wanted),
     }
 }

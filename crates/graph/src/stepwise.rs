@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kiln_ir::kernel::Arg;
+use kiln_ir::attention::Part;
+use kiln_ir::kernel::{Arg, Attention};
 use kiln_ir::{Access, Buffer, Kernel, Result, Slot};
 
 use crate::Device;
@@ -70,12 +71,24 @@ fn print_times(device: &Device, plan: &Plan, times: &[f64]) {
         let bytes: u64 = step.kernel.args().iter().map(bytes).sum();
         let flops = match &step.kernel {
             Kernel::Dot(k) => 2.0 * [&k.batch, &k.m, &k.n, &k.k].into_iter().flatten().product::<usize>() as f64,
-            Kernel::Loop(_) | Kernel::Scatter(_) => 0.0,
+            Kernel::Attention(k) => attention_flops(k),
+            Kernel::Loop(_) | Kernel::Group(_) | Kernel::Scatter(_) => 0.0,
         };
         let [bytes, flops] = [bytes as f64, flops].map(|work| work / seconds / 1e9);
         eprintln!("{n:3} {:8.1} {bytes:7.1} {flops:8.1}  {}", seconds * 1e6, step.name);
     }
     eprintln!("    {:8.1} µs in all, one kernel at a time", times.iter().sum::<f64>() * 1e6);
+}
+
+/// Those of the products that a kernel's parts need at least.
+fn attention_flops(k: &Attention) -> f64 {
+    let x = &k.extents;
+    let points = (x.batch.iter().product::<usize>() * x.t * x.s) as f64 / if k.causal { 2.0 } else { 1.0 };
+    let backward = k.stores.iter().any(|s| s.0.is_backward());
+    let of = |part: &Part| if matches!(part, Part::Out | Part::GradV) { x.e } else { x.d };
+    let columns = x.d + if backward { x.e } else { 0 };
+    let stored = k.stores.iter().map(|(part, _)| if *part == Part::LogSum { 0 } else { of(part) }).sum::<usize>();
+    2.0 * points * (columns + stored) as f64
 }
 
 /// The kernels one after the other, as Chrome's trace viewer reads it.

@@ -1,32 +1,42 @@
 //! The rule of each op: from the cotangent of its value to those of its operands.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use kiln_ir::attention::{Attend, Part, compose};
 use kiln_ir::expr::E;
 use kiln_ir::ops::Gradient;
-use kiln_ir::{Contraction, Expr, ExprNode, Movement, Op, ReduceOp};
+use kiln_ir::{Contraction, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
 use crate::Tensor;
-use crate::record::record;
+use crate::node::Source;
+use crate::record::{record, source};
 
-/// The cotangents of the operands that have one, each with the id of the node it belongs to.
+/// Whether anything asks for a node's cotangent.
+pub(crate) type Wanted<'a> = &'a dyn Fn(&Tensor) -> bool;
+
+/// The cotangents of the operands that have one and are wanted, each with the id of the node it belongs to.
 #[track_caller]
-pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor) -> Vec<(u64, Tensor)> {
+pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
     let id = |t: &Tensor| t.node().id;
     match op {
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) => Vec::new(),
-        Op::Map(expr) => map(expr, x, y, g),
+        Op::Map(expr) => map(expr, x, y, g, wanted),
         Op::Reduce(reduce, axes) => reduction(*reduce, axes, &x[0], y, g).map(|d| (id(&x[0]), d)).into_iter().collect(),
         Op::View(movement) => vec![(id(&x[0]), view(movement, &x[0], g))],
         Op::Gather(axis) => vec![(id(&x[0]), x[1].scatter_add(*axis, x[0].dims()[*axis], g))],
         Op::Scatter { axis, .. } => vec![(id(&x[1]), g.index_select(*axis as isize, &x[0]))],
-        Op::Dot(c) => vec![left(*c, &x[0], &x[1], g), right(*c, &x[0], &x[1], g)],
+        Op::Dot(c) => {
+            let left = wanted(&x[0]).then(|| left(*c, &x[0], &x[1], g));
+            left.into_iter().chain(wanted(&x[1]).then(|| right(*c, &x[0], &x[1], g))).collect()
+        }
+        Op::Attention(attend) => attention(*attend, x, y, g, wanted),
     }
 }
 
 /// Every step's row gives the cotangents of its operands; together they are one formula per input.
 #[track_caller]
-fn map(expr: &Expr, x: &[Tensor], y: &Tensor, g: &Tensor) -> Vec<(u64, Tensor)> {
+fn map(expr: &Expr, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
     let last = expr.nodes.len() - 1;
     match expr.nodes[last] {
         // A formula that is its input stops gradients: see `Tensor::detach`.
@@ -68,7 +78,7 @@ fn map(expr: &Expr, x: &[Tensor], y: &Tensor, g: &Tensor) -> Vec<(u64, Tensor)> 
         }
     }
     let values: Vec<&Tensor> = std::iter::once(g).chain(x).chain([y]).collect();
-    let found = x.iter().zip(of_input).filter(|(t, _)| t.dtype().is_float());
+    let found = x.iter().zip(of_input).filter(|(t, _)| t.dtype().is_float() && wanted(t));
     found.filter_map(|(t, d)| Some((t.node().id, formula(&d?, &values).sum_to(t.shape())))).collect()
 }
 
@@ -196,6 +206,48 @@ fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor
     (target.node().id, d.reshape(target.dims()))
 }
 
+/// The gradients of an attention's output are anchors too; those of its other parts, and of the bias, are those
+/// of what they mean.
+#[track_caller]
+fn attention(attend: Attend, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
+    let id = |t: &Tensor| t.node().id;
+    if attend.part != Part::Out {
+        return meaning(attend, x, g, 0..x.len());
+    }
+    let part = |part: Part, inputs: &[&Tensor]| record(Op::Attention(Attend { part, ..attend }), inputs);
+    let wide = y.dtype().compute();
+    let logsum = part(Part::LogSum, &[&x[0], &x[1], &x[2], &x[3]]);
+    let delta = (g.cast(wide) * y.cast(wide)).sum_keepdim(&[-1]);
+    let inputs = [&x[0], &x[1], &x[2], &x[3], &logsum, &delta, g];
+    let parts = [Part::GradQ, Part::GradK, Part::GradV];
+    let asked = parts.iter().zip(x).filter(|(_, t)| wanted(t));
+    let mut found: Vec<(u64, Tensor)> = asked.map(|(&p, t)| (id(t), part(p, &inputs))).collect();
+    if wanted(&x[3]) {
+        found.extend(meaning(attend, x, g, 3..4));
+    }
+    found
+}
+
+/// The cotangents of some of an attention's inputs, by way of its composition.
+#[track_caller]
+fn meaning(attend: Attend, x: &[Tensor], g: &Tensor, wanted: Range<usize>) -> Vec<(u64, Tensor)> {
+    let mut graph = Graph::default();
+    let leaves: Vec<u32> = x.iter().zip(0..).map(|(t, n)| graph.source(Op::Leaf(n), *t.shape(), t.dtype())).collect();
+    compose(&mut graph, attend, &leaves);
+    // Views of their own, so that one input's cotangent does not go on to another that it is computed from.
+    let mut values: Vec<Tensor> = x.iter().map(|t| t.view(Movement::Reshape(*t.shape()))).collect();
+    for node in &graph.nodes[x.len()..] {
+        let inputs: Vec<&Tensor> = node.inputs.iter().map(|&i| &values[i as usize]).collect();
+        values.push(match inputs.is_empty() {
+            true => source(g.device(), Source::Op(node.op.clone()), node.shape, node.dtype),
+            false => record(node.op.clone(), &inputs),
+        });
+    }
+    let wrt: Vec<&Tensor> = values[wanted.clone()].iter().collect();
+    let found = values.last().expect("a composition has nodes").vjp(g, &wrt);
+    x[wanted].iter().zip(found).filter_map(|(t, d)| Some((t.node().id, d?))).collect()
+}
+
 type Axes = Vec<usize>;
 
 /// The axes of each kind, counted from 0.
@@ -210,7 +262,6 @@ fn shift(axes: &[usize], by: usize) -> Vec<usize> {
 
 /// What an operand repeats along batch axes, and along which; itself and none if it is no such view.
 fn behind_repeats(x: &Tensor, n_batch: usize) -> (Tensor, Vec<usize>) {
-    use crate::node::Source;
     let none = || (x.clone(), Vec::new());
     let Source::Op(Op::View(Movement::Expand(_))) = &x.node().source else { return none() };
     let Some(inner) = x.node().books().inputs.first().cloned() else { return none() };

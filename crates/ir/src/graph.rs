@@ -1,13 +1,14 @@
 //! The graph: what was recorded, as plain data in topological order.
 //!
 //! A node's shape and dtype are decided once, by [`infer`], from its op and its inputs; [`verify`]
-//! checks that they still agree. There are ten kinds of op. Softmax, norms, convolution, losses and
+//! checks that they still agree. There are eleven kinds of op. Softmax, norms, convolution, losses and
 //! optimizers are compositions of them, so that fusion and gradients see through everything.
 
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use crate::attention::{self, Attend};
 use crate::{DType, Expr, ExprNode, Movement, ReduceOp, Shape};
 
 /// The position of a node in its graph.
@@ -42,6 +43,8 @@ pub enum Op {
     },
     /// A contraction.
     Dot(Contraction),
+    /// A value of an attention.
+    Attention(Attend),
 }
 
 /// How many axes of each kind a contraction has: `lhs [batch.., m.., k..]`, `rhs [batch.., k.., n..]`,
@@ -100,6 +103,7 @@ impl Op {
             Op::Gather(_) => "gather",
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
+            Op::Attention(attend) => attend.part.name(),
         }
     }
 }
@@ -196,6 +200,7 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             }
             Ok((Shape::new(&[batch, m, &rhs[c.batch + c.k..]].concat()), a))
         }
+        Op::Attention(attend) => attention::infer(*attend, inputs),
     }
 }
 
@@ -275,7 +280,8 @@ impl fmt::Display for Graph {
                 Op::Iota(axis) | Op::Gather(axis) => write!(f, " axis {axis}")?,
                 Op::Reduce(_, axes) => write!(f, " {axes:?}")?,
                 Op::Scatter { axis, size } => write!(f, " axis {axis} size {size}")?,
-                Op::Map(_) | Op::View(_) | Op::Dot(_) => {}
+                Op::Attention(a) if a.causal => write!(f, " causal")?,
+                Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Attention(_) => {}
             }
             for i in &node.inputs {
                 write!(f, " %{i}")?;

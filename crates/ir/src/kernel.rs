@@ -5,6 +5,7 @@
 //! norms and losses in one kernel. A [`Dot`] contracts two bodies and finishes with a third. Views
 //! have become addresses by now; nothing here knows of tensors.
 
+use crate::attention::{Extents, Part};
 use crate::index::{Bound, Index};
 use crate::{DType, PointOp, ReduceOp};
 
@@ -136,6 +137,23 @@ pub struct Scatter {
     pub args: [Arg; 3],
 }
 
+/// Parts of an attention with equal inputs, without its scores in memory: see [`Part`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attention {
+    /// How large it is.
+    pub extents: Extents,
+    /// True iff row `i` sees columns up to `i` only.
+    pub causal: bool,
+    /// Bound buffers, shared by the operands.
+    pub args: Vec<Arg>,
+    /// `q, k, v, bias`, and if the parts are gradients `logsum, delta, g`: each at the coordinates of its own
+    /// dims, `[b.., t, d]` for `q`, as the value of the last step.
+    pub operands: Vec<Body>,
+    /// Which parts are stored, into which argument, in row-major order: some of the forward ones, or some of
+    /// the gradients.
+    pub stores: Vec<(Part, u32)>,
+}
+
 /// Anything that a backend executes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -145,6 +163,11 @@ pub enum Kernel {
     Dot(Dot),
     /// The gradient of a gather.
     Scatter(Scatter),
+    /// Scaled dot-product attention, or its gradients.
+    Attention(Attention),
+    /// Loops that do not depend on each other, for the price of one dispatch. All of them name the same
+    /// arguments and scalars.
+    Group(Vec<Loop>),
 }
 
 impl Body {
@@ -198,6 +221,8 @@ impl Kernel {
             Kernel::Loop(k) => &k.args,
             Kernel::Dot(k) => &k.args,
             Kernel::Scatter(k) => &k.args,
+            Kernel::Attention(k) => &k.args,
+            Kernel::Group(loops) => loops.first().map_or(&[], |k| &k.args),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attention;
 mod backend;
 mod dtype;
 mod error;

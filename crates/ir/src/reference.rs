@@ -4,6 +4,7 @@
 //! precision of `f64` (the *ideal* result, against which rounding errors are judged); narrower
 //! floats and integers are rounded after every op, as a backend must.
 
+use crate::attention::compose;
 use crate::{DType, Graph, Node, Op, ReduceOp, Shape};
 
 /// The values of the outputs, for these values of leaves and scalar slots, all as `f64`.
@@ -102,6 +103,15 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
                     round(points(&k).map(term).sum())
                 })
                 .collect()
+        }
+        Op::Attention(attend) => {
+            let mut meaning = Graph::default();
+            let leaves = (0..).zip(inputs).map(|(n, (node, _))| (Op::Leaf(n), node.shape, node.dtype));
+            let ids: Vec<_> = leaves.map(|(op, shape, dtype)| meaning.source(op, shape, dtype)).collect();
+            let value = compose(&mut meaning, *attend, &ids);
+            meaning.outputs.push(value);
+            let leaves: Vec<Vec<f64>> = inputs.iter().map(|i| i.1.to_vec()).collect();
+            eval(&meaning, &leaves, &[]).swap_remove(0)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use kiln_ir::attention::{Attend, Part};
 use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
 use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
@@ -269,4 +270,38 @@ fn any_tower_of_views_is_one_map() {
         }
     }
     assert!(towers > 3000, "only {towers} towers were built");
+}
+
+#[test]
+fn attention_is_what_its_formula_says() {
+    let (b, t, s, d, e) = (2, 3, 4, 2, 3);
+    let (q, k, v) =
+        (numbers(1, b * t * d, (-1.0, 1.0)), numbers(2, b * s * d, (-1.0, 1.0)), numbers(3, b * s * e, (-1.0, 1.0)));
+    let mut bias = numbers(4, b * t * s, (-1.0, 1.0));
+    // One row of the second batch sees nothing.
+    bias[t * s..t * s + s].fill(f64::NEG_INFINITY);
+    for causal in [false, true] {
+        let mut g = Graph::default();
+        let mut leaf = |n, dims: &[usize]| g.source(Op::Leaf(n), Shape::new(dims), DType::F32);
+        let inputs = [leaf(0, &[b, t, d]), leaf(1, &[b, s, d]), leaf(2, &[b, s, e]), leaf(3, &[b, t, s])];
+        let part = |part| Op::Attention(Attend { part, causal });
+        g.outputs = [Part::Out, Part::LogSum].map(|p| g.apply(part(p), &inputs)).to_vec();
+        let found = reference::eval(&g, &[q.clone(), k.clone(), v.clone(), bias.clone()], &[]);
+        for row in 0..b * t {
+            let (batch, i) = (row / t, row % t);
+            let score = |j: usize| -> f64 {
+                let product: f64 = (0..d).map(|c| q[row * d + c] * k[(batch * s + j) * d + c]).sum();
+                let hidden = causal && j > i;
+                if hidden { f64::NEG_INFINITY } else { product / (d as f64).sqrt() + bias[row * s + j] }
+            };
+            let sum: f64 = (0..s).map(|j| score(j).exp()).sum();
+            let logsum = if sum > 0.0 { sum.ln() } else { f64::from(f32::MAX) };
+            assert!((found[1][row] - logsum).abs() <= 1e-12 * logsum.abs().max(1.0));
+            for c in 0..e {
+                let weighted: f64 = (0..s).map(|j| score(j).exp() * v[(batch * s + j) * e + c]).sum();
+                let expected = if sum > 0.0 { weighted / sum } else { 0.0 };
+                assert!((found[0][row * e + c] - expected).abs() < 1e-12, "row {row}, column {c}");
+            }
+        }
+    }
 }

@@ -93,6 +93,7 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Loop(k) => looped::emit(k, target),
         Kernel::Dot(k) => dot::emit(k, target),
         Kernel::Scatter(k) => scatter::emit(k, target),
+        Kernel::Attention(_) | Kernel::Group(_) => Err(Reject::Unsupported("a kernel of this kind")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a tensor can do: methods that record nodes, or compose what other methods record.
 
+mod attention;
 mod compose;
 mod conv;
 mod indexed;

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
-use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scatter, Store};
 use kiln_ir::{Caps, Contraction, DType, Graph, Kernel, NodeId, Op, Reject};
 
 use super::emit::{Cut, Emitter, Shared};
@@ -17,6 +18,8 @@ pub(crate) enum Space {
     Dot(NodeId),
     /// A scatter, which fuses with nothing.
     Scatter(NodeId),
+    /// Parts of one attention, which fuse with each other: its inputs, and whether it is causal and backward.
+    Attention { inputs: Vec<NodeId>, causal: bool, backward: bool },
 }
 
 /// Roots that one kernel computes.
@@ -58,6 +61,10 @@ impl Cluster {
         let (space, map) = match &node.op {
             Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
             Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
+            Op::Attention(a) => {
+                let (inputs, causal, backward) = (node.inputs.clone(), a.causal, a.part.is_backward());
+                (Space::Attention { inputs, causal, backward }, IndexMap::identity(&node.shape))
+            }
             Op::Reduce(_, axes) => {
                 let x = &graph.nodes[node.inputs[0] as usize].shape;
                 let kept: Vec<usize> = (0..x.rank()).filter(|a| !axes.contains(a)).collect();
@@ -100,6 +107,9 @@ impl Cluster {
             }
             Space::Dot(id) => self.dot(scope, *id, &mut shared, &stores)?,
             Space::Scatter(id) => scatter(scope.graph, *id, &mut shared),
+            Space::Attention { inputs, causal, .. } => {
+                self.attention(scope, (inputs.as_slice(), *causal), &mut shared, &stores)?
+            }
         };
         if shared.args.len() > scope.caps.max_bindings {
             return Err(format!(
@@ -127,8 +137,11 @@ impl Cluster {
         for &id in stores {
             let map = &self.members[&id];
             let value = emitter.value(id, map)?;
-            let arg = emitter.shared.arg(id);
-            kept.push(Store { arg, index: map.flatten(&scope.graph.nodes[id as usize].shape), value });
+            let (arg, shape) = (emitter.shared.arg(id), &scope.graph.nodes[id as usize].shape);
+            // Nothing is stored of nothing, also where a row without points still has its once-a-row stores.
+            if shape.numel() > 0 {
+                kept.push(Store { arg, index: map.flatten(shape), value });
+            }
         }
         emitter.body.stores = kept;
         Ok(emitter.body)
@@ -149,26 +162,46 @@ impl Cluster {
     fn dot(&self, scope: &Scope, id: NodeId, shared: &mut Shared, stores: &[NodeId]) -> Result<Kernel, Cut> {
         let node = &scope.graph.nodes[id as usize];
         let (c, [batch, m, n, k]) = dot_dims(scope.graph, id);
-        let nothing = HashMap::new();
-        let mut operand = |input: usize| -> Result<Body, Cut> {
-            let x = node.inputs[input];
-            let dims = scope.graph.nodes[x as usize].shape.to_vec();
-            let mut emitter = self.emitter(scope, &nothing, shared, &dims, dims.len());
-            let value = emitter.value(x, &IndexMap::identity(&dims))?;
-            // A body's value is its last step.
-            if value as usize + 1 != emitter.body.instrs.len() {
-                let (again, dtype) = (emitter.body.instrs[value as usize].clone(), emitter.body.types[value as usize]);
-                emitter.body.instrs.push(again);
-                emitter.body.types.push(dtype);
-            }
-            Ok(emitter.body)
-        };
-        let (lhs, rhs) = (operand(0)?, operand(1)?);
+        let lhs = self.operand(scope, node.inputs[0], shared)?;
+        let rhs = self.operand(scope, node.inputs[1], shared)?;
         let dims = node.shape.to_vec();
         debug_assert_eq!(dims.len(), c.batch + c.m + c.n);
         let epilogue = self.epilogue(scope, shared, &dims, dims.len(), stores)?;
         let args = args(scope.graph, shared, stores);
         Ok(Kernel::Dot(Dot { batch, m, n, k, args, lhs, rhs, epilogue }))
+    }
+
+    /// The body of an anchor's operand: its value is the last step.
+    fn operand(&self, scope: &Scope, x: NodeId, shared: &mut Shared) -> Result<Body, Cut> {
+        let dims = scope.graph.nodes[x as usize].shape.to_vec();
+        let nothing = HashMap::new();
+        let mut emitter = self.emitter(scope, &nothing, shared, &dims, dims.len());
+        let value = emitter.value(x, &IndexMap::identity(&dims))?;
+        if value as usize + 1 != emitter.body.instrs.len() {
+            let (again, dtype) = (emitter.body.instrs[value as usize].clone(), emitter.body.types[value as usize]);
+            emitter.body.instrs.push(again);
+            emitter.body.types.push(dtype);
+        }
+        Ok(emitter.body)
+    }
+
+    fn attention(
+        &self,
+        scope: &Scope,
+        (inputs, causal): (&[NodeId], bool),
+        shared: &mut Shared,
+        stores: &[NodeId],
+    ) -> Result<Kernel, Cut> {
+        let node = |id: NodeId| &scope.graph.nodes[id as usize];
+        let operands = inputs.iter().map(|&x| self.operand(scope, x, shared)).collect::<Result<_, Cut>>()?;
+        let [q, k, v] = [0, 1, 2].map(|n| &node(inputs[n]).shape);
+        let part = |id: NodeId| match node(id).op {
+            Op::Attention(attend) => attend.part,
+            _ => unreachable!("an attention's cluster holds its parts"),
+        };
+        let kept = stores.iter().map(|&id| (part(id), shared.arg(id))).collect();
+        let (extents, args) = (Extents::of(q, k, v), args(scope.graph, shared, stores));
+        Ok(Kernel::Attention(Attention { extents, causal, args, operands, stores: kept }))
     }
 }
 

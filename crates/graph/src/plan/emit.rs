@@ -139,7 +139,7 @@ impl Emitter<'_> {
                 let acc = self.body.push(Instr::Acc, dtype.compute());
                 self.narrow(dtype, acc)
             }
-            Op::Scatter { .. } => return Err(format!("%{id} is a scatter")),
+            Op::Scatter { .. } | Op::Attention(_) => return Err(format!("%{id} is {}", node.op.name())),
         })
     }
 

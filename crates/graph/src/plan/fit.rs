@@ -57,8 +57,8 @@ pub(crate) fn joined(
 
 /// Two clusters on equal spaces.
 pub(crate) fn side_by_side(a: &Cluster, b: &Cluster) -> Option<Cluster> {
-    let is_loop = matches!(a.space, Space::Loop { .. });
-    (is_loop && a.space == b.space).then(|| union(a, b, &a.space))
+    let joins = matches!(a.space, Space::Loop { .. } | Space::Attention { .. });
+    (joins && a.space == b.space).then(|| union(a, b, &a.space))
 }
 
 fn union(a: &Cluster, b: &Cluster, space: &Space) -> Cluster {

@@ -111,7 +111,8 @@ fn merge(graph: &Graph, unit: &mut Unit, leaf: NodeId, id: NodeId) -> bool {
             }
             rename(&mut [&mut k.lhs, &mut k.rhs, &mut k.epilogue], &mut k.args, from, into);
         }
-        Kernel::Scatter(_) => return false,
+        // What an attention overwrites, other invocations still read; groups are made later.
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => return false,
     }
     lowered.args[into as usize] = id;
     lowered.args.remove(from as usize);

@@ -1,8 +1,9 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `split` (long sums in parts), `roots` (what gets a buffer), `emit` (a formula becomes code, views become
+//! Reading order: `anchors` (what the device lacks, composed), `split` (long sums in parts), `roots` (what gets a buffer), `emit` (a formula becomes code, views become
 //! addresses), `cluster` (roots become a kernel), `fit` and `fuse` (clusters join), `memory`.
 
+mod anchors;
 mod cluster;
 mod emit;
 mod fit;
@@ -93,7 +94,11 @@ pub fn plan(
     {
         panic!("plan: {why}");
     }
-    let split = split::split(graph, caps);
+    let composed = {
+        let roots = roots::roots(graph, caps.max_bindings, options.fuse);
+        anchors::decompose(&Scope { graph, roots: &roots, caps, supports })
+    };
+    let split = split::split(composed.as_ref().unwrap_or(graph), caps);
     let graph = &split;
     let live = roots::live(graph);
     let roots = roots::roots(graph, caps.max_bindings, options.fuse);

@@ -1,7 +1,7 @@
 //! Which nodes get a buffer: the *roots*, from which fusion starts.
 //!
 //! Everything else is computed inside the kernels that need it, as often as they do. A root is a
-//! result, a reduction, a contraction or a scatter; a node that one of those must find in memory; and
+//! result, a reduction or an anchor (contraction, attention, scatter); a node that one of those must find in memory; and
 //! a node where a formula would grow deeper or read more buffers than one kernel may.
 
 use kiln_ir::{Graph, NodeId, Op};
@@ -19,7 +19,7 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
     for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
         match &node.op {
             Op::Reduce(..) => roots[id] = true,
-            Op::Dot(_) => {
+            Op::Dot(_) | Op::Attention(_) => {
                 roots[id] = true;
                 node.inputs.iter().for_each(|&i| require(graph, i, &mut roots));
             }

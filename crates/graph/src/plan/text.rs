@@ -14,6 +14,8 @@ pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
         Kernel::Loop(_) => "map",
         Kernel::Dot(_) => "dot",
         Kernel::Scatter(_) => "scatter",
+        Kernel::Attention(_) => "attend",
+        Kernel::Group(_) => "group",
     };
     let mut name = kind.to_owned();
     for &id in lowered.stores.iter().take(3) {
@@ -41,6 +43,11 @@ impl fmt::Display for Plan {
                     write!(f, " [{}] m [{}] n [{}] k [{}]", dims(&k.batch), dims(&k.m), dims(&k.n), dims(&k.k))?
                 }
                 Kernel::Scatter(k) => write!(f, " [{}] of {} into {}", dims(&k.index), dims(&k.inner), k.size)?,
+                Kernel::Attention(k) => {
+                    let x = &k.extents;
+                    write!(f, " [{}] q {}·{} kv {}·{}", dims(&x.batch), x.t, x.d, x.s, x.e)?;
+                }
+                Kernel::Group(loops) => write!(f, " of {} loops", loops.len())?,
             }
             f.write_str(":")?;
             for ((slot, access), id) in step.binds.iter().zip(&step.args) {

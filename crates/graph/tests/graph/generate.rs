@@ -23,11 +23,12 @@ pub(crate) fn program(kind: Kind, seed: u32, device: &Device) -> Vec<Tensor> {
     let mut pool: Vec<Tensor> = (0..2 + s.below(2)).map(|_| leaf(kind, &mut s, device)).collect();
     for _ in 0..3 + s.below(12) {
         let x = s.pick(&pool).clone();
-        let y = match s.below(10) {
+        let y = match s.below(11) {
             0..=2 => pointwise(kind, &mut s, &x, &pool),
             3..=6 => view(&mut s, &x),
             7 => reduction(kind, &mut s, &x),
             8 => product(kind, &mut s, &x),
+            9 if kind == Kind::Smooth => attention(&mut s, &x),
             _ => lookup(&mut s, &x),
         };
         if y.numel() <= 4096 && y.rank() <= 5 {
@@ -145,6 +146,29 @@ fn product(kind: Kind, s: &mut Stream, x: &Tensor) -> Tensor {
         0 => x.matmul(&row),
         1 if rank > 1 => x.matmul(&x.t()),
         _ => (x + 1.0).matmul(&(row * 0.5)),
+    }
+}
+
+/// Attention, or one of its gradients.
+fn attention(s: &mut Stream, x: &Tensor) -> Tensor {
+    if x.rank() < 2 || x.numel() == 0 {
+        return x.clone();
+    }
+    let (q, device) = (x.cast(DType::F32), x.device());
+    let &[.., t, d] = q.dims() else { unreachable!("checked above") };
+    let n = *s.pick(&DIMS);
+    let values = |s: &mut Stream| Tensor::from_f64(&s.values(n * d, -1.0, 1.0), &[n, d], DType::F32, device).unwrap();
+    let (k, v) = (values(s), values(s));
+    let seen = Tensor::iota(&[t, n], 1, device).eq(s.below(n + 1) as f64).logical_not();
+    let mask = (s.below(2) == 0).then_some(&seen);
+    let out = q.scaled_dot_product_attention(&k, &v, mask, s.below(2) == 0);
+    match s.below(2) {
+        0 => out,
+        _ => {
+            let wrt = *s.pick(&[&q, &k, &v]);
+            let grad = out.tanh().sum_all().grad(&[wrt]).remove(0).unwrap();
+            if std::ptr::eq(wrt, &q) { grad } else { grad + &v }
+        }
     }
 }
 

@@ -151,6 +151,25 @@ const CASES: &[Case] = &[
     ("cross_entropy", &[(&[3, 4], -2.0, 2.0)], |x| {
         x[0].cross_entropy(&Tensor::new(&[3i32, 0, 1], &[3], x[0].device()).unwrap())
     }),
+    ("attention", &[(&[2, 3, 4], -1.0, 1.0), (&[2, 5, 4], -1.0, 1.0), (&[2, 5, 2], -1.0, 1.0)], |x| {
+        x[0].scaled_dot_product_attention(&x[1], &x[2], None, false).square()
+    }),
+    ("causal attention", &[(&[5, 3], -1.0, 1.0), (&[5, 3], -1.0, 1.0), (&[5, 3], -1.0, 1.0)], |x| {
+        x[0].scaled_dot_product_attention(&x[1], &x[2], None, true).square()
+    }),
+    (
+        "attention with a bias, broadcast",
+        &[(&[2, 1, 3, 2], -1.0, 1.0), (&[2, 4, 2], -1.0, 1.0), (&[4, 3], -1.0, 1.0), (&[3, 1], -1.0, 1.0)],
+        |x| x[0].scaled_dot_product_attention(&x[1], &x[2], Some(&x[3]), false).square(),
+    ),
+    ("masked attention", &[(&[3, 2], -1.0, 1.0), (&[4, 2], -1.0, 1.0), (&[4, 2], -1.0, 1.0)], |x| {
+        let device = x[0].device();
+        // The second row sees nothing.
+        let seen = Tensor::iota(&[3, 4], 1, device)
+            .lt(2.0)
+            .logical_and(Tensor::iota(&[3, 4], 0, device).eq(1.0).logical_not());
+        x[0].scaled_dot_product_attention(&x[1], &x[2], Some(&seen), false).square()
+    }),
     ("mse_loss", &[(&[3, 4], -1.0, 1.0), (&[3, 4], -1.0, 1.0)], |x| x[0].mse_loss(&x[1])),
     ("gelu", &[(&[5], -2.0, 2.0)], |x| x[0].gelu()),
     ("silu", &[(&[5], -2.0, 2.0)], |x| x[0].silu()),
@@ -177,6 +196,11 @@ fn of_gradients() {
     check("gradient of a norm of a gradient", &[(&[3, 2], -1.0, 1.0), (&[2, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].matmul(&x[1]).softmax(-1).square().sum_all();
         loss.grad(&[&x[1]]).remove(0).unwrap().square()
+    });
+    check("gradient of a gradient of attention", &[(&[3, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], &|x| {
+        let loss = x[0].scaled_dot_product_attention(&x[1], &x[1], None, true).square().sum_all();
+        let gradients = loss.grad(&[&x[0], &x[1]]);
+        gradients.into_iter().flatten().fold(x[0].clone(), |sum, g| sum + g.square())
     });
 }
 
