@@ -113,7 +113,7 @@ impl Backend for CpuBackend {
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
-        if matches!(kernel, Kernel::Attention(_) | Kernel::Group(_)) {
+        if matches!(kernel, Kernel::Attention(_)) {
             return Err(Reject::Unsupported("a kernel of this kind"));
         }
         if needed > limit { Err(Reject::Bindings { needed, limit }) } else { Ok(()) }

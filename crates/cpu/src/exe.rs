@@ -6,12 +6,14 @@ use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
 use crate::scatter::ScatterExe;
+use crate::task::{GRAIN, for_each};
 
 /// A compiled kernel.
 pub(crate) enum Exe {
     Loop(Box<LoopExe>),
     Dot(DotExe),
     Scatter(ScatterExe),
+    Group(Vec<LoopExe>),
 }
 
 impl Exe {
@@ -20,7 +22,8 @@ impl Exe {
             Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
-            Kernel::Attention(_) | Kernel::Group(_) => unreachable!("refused by `supports`"),
+            Kernel::Group(loops) => Exe::Group(loops.iter().map(LoopExe::new).collect()),
+            Kernel::Attention(_) => unreachable!("refused by `supports`"),
         }
     }
 
@@ -30,6 +33,7 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.work(),
             Exe::Dot(DotExe::Gemm(k)) => k.work(),
             Exe::Scatter(k) => k.work(),
+            Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
         }
     }
 
@@ -38,6 +42,15 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.run(env, parallel),
             Exe::Dot(DotExe::Gemm(k)) => k.run(env, parallel),
             Exe::Scatter(k) => k.run(env, parallel),
+            Exe::Group(loops) => run_group(loops, env, parallel),
         }
     }
+}
+
+/// Loops that are worth several threads run one after the other, the rest side by side.
+fn run_group(loops: &[LoopExe], env: Env, parallel: bool) {
+    let (large, small): (Vec<&LoopExe>, Vec<&LoopExe>) = loops.iter().partition(|k| parallel && k.work() > GRAIN);
+    large.iter().for_each(|k| k.run(env, parallel));
+    let work = small.iter().map(|k| k.work()).sum::<usize>() / small.len().max(1);
+    for_each(parallel, small.len(), work, || (), |(), i| small[i].run(env, false));
 }

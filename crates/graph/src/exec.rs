@@ -10,7 +10,7 @@ use crate::Device;
 use crate::cache::{self, Ready};
 use crate::capture::{Captured, capture};
 use crate::node::Node;
-use crate::plan::{Output, plan};
+use crate::plan::{Output, Plan, plan};
 use crate::stepwise;
 
 /// The run of a plan that `KILN_DEBUG=2` and `KILN_DUMP` time: by then everything is compiled and warm.
@@ -71,10 +71,9 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     if let Some(found) = device.plans().find(key, graph, donatable) {
         return Ok(found);
     }
-    let backend = device.backend();
-    let plan = plan(graph, donatable, backend.caps(), &|kernel| backend.supports(kernel), device.options())?;
+    let plan = planned(device, captured)?;
     let steps = compile(device, &plan)?;
-    let tape = backend.record(&steps, &plan.temps)?;
+    let tape = device.backend().record(&steps, &plan.temps)?;
     let mut plans = device.plans();
     let number = plans.n_planned;
     plans.n_planned += 1;
@@ -84,8 +83,15 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     Ok(ready)
 }
 
+/// The program's plan, made anew.
+pub(crate) fn planned(device: &Device, captured: &Captured) -> Result<Plan> {
+    let backend = device.backend();
+    let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
+    plan(&captured.graph, &captured.donatable, backend.caps(), &supports, device.options())
+}
+
 /// Executables for every step; equal kernels are compiled once a device.
-pub(crate) fn compile(device: &Device, plan: &crate::plan::Plan) -> Result<Vec<Step>> {
+pub(crate) fn compile(device: &Device, plan: &Plan) -> Result<Vec<Step>> {
     let texts: Vec<String> = plan.steps.iter().map(|s| format!("{:?}", s.kernel)).collect();
     let mut missing: Vec<usize> = Vec::new();
     {

@@ -199,18 +199,7 @@ impl Tensor {
 
     /// How this value would be computed now: one line a kernel.
     pub fn explain(&self) -> String {
-        let node = std::slice::from_ref(&self.0);
-        let captured = match capture::capture(node) {
-            Ok(captured) => captured,
-            Err(error) => return format!("failed before: {error}"),
-        };
-        let backend = self.device().backend();
-        let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
-        let options = self.device().options();
-        match crate::plan::plan(&captured.graph, &captured.donatable, backend.caps(), &supports, options) {
-            Ok(plan) => inspect::describe(&plan),
-            Err(error) => error.to_string(),
-        }
+        explain(self.device(), std::slice::from_ref(&self.0))
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
@@ -246,6 +235,24 @@ impl Device {
             true => Ok(()),
             false => exec::run(self, &targets, cut),
         }
+    }
+}
+
+impl Device {
+    /// How [`Device::eval`] would compute what this thread holds now: one line a kernel.
+    pub fn explain(&self) -> String {
+        explain(self, &held(self))
+    }
+}
+
+fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
+    let captured = match capture::capture(targets) {
+        Ok(captured) => captured,
+        Err(error) => return format!("failed before: {error}"),
+    };
+    match exec::planned(device, &captured) {
+        Ok(plan) => inspect::describe(&plan),
+        Err(error) => error.to_string(),
     }
 }
 

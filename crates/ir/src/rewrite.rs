@@ -54,6 +54,16 @@ impl Body {
         self.stores.iter_mut().for_each(|s| s.index = f(&s.index));
     }
 
+    /// Replaces the number of each argument.
+    pub fn map_args(&mut self, f: &dyn Fn(u32) -> u32) {
+        for instr in &mut self.instrs {
+            if let Instr::Load { arg, .. } = instr {
+                *arg = f(*arg);
+            }
+        }
+        self.stores.iter_mut().for_each(|s| s.arg = f(s.arg));
+    }
+
     /// The body with axis `a` of its space renamed to `to(a)`, the gathered coordinate's too.
     pub fn renamed(&self, to: &dyn Fn(usize) -> usize) -> Body {
         let mut body = self.clone();

@@ -2,4 +2,5 @@
 
 mod common;
 mod dots;
+mod groups;
 mod loops;

@@ -14,13 +14,9 @@ use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
 
 /// The loop in WGSL.
 pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
-    check_body(&k.body, &k.args, &[&k.outer[..], &k.row[..]].concat())?;
-    let mut merged = k.clone();
-    let mut groups = [std::mem::take(&mut merged.outer), std::mem::take(&mut merged.row)];
-    space::merge(&mut groups, &mut [(&mut merged.body, &[0, 1])]);
-    [merged.outer, merged.row] = groups;
+    let merged = merged(k)?;
     let rows = Rows::new(&merged);
-    let shape = Shape::choose(&rows, target)?;
+    let shape = Shape::choose(&rows, target, 0)?;
     let writer = Writer { rows: &rows, shape: &shape };
     let scalars = n_scalars(&[&k.body]);
     let name = format!("loop {} {:?}|{:?}", op_names(&[&k.body]), k.outer, k.row);
@@ -29,10 +25,21 @@ pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
     Ok(Shader { name, wgsl, workgroups: shape.workgroups, args: k.args.clone(), scalars })
 }
 
+/// The loop with as few axes as it can have.
+pub(crate) fn merged(k: &Loop) -> Result<Loop, Reject> {
+    check_body(&k.body, &k.args, &[&k.outer[..], &k.row[..]].concat())?;
+    let mut merged = k.clone();
+    let mut groups = [std::mem::take(&mut merged.outer), std::mem::take(&mut merged.row)];
+    space::merge(&mut groups, &mut [(&mut merged.body, &[0, 1])]);
+    [merged.outer, merged.row] = groups;
+    Ok(merged)
+}
+
 /// How rows are spread over invocations.
 pub(crate) struct Shape {
-    /// Invocations of a workgroup.
+    /// Invocations of a workgroup, and how many there must be at least.
     pub(crate) size: usize,
+    least: usize,
     /// Invocations that share a row; a power of two.
     pub(crate) lanes: usize,
     /// True iff neighbouring invocations have neighbouring rows rather than elements.
@@ -48,7 +55,8 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    fn choose(rows: &Rows, target: &Target) -> Result<Shape, Reject> {
+    /// The shape for these rows, in workgroups of at least `size` invocations.
+    pub(crate) fn choose(rows: &Rows, target: &Target, least: usize) -> Result<Shape, Reject> {
         let (each, once) = rows.stores();
         let packed = |s: &&&Store| rows.per_word(s) > 1;
         let mut arguments: Vec<u32> = each.iter().chain(&once).filter(packed).map(|s| s.arg).collect();
@@ -66,8 +74,8 @@ impl Shape {
         let chunk = each.iter().map(per).max().unwrap_or(1);
         let alone = each.iter().any(|s| straddles(&s));
         let (lanes, rows_first) = if alone { (1, true) } else { lanes(rows, target) };
-        let shape =
-            Shape { size: 0, lanes, rows_first, batch, chunk, workgroups: 0, strides: false }.sized(rows, target);
+        let shape = Shape { size: 0, least, lanes, rows_first, batch, chunk, workgroups: 0, strides: false }
+            .sized(rows, target);
         shape.within_limits(rows, target, alone)
     }
 
@@ -79,6 +87,7 @@ impl Shape {
             lanes if target.software && target.schedule == Schedule::Auto => lanes,
             lanes => lanes.max(256),
         }
+        .max(self.least)
         .min(most);
         let items = rows.n_rows.div_ceil(self.rows() * self.batch);
         self.workgroups = items.min(target.max_workgroups as usize) as u32;
@@ -105,7 +114,7 @@ impl Shape {
     }
 
     /// Turns of all loops of one invocation, about.
-    fn turns(&self, rows: &Rows) -> usize {
+    pub(crate) fn turns(&self, rows: &Rows) -> usize {
         let items = rows.n_rows.div_ceil(self.rows() * self.batch);
         let passes = rows.phases.len() + usize::from(!rows.stores().0.is_empty());
         let row = passes * (rows.len.div_ceil(self.lanes) + rows.len / (self.lanes * BLOCK) + 12);

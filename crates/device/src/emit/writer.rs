@@ -15,6 +15,17 @@ use super::rows::Rows;
 /// error grows with the square root of a row's length instead of the length.
 pub(crate) const BLOCK: usize = 256;
 
+/// The parameters of an entry point that works by workgroups.
+pub(crate) const PLACE: &str = "@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32";
+
+/// Declares arrays of partial results, one place an invocation.
+pub(crate) fn declare(code: &mut Code, parts: &[(String, &str)], size: usize) {
+    for (name, kind) in parts {
+        code.line(format!("var<workgroup> {name}: array<{kind}, {size}>;"));
+    }
+    code.line("");
+}
+
 /// The entry point of a loop.
 pub(crate) struct Writer<'a> {
     /// What is done.
@@ -27,43 +38,43 @@ impl Writer<'_> {
     /// The text, with workgroup memory.
     pub(crate) fn main(&self) -> String {
         let mut code = Code::default();
-        let Shape { size, lanes, batch, workgroups, strides, .. } = *self.shape;
+        let Shape { size, lanes, .. } = *self.shape;
         if lanes > 1 {
-            for (name, kind) in parts(self.rows) {
-                code.line(format!("var<workgroup> {name}: array<{kind}, {size}>;"));
-            }
-            code.line("");
+            declare(&mut code, &parts(self.rows), size);
         }
         code.line(format!("@compute @workgroup_size({size})"));
-        let (step, place) = match lanes {
-            1 => (size * workgroups as usize, "@builtin(global_invocation_id) id: vec3<u32>"),
-            _ => (
-                workgroups as usize,
-                "@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32",
-            ),
-        };
-        code.open(format!("fn main({place})"));
+        code.open(format!(
+            "fn main({})",
+            if lanes == 1 { "@builtin(global_invocation_id) id: vec3<u32>" } else { PLACE }
+        ));
+        self.body(&mut code, "id.x");
+        code.close();
+        code.into_text()
+    }
+
+    /// What an entry point does, whose first item is `start`: an invocation's with one lane, else a workgroup's.
+    pub(crate) fn body(&self, code: &mut Code, start: &str) {
+        let Shape { size, lanes, batch, workgroups, strides, .. } = *self.shape;
+        let step = if lanes == 1 { size * workgroups as usize } else { workgroups as usize };
         let items = match lanes {
             1 => self.rows.n_rows.div_ceil(batch),
             _ => self.rows.n_rows.div_ceil(self.shape.rows() * batch),
         };
-        self.places(&mut code);
+        self.places(code);
         match strides {
-            true => code.open(format!("for (var item = id.x; item < {items}u; item += {step}u)")),
+            true => code.open(format!("for (var item = {start}; item < {items}u; item += {step}u)")),
             false if lanes == 1 && items < step => {
-                code.line("let item = id.x;");
+                code.line(format!("let item = {start};"));
                 code.open(format!("if (item >= {items}u)"));
                 code.line("return;");
                 code.close();
             }
-            false => code.line("let item = id.x;"),
+            false => code.line(format!("let item = {start};")),
         }
-        self.rows_of_item(&mut code);
+        self.rows_of_item(code);
         if strides {
             code.close();
         }
-        code.close();
-        code.into_text()
     }
 
     /// Which lane of which of the workgroup's rows an invocation is.

@@ -5,6 +5,7 @@
 
 mod dots;
 mod golden;
+mod groups;
 mod harness;
 mod loops;
 mod ops;

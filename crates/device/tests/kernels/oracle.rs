@@ -12,6 +12,8 @@ pub(crate) fn run(kernel: &Kernel, args: &[Vec<f64>], scalars: &[f64]) -> Vec<Ve
         Kernel::Loop(k) => run_loop(k, args, scalars, &mut out),
         Kernel::Dot(k) => run_dot(k, args, scalars, &mut out),
         Kernel::Scatter(k) => run_scatter(k, args, &mut out),
+        Kernel::Group(loops) => loops.iter().for_each(|k| run_loop(k, args, scalars, &mut out)),
+        Kernel::Attention(_) => unreachable!("has an oracle of its own"),
     }
     out
 }

@@ -1,11 +1,11 @@
 //! Clusters: roots that share a kernel, and how a cluster becomes one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scatter, Store};
-use kiln_ir::{Caps, Contraction, DType, Graph, Kernel, NodeId, Op, Reject};
+use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
 
 use super::emit::{Cut, Emitter, Shared};
 
@@ -28,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) space: Space,
     /// Each root, ascending, and where the points of the space lie in it.
     pub(crate) members: HashMap<NodeId, IndexMap>,
+    /// Roots of other clusters that this one computes for itself, wherever it needs them.
+    pub(crate) inlined: HashSet<NodeId>,
 }
 
 /// A cluster's kernel and what it binds.
@@ -81,7 +83,7 @@ impl Cluster {
                 (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape))
             }
         };
-        Cluster { space, members: HashMap::from([(id, map)]) }
+        Cluster { space, members: HashMap::from([(id, map)]), inlined: HashSet::new() }
     }
 
     /// Members in the order in which they were recorded.
@@ -89,6 +91,17 @@ impl Cluster {
         let mut ids: Vec<NodeId> = self.members.keys().copied().collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// True iff every member is a formula of its point alone, which others may compute for themselves.
+    pub(crate) fn is_pointwise(&self, graph: &Graph) -> bool {
+        let formula = |id: &NodeId| matches!(graph.nodes[*id as usize].op, Op::Map(_) | Op::View(_) | Op::Gather(_));
+        matches!(&self.space, Space::Loop { row, .. } if row.is_empty()) && self.members.keys().all(formula)
+    }
+
+    /// The member that was recorded first.
+    pub(crate) fn first(&self) -> NodeId {
+        self.members.keys().copied().min().expect("a cluster has a member")
     }
 
     /// The kernel that computes the members and stores those that `wanted` names.
@@ -148,7 +161,7 @@ impl Cluster {
     }
 
     fn emitter<'a>(
-        &self,
+        &'a self,
         scope: &'a Scope,
         members: &'a HashMap<NodeId, IndexMap>,
         shared: &'a mut Shared,
@@ -156,7 +169,8 @@ impl Cluster {
         outer: usize,
     ) -> Emitter<'a> {
         let memo = HashMap::new();
-        Emitter { graph: scope.graph, roots: scope.roots, members, dims, outer, shared, body: Body::default(), memo }
+        let (body, inlined) = (Body::default(), &self.inlined);
+        Emitter { graph: scope.graph, roots: scope.roots, members, inlined, dims, outer, shared, body, memo }
     }
 
     fn dot(&self, scope: &Scope, id: NodeId, shared: &mut Shared, stores: &[NodeId]) -> Result<Kernel, Cut> {
@@ -240,12 +254,6 @@ fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {
         Arg { dtype: node.dtype, numel: node.shape.numel(), access }
     };
     shared.args.iter().map(arg).collect()
-}
-
-/// How many elements a kernel loads and stores at most once: a proxy for its traffic in bytes.
-pub(crate) fn bytes(graph: &Graph, id: NodeId) -> u64 {
-    let node = &graph.nodes[id as usize];
-    (node.shape.numel() * if node.dtype == DType::Bool { 4 } else { node.dtype.size_bytes() }) as u64
 }
 
 /// True iff the kernel's last body reduces or contracts, for names.

@@ -4,7 +4,7 @@
 //! operand's value at another point, and the chain of such questions ends at a load whose address is
 //! the composed index map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Body, Instr, Value};
@@ -49,6 +49,8 @@ pub(crate) struct Emitter<'a> {
     pub(crate) roots: &'a [bool],
     /// Roots that are computed in this kernel, and where on its space.
     pub(crate) members: &'a HashMap<NodeId, IndexMap>,
+    /// Roots of other kernels that this one computes for itself.
+    pub(crate) inlined: &'a HashSet<NodeId>,
     /// Dims of the space: rows, then the axes within a row.
     pub(crate) dims: &'a [usize],
     /// How many of them are of rows.
@@ -79,6 +81,7 @@ impl Emitter<'_> {
     fn stored(&self, id: NodeId) -> bool {
         (self.roots[id as usize] || matches!(self.graph.nodes[id as usize].op, Op::Leaf(_)))
             && !self.members.contains_key(&id)
+            && !self.inlined.contains(&id)
     }
 
     fn load(&mut self, id: NodeId, map: &IndexMap, gather: Option<(Value, usize)>) -> Value {

@@ -63,13 +63,13 @@ pub(crate) fn side_by_side(a: &Cluster, b: &Cluster) -> Option<Cluster> {
 
 fn union(a: &Cluster, b: &Cluster, space: &Space) -> Cluster {
     let members = a.members.iter().chain(&b.members).map(|(id, map)| (*id, map.clone())).collect();
-    Cluster { space: space.clone(), members }
+    Cluster { space: space.clone(), members, inlined: a.inlined.union(&b.inlined).copied().collect() }
 }
 
 /// The cluster computed where `place` takes the points of another space.
 fn moved(cluster: &Cluster, place: &IndexMap) -> Cluster {
     let members = cluster.members.iter().map(|(id, map)| (*id, place.then(map))).collect();
-    Cluster { space: cluster.space.clone(), members }
+    Cluster { space: cluster.space.clone(), members, inlined: cluster.inlined.clone() }
 }
 
 /// False where work over `points` would be left to a few long rows.

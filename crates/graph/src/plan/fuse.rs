@@ -8,15 +8,33 @@
 use std::collections::{HashMap, HashSet};
 
 use kiln_ir::index::IndexMap;
-use kiln_ir::{Error, ErrorKind, NodeId, Result};
+use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Result};
 
-use super::cluster::{Cluster, Lowered, Scope, Space, bytes};
-use super::fit;
+use super::cluster::{Cluster, Lowered, Scope, Space};
+use super::{cost, fit};
 
 /// A cluster with its kernel.
 pub(crate) struct Unit {
     pub(crate) cluster: Cluster,
     pub(crate) lowered: Lowered,
+}
+
+/// A consumer after it met one of its producers.
+enum Joined {
+    /// One kernel for both; the producer is no more.
+    Whole(usize, Unit),
+    /// Two kernels that do not need each other.
+    Apart(Unit),
+}
+
+/// Steps of a kernel that computes what others compute too.
+const STEPS_MAX: usize = 200;
+
+fn n_steps(unit: &Unit) -> usize {
+    match &unit.lowered.kernel {
+        Kernel::Loop(k) => k.body.instrs.len(),
+        Kernel::Dot(_) | Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => usize::MAX / 2,
+    }
 }
 
 /// The state of fusion, and the story of why.
@@ -49,8 +67,11 @@ impl<'a> Fusion<'a> {
     /// Joins until nothing joins any more.
     pub(crate) fn run(&mut self) {
         for c in 0..self.units.len() {
-            while let Some((p, unit)) = self.join_a_producer(c) {
-                self.replace(p, c, unit);
+            while let Some(joined) = self.join_a_producer(c) {
+                match joined {
+                    Joined::Whole(p, unit) => self.replace(p, c, unit),
+                    Joined::Apart(unit) => self.units[c] = Some(unit),
+                }
             }
         }
         for b in 0..self.units.len() {
@@ -75,11 +96,11 @@ impl<'a> Fusion<'a> {
         self.units[kept] = Some(unit);
     }
 
-    fn join_a_producer(&mut self, c: usize) -> Option<(usize, Unit)> {
+    fn join_a_producer(&mut self, c: usize) -> Option<Joined> {
         let consumer = self.units[c].as_ref()?;
         let mut reads: Vec<(NodeId, IndexMap)> =
             consumer.lowered.reads.iter().filter(|(id, _)| self.home.contains_key(id)).cloned().collect();
-        reads.sort_by_key(|(id, _)| (std::cmp::Reverse(bytes(self.scope.graph, *id)), *id));
+        reads.sort_by_key(|(id, _)| (std::cmp::Reverse(cost::bytes(self.scope.graph, *id)), *id));
         for (root, read) in reads {
             let p = self.home[&root];
             let producer = self.units[p].as_ref().expect("a root's home exists");
@@ -93,14 +114,38 @@ impl<'a> Fusion<'a> {
             let mut why = "no common index space".to_owned();
             for cluster in fit::joined(self.scope.graph, &producer.cluster, &consumer.cluster, root, &read) {
                 match cluster.lower(self.scope, &|id| self.wanted(id, p, c)) {
-                    Ok(lowered) => return Some((p, Unit { cluster, lowered })),
+                    Ok(lowered) => return Some(Joined::Whole(p, Unit { cluster, lowered })),
                     Err(cut) => why = cut,
                 }
+            }
+            if let Some(unit) = self.apart(p, c) {
+                return Some(Joined::Apart(unit));
             }
             let note = names(&why);
             self.notes.push(note);
         }
         None
+    }
+
+    /// The consumer `c` without need of `p`, whose cheap formulas it computes for itself: they then may run side by
+    /// side, in one dispatch if they are small.
+    fn apart(&self, p: usize, c: usize) -> Option<Unit> {
+        let (graph, caps) = (self.scope.graph, self.scope.caps);
+        let [producer, consumer] = [p, c].map(|u| self.units[u].as_ref().expect("asked of units that exist"));
+        let stored_anyway = |id: &NodeId| graph.outputs.contains(id);
+        if !producer.cluster.is_pointwise(graph)
+            || !matches!(consumer.cluster.space, Space::Loop { .. })
+            || !producer.lowered.stores.iter().all(stored_anyway)
+            || n_steps(producer) + n_steps(consumer) > STEPS_MAX
+        {
+            return None;
+        }
+        let mut cluster = consumer.cluster.clone();
+        cluster.inlined.extend(producer.cluster.members.keys().chain(&producer.cluster.inlined));
+        let lowered = cluster.lower(self.scope, &|id| self.wanted(id, c, c)).ok()?;
+        let needs = lowered.args.iter().any(|id| producer.cluster.members.contains_key(id));
+        let more = cost::seconds(graph, caps, &lowered) - cost::seconds(graph, caps, &consumer.lowered);
+        (!needs && more < cost::START_SECONDS).then_some(Unit { cluster, lowered })
     }
 
     fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {

@@ -1,14 +1,20 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `anchors` (what the device lacks, composed), `split` (long sums in parts), `roots` (what gets a buffer), `emit` (a formula becomes code, views become
-//! addresses), `cluster` (roots become a kernel), `fit` and `fuse` (clusters join), `memory`.
+//! Reading order: `anchors` (what the device lacks, composed), `split` (long sums in parts), `roots` (what gets a
+//! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
+//! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
+//! `memory`.
 
 mod anchors;
 mod cluster;
+mod cost;
+mod donate;
 mod emit;
 mod fit;
 mod fuse;
 mod memory;
+mod order;
+mod pack;
 mod roots;
 mod split;
 mod text;
@@ -18,16 +24,17 @@ use std::collections::HashMap;
 use kiln_ir::kernel::Access;
 use kiln_ir::{Caps, Graph, Kernel, NodeId, Reject, Slot};
 
-pub use memory::Output;
+pub use donate::Output;
 pub(crate) use roots::base;
 
-use cluster::Scope;
+use cluster::{Lowered, Scope};
 use fuse::{Fusion, Unit};
+use order::{Edges, permuted};
 
 /// Knobs for tests and for looking inside; the default is what users get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlanOptions {
-    /// Compute several nodes in one kernel.
+    /// Compute several nodes in one kernel, and small independent kernels in one.
     pub fuse: bool,
     /// Let temporaries share memory, and results take over dead leaves.
     pub reuse: bool,
@@ -69,8 +76,10 @@ pub struct Plan {
     pub temps: Vec<u64>,
     /// Where each result goes.
     pub outputs: Vec<Output>,
-    /// Bytes of leaves, results and temporaries together.
+    /// Bytes of leaves, results and temporaries together: known before anything runs.
     pub peak_bytes: u64,
+    /// What leaves, results and the temporaries that live at once take at least, however they are placed.
+    pub least_bytes: u64,
     /// Why neighbours did not fuse.
     pub notes: Vec<String>,
 }
@@ -108,56 +117,39 @@ pub fn plan(
         fusion.run();
     }
     let (units, notes) = fusion.finish();
-    let mut units = in_order(units);
-    let memory = memory::assign(graph, &mut units, donatable, caps, options.reuse);
-    let steps: Vec<PlanStep> = units.into_iter().map(|unit| step(graph, unit, &memory.slots)).collect();
+    let (units, outputs) = scheduled(&scope, units, donatable, options);
+    let memory = memory::assign(graph, &units, donatable.len(), &outputs, caps, options.reuse);
     let fresh = |o: &Output| if let Output::Fresh(bytes) = o { *bytes } else { 0 };
     let leaves = graph.nodes.iter().filter(|n| matches!(n.op, kiln_ir::Op::Leaf(_)));
-    let peak_bytes = leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>()
-        + memory.outputs.iter().map(fresh).sum::<u64>()
-        + memory.temps.iter().sum::<u64>();
-    Ok(Plan { graph: split, steps, temps: memory.temps, outputs: memory.outputs, peak_bytes, notes })
+    let args =
+        leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>() + outputs.iter().map(fresh).sum::<u64>();
+    let steps = units.into_iter().map(|unit| step(graph, unit, &memory.slots)).collect();
+    let (peak_bytes, least_bytes) = (args + memory.temps.iter().sum::<u64>(), args + memory.least_temps);
+    Ok(Plan { graph: split, steps, temps: memory.temps, outputs, peak_bytes, least_bytes, notes })
 }
 
-fn step(graph: &Graph, unit: Unit, slots: &HashMap<NodeId, Slot>) -> PlanStep {
-    let lowered = unit.lowered;
+/// Units in the order of execution, results in their places.
+fn scheduled(scope: &Scope, units: Vec<Unit>, donatable: &[bool], options: PlanOptions) -> (Vec<Lowered>, Vec<Output>) {
+    let order = Edges::of(units.iter().map(|u| &u.lowered)).sorted(|u| units[u].cluster.first());
+    let mut units = permuted(units, &order);
+    let mut edges = Edges::of(units.iter().map(|u| &u.lowered));
+    let donatable: Vec<bool> = donatable.iter().map(|d| *d && options.reuse).collect();
+    let outputs = donate::donate(scope.graph, &mut units, &mut edges, &donatable, scope.caps);
+    let first: Vec<NodeId> = units.iter().map(|u| u.cluster.first()).collect();
+    let units: Vec<Lowered> = units.into_iter().map(|u| u.lowered).collect();
+    if !options.fuse {
+        return (units, outputs);
+    }
+    let (units, place) = pack::pack(scope, units, &edges);
+    let (edges, first) = (edges.joined(&place, units.len()), order::least(&first, &place, units.len()));
+    let order = edges.sorted(|u| first[u]);
+    (permuted(units, &order), outputs)
+}
+
+fn step(graph: &Graph, lowered: Lowered, slots: &HashMap<NodeId, Slot>) -> PlanStep {
     let access = lowered.kernel.args().iter().map(|a| a.access);
     let binds = lowered.args.iter().map(|id| slots[id]).zip(access).collect();
     let name = text::name(graph, &lowered);
     let (args, stores) = (lowered.args, lowered.stores);
     PlanStep { kernel: lowered.kernel, binds, scalars: lowered.scalars, args, stores, name }
-}
-
-/// Units so that each comes after those it reads from, otherwise as recorded.
-fn in_order(units: Vec<Unit>) -> Vec<Unit> {
-    let mut home = HashMap::new();
-    for (u, unit) in units.iter().enumerate() {
-        home.extend(unit.lowered.stores.iter().map(|&id| (id, u)));
-    }
-    let producers = |u: usize| -> Vec<usize> {
-        units[u].lowered.args.iter().filter_map(|id| home.get(id).copied()).filter(|&p| p != u).collect()
-    };
-    let mut waits: Vec<usize> = Vec::with_capacity(units.len());
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); units.len()];
-    for u in 0..units.len() {
-        let before = producers(u);
-        waits.push(before.len());
-        before.into_iter().for_each(|p| readers[p].push(u));
-    }
-    let first = |u: usize| units[u].cluster.ids()[0];
-    let mut ready: std::collections::BTreeSet<(NodeId, usize)> =
-        (0..units.len()).filter(|&u| waits[u] == 0).map(|u| (first(u), u)).collect();
-    let mut order = Vec::with_capacity(units.len());
-    while let Some((_, u)) = ready.pop_first() {
-        order.push(u);
-        for &r in &readers[u] {
-            waits[r] -= 1;
-            if waits[r] == 0 {
-                ready.insert((first(r), r));
-            }
-        }
-    }
-    assert_eq!(order.len(), units.len(), "plan: kernels depend on each other in a circle");
-    let mut units: Vec<Option<Unit>> = units.into_iter().map(Some).collect();
-    order.into_iter().map(|u| units[u].take().expect("each unit comes once")).collect()
 }

@@ -1,0 +1,107 @@
+//! Donation: which results are written over leaves that nobody holds any more, and the kernels that do so in place.
+//!
+//! Legal iff every other reader of the leaf has run by then, and a kernel that itself reads the leaf reads each
+//! element where it writes it. Who had to run before is then an edge: packing must keep it.
+
+use std::collections::HashMap;
+
+use kiln_ir::kernel::{Access, Arg, Body, Instr};
+use kiln_ir::{Caps, Graph, Kernel, NodeId, Op};
+
+use super::fuse::Unit;
+use super::order::Edges;
+
+/// Where the results of a plan go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Into a new buffer of this many bytes.
+    Fresh(u64),
+    /// Into the buffer of this leaf, which nobody else holds any more.
+    Donated(u32),
+}
+
+/// The place of each result, in the order of the graph's outputs. Units are in order; those that write in place
+/// bind one argument for both, and `edges` learns who must have read before.
+pub(crate) fn donate(
+    graph: &Graph,
+    units: &mut [Unit],
+    edges: &mut Edges,
+    donatable: &[bool],
+    caps: &Caps,
+) -> Vec<Output> {
+    let numel = |id: NodeId| graph.nodes[id as usize].shape.numel();
+    let dtype = |id: NodeId| graph.nodes[id as usize].dtype;
+    let mut readers: HashMap<NodeId, Vec<usize>> = HashMap::new();
+    for (u, unit) in units.iter().enumerate() {
+        unit.lowered.args.iter().for_each(|&id| readers.entry(id).or_default().push(u));
+    }
+    let place: HashMap<NodeId, usize> = graph.outputs.iter().enumerate().map(|(n, &id)| (id, n)).collect();
+    // Leaves to write over, by what fits into them; the first recorded first.
+    let mut free: HashMap<_, Vec<(u32, NodeId)>> = HashMap::new();
+    for (node, id) in graph.nodes.iter().zip(0..) {
+        if let Op::Leaf(n) = node.op
+            && donatable[n as usize]
+        {
+            free.entry((dtype(id), numel(id))).or_default().push((n, id));
+        }
+    }
+    let fresh = |&id: &NodeId| Output::Fresh(caps.bytes(dtype(id), numel(id)));
+    let mut outputs: Vec<Output> = graph.outputs.iter().map(fresh).collect();
+    for u in 0..units.len() {
+        for id in units[u].lowered.stores.clone() {
+            let Some(&n) = place.get(&id) else { continue };
+            let Some(leaves) = free.get_mut(&(dtype(id), numel(id))) else { continue };
+            let last = |leaf: &NodeId| readers.get(leaf).and_then(|r| r.last()).copied();
+            let in_place =
+                leaves.iter().position(|(_, leaf)| last(leaf) == Some(u) && merge(graph, &mut units[u], *leaf, id));
+            let found = in_place.or_else(|| leaves.iter().position(|(_, leaf)| last(leaf).is_none_or(|last| last < u)));
+            let Some(at) = found else { continue };
+            let (slot, leaf) = leaves.remove(at);
+            outputs[n] = Output::Donated(slot);
+            for &reader in readers.get(&leaf).into_iter().flatten().filter(|r| **r != u) {
+                edges.add(reader, u);
+            }
+        }
+    }
+    outputs
+}
+
+/// Turns the load of `leaf` and the store of `id` into one argument, if each load is at the stored index.
+fn merge(graph: &Graph, unit: &mut Unit, leaf: NodeId, id: NodeId) -> bool {
+    let lowered = &mut unit.lowered;
+    let place = |id: NodeId| lowered.args.iter().position(|&a| a == id).map(|a| a as u32);
+    let (Some(from), Some(into)) = (place(id), place(leaf)) else { return false };
+    let stored = unit.cluster.members[&id].flatten(&graph.nodes[id as usize].shape);
+    let same_place = |(read, map): &(NodeId, kiln_ir::IndexMap)| {
+        *read != leaf || (map.valid.is_empty() && map.flatten(&graph.nodes[leaf as usize].shape) == stored)
+    };
+    if lowered.gathered.contains(&leaf) || !lowered.reads.iter().all(same_place) {
+        return false;
+    }
+    match &mut lowered.kernel {
+        Kernel::Loop(k) => rename(&mut [&mut k.body], &mut k.args, from, into),
+        Kernel::Dot(k) => {
+            let loads = |body: &Body| body.instrs.iter().any(|i| matches!(i, Instr::Load { arg, .. } if *arg == into));
+            if loads(&k.lhs) || loads(&k.rhs) {
+                return false;
+            }
+            rename(&mut [&mut k.lhs, &mut k.rhs, &mut k.epilogue], &mut k.args, from, into);
+        }
+        // What these overwrite, other invocations still read; groups are made later.
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => return false,
+    }
+    lowered.args[into as usize] = id;
+    lowered.args.remove(from as usize);
+    true
+}
+
+/// Stores to `from` go to `into`, and later arguments move up.
+fn rename(bodies: &mut [&mut Body], args: &mut Vec<Arg>, from: u32, into: u32) {
+    let moved = |arg: u32| {
+        let arg = if arg == from { into } else { arg };
+        arg - u32::from(arg > from)
+    };
+    args[into as usize].access = Access::ReadWrite;
+    args.remove(from as usize);
+    bodies.iter_mut().for_each(|body| body.map_args(&moved));
+}
