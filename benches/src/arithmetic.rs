@@ -3,7 +3,7 @@
 use kiln::prelude::*;
 use kiln::{DType, Result};
 
-use crate::models::{attention as attend, gelu_tanh};
+use crate::models::gelu_tanh;
 use crate::row::{Case, normals};
 
 /// `[m, k]·[k, n]`, 2·m·n·k operations.
@@ -55,7 +55,7 @@ pub fn attention(device: &Device) -> Result<Case> {
     let [q, k, v, cotangent] = normals([dims; 4], device)?;
     let work = 7.0 * 2.0 * (8 * 8 * 512 * 512 * 64) as f64 / 2.0 / 1e9;
     Ok(Case::computing(device, work, "GFLOP/s", move || {
-        let y = attend(&q, &k, &v, true);
+        let y = q.scaled_dot_product_attention(&k, &v, None, true);
         let grads = y.vjp(&cotangent, &[&q, &k, &v]);
         (y, grads)
     }))

@@ -8,20 +8,6 @@ pub fn gelu_tanh(x: &Tensor) -> Tensor {
     x * 0.5 * (inner.tanh() + 1.0)
 }
 
-/// `softmax(q·kᵀ / √d) · v` over `[b, h, t, d]`; causal: no position sees a later one.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Tensor {
-    let &[.., t, d] = q.dims() else { panic!("attention: takes at least rank 2, got {}", q.shape()) };
-    let scores = q.matmul(&k.transpose(-1, -2)) * (1.0 / (d as f64).sqrt()); // [b, h, t, t]
-    let scores = if causal {
-        let (row, column) = (Tensor::iota(&[t, t], 0, q.device()), Tensor::iota(&[t, t], 1, q.device()));
-        let never = Tensor::full(&[], -1e9, q.dtype(), q.device());
-        column.gt(&row).select(&never, &scores)
-    } else {
-        scores
-    };
-    scores.softmax(-1).matmul(v)
-}
-
 /// Affine layers with a rectifier between any two.
 #[derive(Module)]
 pub struct Mlp {
@@ -89,14 +75,14 @@ impl SelfAttention {
         let split = self.qkv.forward(x).reshape(&[b, t, 3, self.n_heads, c / self.n_heads]);
         let split = split.permute(&[2, 0, 3, 1, 4]); // [3, b, h, t, d]
         let part = |n: usize| split.slice(0, n..n + 1).squeeze(0);
-        let mixed = attention(&part(0), &part(1), &part(2), causal); // [b, h, t, d]
+        let mixed = part(0).scaled_dot_product_attention(&part(1), &part(2), None, causal); // [b, h, t, d]
         self.out.forward(&mixed.transpose(1, 2).reshape(&[b, t, c]))
     }
 }
 
 /// A block of GPT-2: normalisation comes first.
 #[derive(Module)]
-struct Block {
+pub struct Block {
     norm1: LayerNorm,
     norm2: LayerNorm,
     attention: SelfAttention,
@@ -105,7 +91,8 @@ struct Block {
 }
 
 impl Block {
-    fn new(dim: usize, n_heads: usize, device: &Device) -> Block {
+    /// A block of this width.
+    pub fn new(dim: usize, n_heads: usize, device: &Device) -> Block {
         Block {
             norm1: LayerNorm::new(dim, device),
             norm2: LayerNorm::new(dim, device),
@@ -115,7 +102,8 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    /// `[b, t, dim]` → the same; no position sees a later one.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
         let x = x + self.attention.forward(&self.norm1.forward(x), true);
         let hidden = gelu_tanh(&self.up.forward(&self.norm2.forward(&x)));
         &x + self.down.forward(&hidden)

@@ -14,7 +14,7 @@ const PLANS_MAX: usize = 64;
 
 /// A plan that the backend has recorded.
 pub(crate) struct Ready {
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) tape: Tape,
     /// How many plans its device made before.
     pub(crate) number: usize,
@@ -34,6 +34,8 @@ pub(crate) struct Plans {
     entries: HashMap<u64, Entry>,
     /// Compiled kernels by their text.
     pub(crate) kernels: HashMap<String, Executable>,
+    /// The plan that ran last.
+    pub(crate) last: Option<Arc<Plan>>,
     pub(crate) n_planned: usize,
     pub(crate) n_compiled: usize,
     clock: u64,
@@ -47,6 +49,7 @@ impl Plans {
         let same = entry.donatable == donatable && same(&entry.graph, graph);
         same.then(|| {
             entry.last_use = self.clock;
+            self.last = Some(entry.ready.plan.clone());
             entry.ready.clone()
         })
     }
@@ -58,6 +61,7 @@ impl Plans {
         {
             self.entries.remove(&oldest);
         }
+        self.last = Some(ready.plan.clone());
         self.entries.insert(key, Entry { graph, donatable, ready, last_use: self.clock });
     }
 }

@@ -1,13 +1,14 @@
 //! A device: a backend, and the plans that were made for it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiln_ir::{Backend, Caps, DType};
 
 use crate::cache::Plans;
 use crate::env::Env;
-use crate::plan::PlanOptions;
+use crate::plan::{Plan, PlanOptions};
 
 /// A place where tensors live and are computed. Cheap to clone; clones are the same device.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ struct Inner {
     options: PlanOptions,
     env: Env,
     plans: Mutex<Plans>,
+    /// The most bytes that one program may take.
+    budget: AtomicU64,
 }
 
 impl Device {
@@ -30,7 +33,7 @@ impl Device {
     pub fn with_options(backend: Arc<dyn Backend>, options: PlanOptions) -> Device {
         let env = Env::read();
         crate::inspect::opened(&env, backend.caps());
-        Device(Arc::new(Inner { backend, options, env, plans: Mutex::new(Plans::default()) }))
+        Device(Arc::new(Inner { backend, options, env, plans: Mutex::default(), budget: AtomicU64::new(u64::MAX) }))
     }
 
     /// What the device can do.
@@ -47,6 +50,31 @@ impl Device {
     pub fn compilations(&self) -> (usize, usize) {
         let plans = self.plans();
         (plans.n_planned, plans.n_compiled)
+    }
+
+    /// Limits the bytes that one program may take: its arguments, results and temporaries together. A program over
+    /// it is refused as out of memory before anything runs; what it should have computed stays pending.
+    ///
+    /// ```
+    /// # use kiln_graph::{Device, Tensor};
+    /// # let device = Device::new(kiln_cpu::CpuBackend::new());
+    /// let x = Tensor::new(&[1.0f32; 1000], &[1000], &device)?;
+    /// device.set_memory_budget(1000);
+    /// let error = (&x + 1.0).to_vec::<f32>().unwrap_err();
+    /// assert!(error.is_out_of_memory() && error.to_string().contains("f32[1000]"));
+    /// # Ok::<(), kiln_ir::Error>(())
+    /// ```
+    pub fn set_memory_budget(&self, bytes: u64) {
+        self.0.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The plan that ran last on this device; `None` if none did.
+    pub fn last_plan(&self) -> Option<Arc<Plan>> {
+        self.plans().last.clone()
+    }
+
+    pub(crate) fn budget(&self) -> u64 {
+        self.0.budget.load(Ordering::Relaxed)
     }
 
     pub(crate) fn options(&self) -> PlanOptions {

@@ -20,14 +20,24 @@ const TIMED_RUN: u32 = 3;
 /// leaf; otherwise it keeps its history.
 ///
 /// # Errors
-/// If the device fails; then every result holds the error.
+/// If memory is short; then everything is pending as before. If the device cannot run the program; then every
+/// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
     let captured = capture(targets)?;
     if captured.graph.outputs.is_empty() {
         return Ok(());
     }
-    match fire(device, &captured) {
-        Ok(results) => {
+    let start = ready(device, &captured).and_then(|ready| Ok((results(device, &captured, &ready.plan)?, ready)));
+    let (results, ready) = match start {
+        Ok(start) => start,
+        Err(error) if error.is_out_of_memory() => return Err(error),
+        Err(error) => {
+            captured.outputs().for_each(|node| node.fail(&error));
+            return Err(error);
+        }
+    };
+    match fire(device, &captured, &ready, &results) {
+        Ok(()) => {
             captured.outputs().zip(results).for_each(|(node, buffer)| node.computed(buffer, cut));
             Ok(())
         }
@@ -41,27 +51,27 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
 }
 
 /// One buffer per output.
-fn fire(device: &Device, captured: &Captured) -> Result<Vec<Buffer>> {
-    let ready = ready(device, captured)?;
-    let results: Vec<Buffer> = ready
-        .plan
-        .outputs
-        .iter()
-        .map(|output| match output {
-            Output::Fresh(bytes) => device.backend().alloc(*bytes),
-            Output::Donated(leaf) => Ok(captured.leaves[*leaf as usize].1.clone()),
-        })
-        .collect::<Result<_>>()?;
-    let args: Vec<Buffer> = captured.leaves.iter().map(|(_, b)| b).chain(&results).cloned().collect();
+fn results(device: &Device, captured: &Captured, plan: &Plan) -> Result<Vec<Buffer>> {
+    if plan.peak_bytes > device.budget() {
+        return Err(plan.over(device.budget(), &device.caps().name));
+    }
+    let buffer = |output: &Output| match output {
+        Output::Fresh(bytes) => device.backend().alloc(*bytes),
+        Output::Donated(leaf) => Ok(captured.leaves[*leaf as usize].1.clone()),
+    };
+    plan.outputs.iter().map(buffer).collect()
+}
+
+fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer]) -> Result<()> {
+    let args: Vec<Buffer> = captured.leaves.iter().map(|(_, b)| b).chain(results).cloned().collect();
     if device.env().check {
-        return crate::check::fire_checked(device, captured, &ready.plan, &args).map(|()| results);
+        return crate::check::fire_checked(device, captured, &ready.plan, &args);
     }
     let looks = device.env().debug >= 2 || device.env().dump.is_some();
     if looks && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
-        return stepwise::run_timed(device, &ready, &args, &captured.scalars).map(|()| results);
+        return stepwise::run_timed(device, ready, &args, &captured.scalars);
     }
-    device.backend().replay(&ready.tape, &args, &captured.scalars)?;
-    Ok(results)
+    device.backend().replay(&ready.tape, &args, &captured.scalars).map(drop)
 }
 
 /// The program's plan, compiled and recorded; from the cache if it was met before.
@@ -71,7 +81,7 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     if let Some(found) = device.plans().find(key, graph, donatable) {
         return Ok(found);
     }
-    let plan = planned(device, captured)?;
+    let plan = Arc::new(planned(device, captured)?);
     let steps = compile(device, &plan)?;
     let tape = device.backend().record(&steps, &plan.temps)?;
     let mut plans = device.plans();

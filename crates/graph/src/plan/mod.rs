@@ -1,6 +1,6 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `anchors` (what the device lacks, composed), `split` (long sums in parts), `roots` (what gets a
+//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `split` (long sums in parts), `roots` (what gets a
 //! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
 //! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
 //! `memory`.
@@ -11,6 +11,7 @@ mod cost;
 mod donate;
 mod emit;
 mod fit;
+mod formulas;
 mod fuse;
 mod memory;
 mod order;
@@ -22,7 +23,7 @@ mod text;
 use std::collections::HashMap;
 
 use kiln_ir::kernel::Access;
-use kiln_ir::{Caps, Graph, Kernel, NodeId, Reject, Slot};
+use kiln_ir::{Caps, Error, ErrorKind, Graph, Kernel, NodeId, Reject, Slot};
 
 pub use donate::Output;
 pub(crate) use roots::base;
@@ -76,8 +77,7 @@ pub struct Plan {
     pub temps: Vec<u64>,
     /// Where each result goes.
     pub outputs: Vec<Output>,
-    /// Bytes of leaves, results and temporaries together: known before anything runs.
-    pub peak_bytes: u64,
+    pub(crate) peak_bytes: u64,
     /// What leaves, results and the temporaries that live at once take at least, however they are placed.
     pub least_bytes: u64,
     /// Why neighbours did not fuse.
@@ -107,7 +107,9 @@ pub fn plan(
         let roots = roots::roots(graph, caps.max_bindings, options.fuse);
         anchors::decompose(&Scope { graph, roots: &roots, caps, supports })
     };
-    let split = split::split(composed.as_ref().unwrap_or(graph), caps);
+    let graph = composed.as_ref().unwrap_or(graph);
+    let narrow = formulas::split(graph, caps);
+    let split = split::split(narrow.as_ref().unwrap_or(graph), caps);
     let graph = &split;
     let live = roots::live(graph);
     let roots = roots::roots(graph, caps.max_bindings, options.fuse);
@@ -126,6 +128,42 @@ pub fn plan(
     let steps = units.into_iter().map(|unit| step(graph, unit, &memory.slots)).collect();
     let (peak_bytes, least_bytes) = (args + memory.temps.iter().sum::<u64>(), args + memory.least_temps);
     Ok(Plan { graph: split, steps, temps: memory.temps, outputs, peak_bytes, least_bytes, notes })
+}
+
+impl Plan {
+    /// Bytes of leaves, results and temporaries together: known before anything runs.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    /// Why a device with this budget must not run the plan: its largest tensors, and where they come from.
+    pub(crate) fn over(&self, budget: u64, device: &str) -> Error {
+        const SHOWN: usize = 5;
+        let mut ids: Vec<NodeId> = self.steps.iter().flat_map(|s| s.args.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.sort_by_key(|&id| std::cmp::Reverse(cost::bytes(&self.graph, id)));
+        let show = |id: &NodeId| {
+            let node = &self.graph.nodes[*id as usize];
+            let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+            format!(
+                "{} {}{}, {}{at}",
+                node.op.name(),
+                node.dtype,
+                node.shape,
+                text::size(cost::bytes(&self.graph, *id))
+            )
+        };
+        let largest: Vec<String> = ids.iter().take(SHOWN).map(show).collect();
+        let message = format!(
+            "a program of {} kernels takes {}, and {device} may use {}; largest: {}",
+            self.steps.len(),
+            text::size(self.peak_bytes),
+            text::size(budget),
+            largest.join("; ")
+        );
+        Error::new(ErrorKind::OutOfMemory, message)
+    }
 }
 
 /// Units in the order of execution, results in their places.

@@ -31,6 +31,20 @@ pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
     name
 }
 
+/// Bytes for people: `3.2 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["bytes", "KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = units.next().expect("the list is not empty");
+    while size >= 1024.0
+        && let Some(next) = units.next()
+    {
+        size /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{size:.1} {unit}") }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dims = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join("·");

@@ -129,3 +129,22 @@ fn a_leaf_that_went_before_backward_is_named_and_nothing_aborts() {
     assert!(message.contains("liveness.rs") && message.contains("keep a clone of it"), "{message}");
     assert_eq!(vec(&x), [1.0, 2.0], "the rest goes on");
 }
+
+#[test]
+fn a_program_over_budget_touches_nothing_and_may_run_later() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let mut param = Tensor::new(&vec![1.0f32; 1000], &[1000], &device).unwrap();
+    let update = |param: &Tensor| param - (param * 0.5).expand(&[3, 1000]).sum(&[0]) / 3.0;
+    param = update(&param);
+    device.eval().unwrap();
+    let needed = device.last_plan().unwrap().peak_bytes();
+    device.set_memory_budget(needed - 1);
+    param = update(&param);
+    let error = device.eval().unwrap_err();
+    let message = error.to_string();
+    assert!(error.is_out_of_memory() && message.contains("f32[1000]") && message.contains("liveness.rs:"), "{message}");
+    assert_eq!(device.compilations().0, 1, "the budget is no part of the plan");
+    device.set_memory_budget(needed);
+    device.eval().unwrap();
+    assert_eq!(vec(&param), [0.25; 1000]);
+}

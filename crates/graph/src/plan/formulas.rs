@@ -1,0 +1,134 @@
+//! Formulas that read more tensors than a kernel of the device may bind, step by step. Graph to graph.
+//!
+//! One op reads three tensors at most, so every device that binds four buffers can run what is left.
+
+use std::sync::Arc;
+
+use kiln_ir::{Caps, Expr, ExprNode, Graph, Node, NodeId, Op};
+
+/// The graph with its widest formulas apart; `None` if the device binds enough for all.
+pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
+    let wide = |node: &Node| match &node.op {
+        Op::Map(expr) => expr.n_inputs() >= caps.max_bindings,
+        _ => false,
+    };
+    if !graph.nodes.iter().any(wide) {
+        return None;
+    }
+    let mut out = Graph::default();
+    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
+        moved.push(match &node.op {
+            Op::Map(expr) if wide(node) => {
+                let first = out.nodes.len();
+                let value = steps(&mut out, expr, &inputs);
+                out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
+                value
+            }
+            _ => out.push(Node { inputs, ..node.clone() }),
+        });
+    }
+    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
+    Some(out)
+}
+
+/// Where the value of a step of a formula is.
+#[derive(Clone)]
+enum Place {
+    /// In a node.
+    Node(NodeId),
+    /// Nowhere: it depends on no input, and each op that needs it has it among its own steps.
+    Inline(Vec<ExprNode>),
+}
+
+/// Appends a node for each step of a formula; gives that of its value.
+fn steps(graph: &mut Graph, expr: &Expr, inputs: &[NodeId]) -> NodeId {
+    let mut places: Vec<Place> = Vec::with_capacity(expr.nodes.len());
+    for step in &expr.nodes {
+        let operands: Vec<u16> = match step {
+            ExprNode::Input(i) => {
+                places.push(Place::Node(inputs[*i as usize]));
+                continue;
+            }
+            ExprNode::Const(_) => Vec::new(),
+            ExprNode::Op(op, args) => args[..op.row().arity].to_vec(),
+            ExprNode::Cast(_, a) => vec![*a],
+        };
+        let (mut nodes, mut named, mut at): (Vec<ExprNode>, Vec<NodeId>, Vec<u16>) = Default::default();
+        for &operand in &operands {
+            match &places[operand as usize] {
+                Place::Node(id) => {
+                    let n = named.iter().position(|n| n == id).unwrap_or(named.len());
+                    if n == named.len() {
+                        named.push(*id);
+                    }
+                    nodes.push(ExprNode::Input(n as u8));
+                }
+                Place::Inline(own) => {
+                    let first = nodes.len() as u16;
+                    nodes.extend(own.iter().map(|step| moved(step, first)));
+                }
+            }
+            at.push(nodes.len() as u16 - 1);
+        }
+        let operand = |n: usize| at[n.min(at.len() - 1)];
+        nodes.push(match step {
+            ExprNode::Op(op, _) => ExprNode::Op(*op, [operand(0), operand(1), operand(2)]),
+            ExprNode::Cast(to, _) => ExprNode::Cast(*to, operand(0)),
+            ExprNode::Input(_) | ExprNode::Const(_) => step.clone(),
+        });
+        places.push(match named.is_empty() {
+            true => Place::Inline(nodes),
+            false => Place::Node(graph.apply(Op::Map(Arc::new(Expr { nodes })), &named)),
+        });
+    }
+    match places.pop() {
+        Some(Place::Node(id)) => id,
+        _ => unreachable!("a formula that reads many tensors depends on them"),
+    }
+}
+
+/// A step among others that begin at `first`.
+fn moved(step: &ExprNode, first: u16) -> ExprNode {
+    match step {
+        ExprNode::Op(op, args) => ExprNode::Op(*op, args.map(|a| a + first)),
+        ExprNode::Cast(to, a) => ExprNode::Cast(*to, a + first),
+        ExprNode::Input(_) | ExprNode::Const(_) => step.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_ir::expr::E;
+    use kiln_ir::{DType, PointOp, Shape, reference};
+
+    #[test]
+    fn parts_of_a_formula_are_the_formula() {
+        let mut g = Graph::default();
+        let leaves: Vec<NodeId> = (0..4).map(|n| g.source(Op::Leaf(n), Shape::new(&[3]), DType::F32)).collect();
+        let [a, b, c, d] = [0, 1, 2, 3].map(E::input);
+        let constant = E::lit(2.0).map(PointOp::Sqrt) * 3.0;
+        let formula = (&a * &constant + b.when(&E::op(PointOp::Lt, &[&a, &c]), &constant)) / (d + constant);
+        let y = g.apply(Op::Map(Arc::new(formula.build())), &leaves);
+        g.outputs = vec![y];
+        let caps = Caps {
+            name: "test".into(),
+            dtypes: DType::ALL.to_vec(),
+            max_bindings: 4,
+            max_binding_bytes: u64::MAX,
+            max_workgroups: 65535,
+            bool_bytes: 4,
+            lanes: 1,
+            flops: 1.0,
+            bandwidth: 1.0,
+        };
+        let parts = split(&g, &caps).unwrap();
+        kiln_ir::verify(&parts).unwrap();
+        assert!(parts.nodes.iter().all(|n| n.inputs.len() < 4), "{parts}");
+        let values: Vec<Vec<f64>> = (0..4).map(|n| vec![n as f64, 1.0 - n as f64, 2.5]).collect();
+        assert_eq!(reference::eval(&parts, &values, &[]), reference::eval(&g, &values, &[]));
+        assert!(split(&g, &Caps { max_bindings: 5, ..caps }).is_none());
+    }
+}
