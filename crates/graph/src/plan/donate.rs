@@ -1,9 +1,10 @@
-//! Donation: which results are written over leaves that nobody holds any more, and the kernels that do so in place.
+//! Donation: which results are written over leaves that nobody holds any more, which temporaries over others that
+//! nobody reads any more, and the kernels that do so in place.
 //!
-//! Legal iff every other reader of the leaf has run by then, and a kernel that itself reads the leaf reads each
-//! element where it writes it. Who had to run before is then an edge: packing must keep it.
+//! Legal iff every other reader has run by then, and a kernel that itself reads the old value reads each element
+//! where it writes the new one. Who had to run before is then an edge: packing must keep it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kiln_ir::kernel::{Access, Arg, Body, Instr};
 use kiln_ir::{Caps, Graph, Kernel, NodeId, Op};
@@ -20,21 +21,46 @@ pub enum Output {
     Donated(u32),
 }
 
-/// The place of each result, in the order of the graph's outputs. Units are in order; those that write in place
-/// bind one argument for both, and `edges` learns who must have read before.
-pub(crate) fn donate(
+/// What is written over what.
+pub(crate) struct Places {
+    /// The place of each result, in the order of the graph's outputs.
+    pub(crate) outputs: Vec<Output>,
+    /// For each temporary that is written over another one, that one.
+    pub(crate) over: HashMap<NodeId, NodeId>,
+}
+
+impl Places {
+    /// Nothing over anything.
+    pub(crate) fn fresh(graph: &Graph, caps: &Caps) -> Places {
+        let node = |id: &NodeId| &graph.nodes[*id as usize];
+        let fresh = |id| Output::Fresh(caps.bytes(node(id).dtype, node(id).shape.numel()));
+        Places { outputs: graph.outputs.iter().map(fresh).collect(), over: HashMap::new() }
+    }
+}
+
+/// Units are in order; those that write in place bind one argument for both, and `edges` learns who must have read
+/// before.
+pub(crate) fn donate(graph: &Graph, units: &mut [Unit], edges: &mut Edges, donatable: &[bool], caps: &Caps) -> Places {
+    let mut readers = Readers::new();
+    for (u, unit) in units.iter().enumerate() {
+        unit.lowered.args.iter().for_each(|&id| readers.entry(id).or_default().push(u));
+    }
+    let outputs = over_leaves(graph, units, edges, donatable, caps, &readers);
+    Places { outputs, over: over_temporaries(graph, units, edges, &readers) }
+}
+
+type Readers = HashMap<NodeId, Vec<usize>>;
+
+fn over_leaves(
     graph: &Graph,
     units: &mut [Unit],
     edges: &mut Edges,
     donatable: &[bool],
     caps: &Caps,
+    readers: &Readers,
 ) -> Vec<Output> {
     let numel = |id: NodeId| graph.nodes[id as usize].shape.numel();
     let dtype = |id: NodeId| graph.nodes[id as usize].dtype;
-    let mut readers: HashMap<NodeId, Vec<usize>> = HashMap::new();
-    for (u, unit) in units.iter().enumerate() {
-        unit.lowered.args.iter().for_each(|&id| readers.entry(id).or_default().push(u));
-    }
     let place: HashMap<NodeId, usize> = graph.outputs.iter().enumerate().map(|(n, &id)| (id, n)).collect();
     // Leaves to write over, by what fits into them; the first recorded first.
     let mut free: HashMap<_, Vec<(u32, NodeId)>> = HashMap::new();
@@ -45,8 +71,7 @@ pub(crate) fn donate(
             free.entry((dtype(id), numel(id))).or_default().push((n, id));
         }
     }
-    let fresh = |&id: &NodeId| Output::Fresh(caps.bytes(dtype(id), numel(id)));
-    let mut outputs: Vec<Output> = graph.outputs.iter().map(fresh).collect();
+    let mut outputs = Places::fresh(graph, caps).outputs;
     for u in 0..units.len() {
         for id in units[u].lowered.stores.clone() {
             let Some(&n) = place.get(&id) else { continue };
@@ -64,6 +89,33 @@ pub(crate) fn donate(
         }
     }
     outputs
+}
+
+fn over_temporaries(
+    graph: &Graph,
+    units: &mut [Unit],
+    edges: &mut Edges,
+    readers: &Readers,
+) -> HashMap<NodeId, NodeId> {
+    let node = |id: NodeId| &graph.nodes[id as usize];
+    let outputs: HashSet<NodeId> = graph.outputs.iter().copied().collect();
+    let is_temporary = |id: NodeId| !outputs.contains(&id) && !matches!(node(id).op, Op::Leaf(_));
+    let mut over = HashMap::new();
+    for u in 0..units.len() {
+        for id in units[u].lowered.stores.clone().into_iter().filter(|&id| is_temporary(id)) {
+            let lowered = &units[u].lowered;
+            let fits = |old: &NodeId| {
+                let same = (node(*old).dtype, node(*old).shape.numel()) == (node(id).dtype, node(id).shape.numel());
+                let last = readers.get(old).and_then(|r| r.last()) == Some(&u);
+                same && last && is_temporary(*old) && !lowered.stores.contains(old)
+            };
+            let olds: Vec<NodeId> = lowered.args.iter().copied().filter(fits).collect();
+            let Some(old) = olds.into_iter().find(|&old| merge(graph, &mut units[u], old, id)) else { continue };
+            over.insert(id, old);
+            readers[&old].iter().filter(|r| **r != u).for_each(|&reader| edges.add(reader, u));
+        }
+    }
+    over
 }
 
 /// Turns the load of `leaf` and the store of `id` into one argument, if each load is at the stored index.

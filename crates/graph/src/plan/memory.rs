@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use kiln_ir::{Caps, Graph, NodeId, Op, Slot};
 
 use super::cluster::Lowered;
-use super::donate::Output;
+use super::donate::{Output, Places};
 
 /// The buffers of a plan.
 pub(crate) struct Memory {
@@ -20,9 +20,10 @@ pub(crate) struct Memory {
     pub(crate) least_temps: u64,
 }
 
-/// A value that only the plan sees: from which step to which it is needed.
+/// Values that only the plan sees, each but the first written over the one before: from which step to which some
+/// of them is needed.
 struct Life {
-    id: NodeId,
+    ids: Vec<NodeId>,
     bytes: u64,
     from: usize,
     to: usize,
@@ -33,7 +34,7 @@ pub(crate) fn assign(
     graph: &Graph,
     units: &[Lowered],
     n_leaves: usize,
-    outputs: &[Output],
+    places: &Places,
     caps: &Caps,
     reuse: bool,
 ) -> Memory {
@@ -43,14 +44,14 @@ pub(crate) fn assign(
             slots.insert(id, Slot::Arg(n));
         }
     }
-    for (n, (&id, output)) in graph.outputs.iter().zip(outputs).enumerate() {
+    for (n, (&id, output)) in graph.outputs.iter().zip(&places.outputs).enumerate() {
         let arg = match output {
             Output::Donated(leaf) => *leaf,
             Output::Fresh(_) => (n_leaves + n) as u32,
         };
         slots.insert(id, Slot::Arg(arg));
     }
-    let mut lives = lives(graph, units, &slots, caps);
+    let mut lives = lives(graph, units, &slots, &places.over, caps);
     let least_temps = most_at_once(&lives, units.len());
     lives.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.from));
     let mut temps: Vec<u64> = Vec::new();
@@ -64,23 +65,39 @@ pub(crate) fn assign(
             temps.len() - 1
         });
         taken[slot].push((life.from, life.to));
-        slots.insert(life.id, Slot::Temp(slot as u32));
+        slots.extend(life.ids.iter().map(|&id| (id, Slot::Temp(slot as u32))));
     }
     Memory { slots, temps, least_temps }
 }
 
 /// The lives of what has no slot yet.
-fn lives(graph: &Graph, units: &[Lowered], slots: &HashMap<NodeId, Slot>, caps: &Caps) -> Vec<Life> {
+fn lives(
+    graph: &Graph,
+    units: &[Lowered],
+    slots: &HashMap<NodeId, Slot>,
+    over: &HashMap<NodeId, NodeId>,
+    caps: &Caps,
+) -> Vec<Life> {
     let mut last: HashMap<NodeId, usize> = HashMap::new();
     for (t, unit) in units.iter().enumerate() {
         last.extend(unit.args.iter().map(|&id| (id, t)));
     }
-    let mut lives = Vec::new();
+    let mut lives: Vec<Life> = Vec::new();
+    let mut life_of: HashMap<NodeId, usize> = HashMap::new();
     for (from, unit) in units.iter().enumerate() {
         for &id in unit.stores.iter().filter(|id| !slots.contains_key(id)) {
             let node = &graph.nodes[id as usize];
             let bytes = caps.bytes(node.dtype, node.shape.numel());
-            lives.push(Life { id, bytes, from, to: last.get(&id).copied().unwrap_or(from) });
+            let to = last.get(&id).copied().unwrap_or(from);
+            let at = over.get(&id).map_or(lives.len(), |old| life_of[old]);
+            life_of.insert(id, at);
+            match lives.get_mut(at) {
+                Some(life) => {
+                    life.ids.push(id);
+                    life.to = life.to.max(to);
+                }
+                None => lives.push(Life { ids: vec![id], bytes, from, to }),
+            }
         }
     }
     lives

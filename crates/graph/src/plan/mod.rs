@@ -29,6 +29,7 @@ pub use donate::Output;
 pub(crate) use roots::base;
 
 use cluster::{Lowered, Scope};
+use donate::Places;
 use fuse::{Fusion, Unit};
 use order::{Edges, permuted};
 
@@ -78,8 +79,7 @@ pub struct Plan {
     /// Where each result goes.
     pub outputs: Vec<Output>,
     pub(crate) peak_bytes: u64,
-    /// What leaves, results and the temporaries that live at once take at least, however they are placed.
-    pub least_bytes: u64,
+    pub(crate) least_bytes: u64,
     /// Why neighbours did not fuse.
     pub notes: Vec<String>,
 }
@@ -119,21 +119,26 @@ pub fn plan(
         fusion.run();
     }
     let (units, notes) = fusion.finish();
-    let (units, outputs) = scheduled(&scope, units, donatable, options);
-    let memory = memory::assign(graph, &units, donatable.len(), &outputs, caps, options.reuse);
+    let (units, places) = scheduled(&scope, units, donatable, options);
+    let memory = memory::assign(graph, &units, donatable.len(), &places, caps, options.reuse);
     let fresh = |o: &Output| if let Output::Fresh(bytes) = o { *bytes } else { 0 };
     let leaves = graph.nodes.iter().filter(|n| matches!(n.op, kiln_ir::Op::Leaf(_)));
-    let args =
-        leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>() + outputs.iter().map(fresh).sum::<u64>();
+    let args = leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>()
+        + places.outputs.iter().map(fresh).sum::<u64>();
     let steps = units.into_iter().map(|unit| step(graph, unit, &memory.slots)).collect();
     let (peak_bytes, least_bytes) = (args + memory.temps.iter().sum::<u64>(), args + memory.least_temps);
-    Ok(Plan { graph: split, steps, temps: memory.temps, outputs, peak_bytes, least_bytes, notes })
+    Ok(Plan { graph: split, steps, temps: memory.temps, outputs: places.outputs, peak_bytes, least_bytes, notes })
 }
 
 impl Plan {
     /// Bytes of leaves, results and temporaries together: known before anything runs.
     pub fn peak_bytes(&self) -> u64 {
         self.peak_bytes
+    }
+
+    /// What leaves, results and the temporaries that live at once take at least, however they are placed.
+    pub fn least_bytes(&self) -> u64 {
+        self.least_bytes
     }
 
     /// Why a device with this budget must not run the plan: its largest tensors, and where they come from.
@@ -167,21 +172,23 @@ impl Plan {
 }
 
 /// Units in the order of execution, results in their places.
-fn scheduled(scope: &Scope, units: Vec<Unit>, donatable: &[bool], options: PlanOptions) -> (Vec<Lowered>, Vec<Output>) {
+fn scheduled(scope: &Scope, units: Vec<Unit>, donatable: &[bool], options: PlanOptions) -> (Vec<Lowered>, Places) {
     let order = Edges::of(units.iter().map(|u| &u.lowered)).sorted(|u| units[u].cluster.first());
     let mut units = permuted(units, &order);
     let mut edges = Edges::of(units.iter().map(|u| &u.lowered));
-    let donatable: Vec<bool> = donatable.iter().map(|d| *d && options.reuse).collect();
-    let outputs = donate::donate(scope.graph, &mut units, &mut edges, &donatable, scope.caps);
+    let places = match options.reuse {
+        true => donate::donate(scope.graph, &mut units, &mut edges, donatable, scope.caps),
+        false => Places::fresh(scope.graph, scope.caps),
+    };
     let first: Vec<NodeId> = units.iter().map(|u| u.cluster.first()).collect();
     let units: Vec<Lowered> = units.into_iter().map(|u| u.lowered).collect();
     if !options.fuse {
-        return (units, outputs);
+        return (units, places);
     }
     let (units, place) = pack::pack(scope, units, &edges);
     let (edges, first) = (edges.joined(&place, units.len()), order::least(&first, &place, units.len()));
     let order = edges.sorted(|u| first[u]);
-    (permuted(units, &order), outputs)
+    (permuted(units, &order), places)
 }
 
 fn step(graph: &Graph, lowered: Lowered, slots: &HashMap<NodeId, Slot>) -> PlanStep {
