@@ -126,8 +126,9 @@ impl Gemm {
                 let block = block(i);
                 if let Some(out) = &self.direct {
                     let [rs, cs] = out.strides;
-                    let at =
-                        out.start(block.batch) + block.rows.start as isize * rs + block.columns.start as isize * cs;
+                    let at = out.start(block.batch, env)
+                        + block.rows.start as isize * rs
+                        + block.columns.start as isize * cs;
                     let dst = Target { view: env.args[out.arg], at, strides: out.strides };
                     return self.sum(task, &sources, env, &block, 0..k, dst, one);
                 }
@@ -308,7 +309,7 @@ impl Gemm {
 /// A block of an operand, packed into `panel` unless it is a matrix already.
 fn matrix<T: Pod>(source: &Source, worker: &mut Loan, panel: &mut Reg, env: Env, block: &Block) -> Matrix<T> {
     let (view, start, [rs, cs]) = match source {
-        Source::Matrix { view, of } => (*view, of.start(block.batch), of.strides),
+        Source::Matrix { view, of } => (*view, of.start(block.batch, env), of.strides),
         Source::Whole { view, panel, dims } => {
             let all = Block { batch: 0, rows: 0..dims[0], columns: 0..dims[1] };
             (*view, (block.batch * dims[0] * dims[1]) as isize, panel.strides(&all))

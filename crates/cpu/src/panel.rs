@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use kiln_ir::kernel::{Arg, Body, Instr};
-use kiln_ir::{Bound, DType, Index};
+use kiln_ir::{Atom, Bound, DType, Index};
 
 use crate::exec::{Env, Sums, Tile, Worker};
 use crate::loops::TILE;
@@ -130,6 +130,8 @@ pub(crate) struct Direct {
     batch: Vec<usize>,
     rank: usize,
     pub(crate) strides: [isize; 2],
+    /// Where it begins, if a scalar of the kernel says so; below this number.
+    begin: Option<(usize, usize)>,
 }
 
 impl Direct {
@@ -146,24 +148,36 @@ impl Direct {
             batch: batch.to_vec(),
             rank,
             strides: [row as isize, column as isize],
+            begin: None,
         })
     }
 
     /// The operand that a body is, if it only loads.
     pub(crate) fn operand(body: &Body, args: &[Arg], axes: [&[usize]; 3]) -> Option<Direct> {
-        let Some(Instr::Load { arg, index, valid, gather: None }) = body.instrs.last() else { return None };
+        let Some(Instr::Load { arg, index, valid, gather }) = body.instrs.last() else { return None };
         let dtype = args[*arg as usize].dtype;
-        let plain = valid.is_empty() && matches!(dtype, DType::F32 | DType::F64);
-        plain.then(|| Direct::new(index, *arg as usize, axes)).flatten()
+        if !valid.is_empty() || !matches!(dtype, DType::F32 | DType::F64) {
+            return None;
+        }
+        let Some((value, n)) = *gather else { return Direct::new(index, *arg as usize, axes) };
+        let Instr::Scalar(_, word) = body.instrs[value as usize] else { return None };
+        // The scalar is an element to begin at iff its coordinate is added as it is.
+        let rank = axes.iter().map(|dims| dims.len()).sum();
+        let coordinate = index.affine(rank + 1)?.last().copied();
+        let terms = index.terms.iter().filter(|t| t.1 != Atom::Var(rank)).cloned().collect();
+        let fixed = Index { constant: index.constant, terms };
+        let direct = Direct::new(&fixed, *arg as usize, axes).filter(|_| coordinate == Some(1))?;
+        Some(Direct { begin: Some((word as usize, n)), ..direct })
     }
 
     /// The first element of a matrix of the batch.
-    pub(crate) fn start(&self, mut batch: usize) -> isize {
+    pub(crate) fn start(&self, mut batch: usize, env: Env) -> isize {
+        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as usize).min(n.max(1) - 1));
         let mut at = vec![0; self.rank];
         for (axis, &dim) in self.batch.iter().enumerate().rev() {
             (at[axis], batch) = (batch % dim, batch / dim);
         }
-        self.index.eval(&at) as isize
+        self.index.eval(&at) as isize + begin as isize
     }
 }
 

@@ -7,10 +7,14 @@ use std::sync::atomic::AtomicU32;
 use kiln_ir::{Executable, ExprNode, Graph, Op, Tape};
 use rustc_hash::{FxHashMap as HashMap, FxHasher};
 
+use crate::difference::{difference, family};
 use crate::plan::Plan;
 
 /// How many plans a device keeps.
 const PLANS_MAX: usize = 64;
+
+/// Plans of programs that differ in dims only, after which people are told.
+const FAMILY_MAX: usize = 8;
 
 /// A plan that the backend has recorded.
 pub(crate) struct Ready {
@@ -25,6 +29,7 @@ struct Entry {
     graph: Graph,
     donatable: Vec<bool>,
     ready: Arc<Ready>,
+    family: u64,
     last_use: u64,
 }
 
@@ -34,6 +39,8 @@ pub(crate) struct Plans {
     entries: HashMap<u64, Entry>,
     /// Compiled kernels by their text.
     pub(crate) kernels: HashMap<String, Executable>,
+    /// For each family of programs, how many plans it took.
+    families: HashMap<u64, usize>,
     /// The plan that ran last.
     pub(crate) last: Option<Arc<Plan>>,
     pub(crate) n_planned: usize,
@@ -54,6 +61,17 @@ impl Plans {
         })
     }
 
+    /// Why a program is new: in what it differs from the last one of its family, or from the last one; and whether
+    /// its family takes more plans than it should.
+    pub(crate) fn news(&mut self, graph: &Graph, donatable: &[bool]) -> (Option<String>, bool) {
+        let family = family(graph);
+        let n = self.families.entry(family).or_insert(0);
+        *n += 1;
+        let tell = *n == FAMILY_MAX;
+        let nearest = self.entries.values().max_by_key(|e| (e.family == family, e.last_use));
+        (nearest.map(|e| difference((&e.graph, &e.donatable), (graph, donatable))), tell)
+    }
+
     /// Keeps a plan; the one that was not used for longest goes.
     pub(crate) fn keep(&mut self, key: u64, graph: Graph, donatable: Vec<bool>, ready: Arc<Ready>) {
         if self.entries.len() >= PLANS_MAX
@@ -62,7 +80,8 @@ impl Plans {
             self.entries.remove(&oldest);
         }
         self.last = Some(ready.plan.clone());
-        self.entries.insert(key, Entry { graph, donatable, ready, last_use: self.clock });
+        let family = family(&graph);
+        self.entries.insert(key, Entry { graph, donatable, ready, family, last_use: self.clock });
     }
 }
 
@@ -74,7 +93,7 @@ fn same(a: &Graph, b: &Graph) -> bool {
             (Op::Const(v), Op::Const(w)) => v.to_bits() == w.to_bits(),
             (op, other) => op == other,
         };
-        op && x.inputs == y.inputs && x.shape == y.shape && x.dtype == y.dtype
+        op && x.inputs == y.inputs && x.shape == y.shape && x.dtype == y.dtype && x.stage == y.stage
     };
     a.outputs == b.outputs && a.nodes.len() == b.nodes.len() && a.nodes.iter().zip(&b.nodes).all(node)
 }
@@ -85,7 +104,7 @@ pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
     for node in &graph.nodes {
         std::mem::discriminant(&node.op).hash(&mut h);
         match &node.op {
-            Op::Leaf(n) | Op::Scalar(n) => n.hash(&mut h),
+            Op::Leaf(n) | Op::Scalar(n) | Op::Offset(n) => n.hash(&mut h),
             Op::Const(v) => v.to_bits().hash(&mut h),
             Op::Iota(axis) | Op::Gather(axis) => axis.hash(&mut h),
             Op::Map(expr) => expr.nodes.iter().for_each(|n| hash_step(n, &mut h)),
@@ -95,7 +114,7 @@ pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
             Op::Dot(c) => c.hash(&mut h),
             Op::Attention(attend) => attend.hash(&mut h),
         }
-        (&node.inputs, node.dtype).hash(&mut h);
+        (&node.inputs, node.dtype, node.stage).hash(&mut h);
         node.shape.hash(&mut h);
     }
     (&graph.outputs, donatable).hash(&mut h);

@@ -2,7 +2,7 @@
 //!
 //! | variable | effect |
 //! |---|---|
-//! | `KILN_DEBUG=1` | what a new device can do |
+//! | `KILN_DEBUG=1` | what a new device can do, and in what each new program differs from the last |
 //! | `KILN_DEBUG=2` | one line per kernel of each new plan; its times and rates on the plan's third run |
 //! | `KILN_DEBUG=3` | why neighbours did not fuse |
 //! | `KILN_DEBUG=4` | the text of each new plan's kernels, where the device has one (WGSL) |

@@ -81,6 +81,8 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     if let Some(found) = device.plans().find(key, graph, donatable) {
         return Ok(found);
     }
+    let (why, too_many) = device.plans().news(graph, donatable);
+    crate::inspect::missed(device, why.as_deref(), too_many);
     let plan = Arc::new(planned(device, captured)?);
     let steps = compile(device, &plan)?;
     let tape = device.backend().record(&steps, &plan.temps)?;

@@ -10,8 +10,9 @@ use kiln_ir::Op;
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
+use crate::checkpoint::Copies;
 use crate::node::{Adjoint, Node, Source};
-use crate::vjp::{Wanted, left, vjp};
+use crate::vjp::{left, vjp};
 
 impl Tensor {
     /// The gradient of this scalar with respect to each tensor; `None` where it does not depend on it.
@@ -43,6 +44,7 @@ impl Tensor {
         if let Some((recorded, cut)) = cut(self.node(), &targets) {
             panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
         }
+        let mut copies = Copies::default();
         let (nodes, depends) = between(self.node(), &targets);
         let mut cotangents: HashMap<u64, Tensor> = HashMap::default();
         cotangents.insert(self.node().id, cotangent.clone());
@@ -54,7 +56,7 @@ impl Tensor {
             }) else {
                 continue;
             };
-            for (input, d) in pull_back(node, &g, &|t| depends.contains(&t.node().id)) {
+            for (input, d) in pull_back(node, &g, &depends, &mut copies) {
                 let sum = match cotangents.remove(&input) {
                     Some(before) => before + d,
                     None => d,
@@ -114,21 +116,24 @@ fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet
 
 /// The cotangents of a node's operands, each with the operand's id.
 #[track_caller]
-fn pull_back(node: &Arc<Node>, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
+fn pull_back(node: &Arc<Node>, g: &Tensor, depends: &HashSet<u64>, copies: &mut Copies) -> Vec<(u64, Tensor)> {
     let Source::Op(op) = &node.source else { return Vec::new() };
-    let inputs: Vec<Arc<Node>> = node.books().inputs.clone();
+    let value = copies.of(node, node.region);
+    let inputs: Vec<Arc<Node>> = value.books().inputs.clone();
     if inputs.is_empty() {
         return Vec::new();
     }
     let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
-    let adjoint = node.books().adjoint.clone();
-    match (op, adjoint) {
+    let adjoint = value.books().adjoint.clone();
+    let wanted = |t: &Tensor| depends.contains(&copies.original(t.node().id));
+    let found: Vec<(u64, Tensor)> = match (op, adjoint) {
         (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
             let [image, weight] = [image, weight].map(Tensor::from_node);
             let left = wanted(&inputs[0]).then(|| left(*c, &inputs[0], &inputs[1], g));
             let back = || (image.node().id, image.conv2d_input_grad(&weight, g, options));
             left.into_iter().chain(wanted(&image).then(back)).collect()
         }
-        _ => vjp(op, &inputs, &Tensor::from_node(node.clone()), g, wanted),
-    }
+        _ => vjp(op, &inputs, &Tensor::from_node(value), g, &wanted),
+    };
+    found.into_iter().map(|(id, d)| (copies.original(id), d)).collect()
 }

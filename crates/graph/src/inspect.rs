@@ -18,6 +18,18 @@ pub(crate) fn opened(env: &Env, caps: &Caps) {
     }
 }
 
+/// Says why a program needs a new plan; always, if its family took too many.
+pub(crate) fn missed(device: &Device, why: Option<&str>, too_many: bool) {
+    let Some(why) = why else { return };
+    if too_many {
+        eprintln!(
+            "kiln: programs that differ in dims only keep taking new plans, the last for {why}; help: pad to one size"
+        );
+    } else if device.env().debug >= 1 {
+        eprintln!("new plan: {why}");
+    }
+}
+
 /// Prints and writes the `n`-th plan of a device, compiled, as `KILN_DEBUG` and `KILN_DUMP` ask.
 pub(crate) fn planned(device: &Device, n: usize, plan: &Plan, steps: &[Step]) {
     let (env, graph) = (device.env(), &plan.graph);

@@ -12,7 +12,9 @@
 mod cache;
 mod capture;
 mod check;
+mod checkpoint;
 mod device;
+mod difference;
 mod element;
 mod env;
 mod exec;
@@ -22,13 +24,16 @@ mod node;
 mod ops;
 pub mod plan;
 mod program;
+mod read;
 mod record;
 mod stepwise;
 mod tensor;
 mod vjp;
 
+pub use checkpoint::checkpoint;
 pub use device::Device;
 pub use element::Element;
 pub use ops::{Conv2dOptions, Operand, Pool2dOptions, generator_state, manual_seed, set_generator_state};
 pub use program::Program;
+pub use read::Later;
 pub use tensor::Tensor;

@@ -37,6 +37,17 @@ pub(crate) enum Value {
     Failed(Error),
 }
 
+/// Whether a node's value is kept for gradients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Region {
+    /// As the planner sees fit.
+    None,
+    /// It was recorded in this checkpoint, and is computed again.
+    Checkpoint(u64),
+    /// It is such a second time, of this stage.
+    Recomputed(u64),
+}
+
 /// One recorded operation. Immutable but for its books.
 pub(crate) struct Node {
     /// Grows with time, so that inputs come before what reads them.
@@ -46,6 +57,7 @@ pub(crate) struct Node {
     pub(crate) shape: Shape,
     pub(crate) dtype: DType,
     pub(crate) location: &'static Location<'static>,
+    pub(crate) region: Region,
     handles: AtomicUsize,
     books: Mutex<Books>,
 }
@@ -80,9 +92,10 @@ impl Node {
         inputs: Vec<Arc<Node>>,
         (shape, dtype): (Shape, DType),
         location: &'static Location<'static>,
+        region: Region,
     ) -> Arc<Node> {
         inputs.iter().for_each(|i| i.claim());
-        Node::build(device, source, inputs, Value::Pending, (shape, dtype), location)
+        Node::build(device, source, inputs, Value::Pending, (shape, dtype), (location, region))
     }
 
     /// A node that has its value.
@@ -92,7 +105,7 @@ impl Node {
         meta: (Shape, DType),
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        Node::build(device, Source::Leaf, Vec::new(), Value::Ready(buffer), meta, location)
+        Node::build(device, Source::Leaf, Vec::new(), Value::Ready(buffer), meta, (location, Region::None))
     }
 
     fn build(
@@ -101,7 +114,7 @@ impl Node {
         inputs: Vec<Arc<Node>>,
         value: Value,
         (shape, dtype): (Shape, DType),
-        location: &'static Location<'static>,
+        (location, region): (&'static Location<'static>, Region),
     ) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None };
@@ -114,6 +127,7 @@ impl Node {
             shape,
             dtype,
             location,
+            region,
             handles: AtomicUsize::new(0),
             books: Mutex::new(books),
         })

@@ -54,8 +54,15 @@ impl Captured {
 
     /// The value of each scalar slot.
     pub(crate) fn scalar_values(&self) -> Vec<f64> {
-        let slots = self.graph.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_)));
-        slots.zip(&self.scalars).map(|(n, w)| word(n.dtype, *w)).collect()
+        let mut values = vec![0.0; self.scalars.len()];
+        for node in &self.graph.nodes {
+            match node.op {
+                Op::Scalar(n) => values[n as usize] = word(node.dtype, self.scalars[n as usize]),
+                Op::Offset(n) => values[n as usize] = word(DType::U32, self.scalars[n as usize]),
+                _ => {}
+            }
+        }
+        values
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use kiln_ir::{DType, Op, PointOp, Result, Shape, infer};
 use rustc_hash::FxHashSet;
 
+use crate::checkpoint::region;
 use crate::node::{Node, Source, Value};
 use crate::{Device, Tensor};
 
@@ -67,7 +68,7 @@ fn add(
     location: &'static Location<'static>,
 ) -> Tensor {
     let inputs = inputs.iter().map(|t| t.node().clone()).collect();
-    let node = Node::new(device, source, inputs, meta, location);
+    let node = Node::new(device, source, inputs, meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
         if recorded.len() == recorded.capacity() {
             recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));

@@ -4,11 +4,11 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
-use kiln_ir::{DType, Error, ErrorKind, Movement, Op, Result, Shape};
+use kiln_ir::{DType, Op, Result, Shape};
 
-use crate::element::{Element, from_f64, to_f64};
+use crate::element::{Element, from_f64};
 use crate::exec;
-use crate::node::{Node, Source, Value};
+use crate::node::{Node, Source};
 use crate::record::{held, source};
 use crate::{Device, capture, inspect};
 
@@ -148,40 +148,6 @@ impl Tensor {
         &self.0.device
     }
 
-    /// Computes what is needed and copies the elements out, in row-major order.
-    ///
-    /// # Errors
-    /// If the device fails.
-    ///
-    /// # Panics
-    /// If `T` is not the tensor's dtype.
-    #[track_caller]
-    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        assert!(T::DTYPE == self.dtype(), "to_vec: {} of a tensor {}{}", T::DTYPE, self.dtype(), self.shape());
-        Ok(T::decode(&self.bytes()?, self.numel(), self.device().caps()))
-    }
-
-    /// The elements as `f64`, whatever the dtype.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
-        Ok(to_f64(self.dtype(), &self.bytes()?, self.numel(), self.device().caps()))
-    }
-
-    /// The only element.
-    ///
-    /// # Errors
-    /// If the device fails.
-    ///
-    /// # Panics
-    /// If there is more than one element, or none.
-    #[track_caller]
-    pub fn item(&self) -> Result<f64> {
-        assert!(self.numel() == 1, "item: of a tensor {}{}", self.dtype(), self.shape());
-        Ok(self.to_vec_f64()?[0])
-    }
-
     /// The same elements as a leaf on another device.
     ///
     /// # Errors
@@ -200,24 +166,6 @@ impl Tensor {
     /// How this value would be computed now: one line a kernel.
     pub fn explain(&self) -> String {
         explain(self.device(), std::slice::from_ref(&self.0))
-    }
-
-    fn bytes(&self) -> Result<Vec<u8>> {
-        let device = self.device();
-        // Another shape of the same elements has the same bytes.
-        let node = behind_reshapes(self.0.clone());
-        let pending = matches!(node.books().value, Value::Pending);
-        if pending {
-            exec::run(device, std::slice::from_ref(&node), None)?;
-        }
-        let buffer = match &node.books().value {
-            Value::Ready(buffer) => buffer.clone(),
-            Value::Failed(error) => return Err(error.clone()),
-            Value::Pending | Value::Gone => {
-                return Err(Error::new(ErrorKind::Kernel, "a value was computed and is not there"));
-            }
-        };
-        device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel())).wait()
     }
 }
 
@@ -256,23 +204,6 @@ fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
     }
 }
 
-/// The node whose elements, in row-major order, are this one's.
-fn behind_reshapes(mut node: Arc<Node>) -> Arc<Node> {
-    while let Source::Op(Op::View(Movement::Reshape(_))) = node.source {
-        let books = node.books();
-        let inner = match &books.value {
-            Value::Pending => books.inputs.first().cloned(),
-            Value::Ready(_) | Value::Gone | Value::Failed(_) => None,
-        };
-        drop(books);
-        match inner {
-            Some(inner) => node = inner,
-            None => break,
-        }
-    }
-    node
-}
-
 fn upload(
     device: &Device,
     bytes: &[u8],
@@ -284,24 +215,6 @@ fn upload(
         device.backend().write(&buffer, 0, bytes)?;
     }
     Ok(Tensor::from_node(Node::leaf(device, buffer, (shape, dtype), location)))
-}
-
-/// The elements, or why there are none.
-impl fmt::Display for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN_MAX: usize = 1000;
-        match self.to_vec_f64() {
-            Err(error) => write!(f, "<failed: {error}>"),
-            Ok(values) => {
-                write!(f, "{}{} ", self.dtype(), self.shape())?;
-                f.debug_list().entries(values.iter().take(SHOWN_MAX)).finish()?;
-                if values.len() > SHOWN_MAX {
-                    write!(f, " and {} more", values.len() - SHOWN_MAX)?;
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 /// What it is, without computing it.

@@ -20,7 +20,7 @@ pub(crate) type Wanted<'a> = &'a dyn Fn(&Tensor) -> bool;
 pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
     let id = |t: &Tensor| t.node().id;
     match op {
-        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) => Vec::new(),
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) => Vec::new(),
         Op::Map(expr) => map(expr, x, y, g, wanted),
         Op::Reduce(reduce, axes) => reduction(*reduce, axes, &x[0], y, g).map(|d| (id(&x[0]), d)).into_iter().collect(),
         Op::View(movement) => vec![(id(&x[0]), view(movement, &x[0], g))],

@@ -1,7 +1,7 @@
 //! The graph: what was recorded, as plain data in topological order.
 //!
 //! A node's shape and dtype are decided once, by [`infer`], from its op and its inputs; [`verify`]
-//! checks that they still agree. There are eleven kinds of op. Softmax, norms, convolution, losses and
+//! checks that they still agree. There are twelve kinds of op. Softmax, norms, convolution, losses and
 //! optimizers are compositions of them, so that fusion and gradients see through everything.
 
 use std::fmt;
@@ -29,6 +29,9 @@ pub enum Op {
     Map(Arc<Expr>),
     /// A reduction over these axes, which stay as dims of 1.
     Reduce(ReduceOp, Vec<usize>),
+    /// A leaf from an element on that is given at each run, in the n-th slot: `out[i] = leaf[i + start]`, row-major,
+    /// and 0 beyond the end. A window into data moves without a new plan.
+    Offset(u32),
     /// Another look at the same elements.
     View(Movement),
     /// `out[.., i.., ..] = table[.., index[i..], ..]` along an axis; an index out of range is clamped.
@@ -74,6 +77,8 @@ pub struct Node {
     pub dtype: DType,
     /// Where the user wrote it.
     pub location: Option<&'static Location<'static>>,
+    /// 0, or the number of the checkpoint whose values it computes again: not to be computed beside other stages.
+    pub stage: u32,
 }
 
 /// A program: nodes in topological order, and which of them are wanted.
@@ -98,6 +103,7 @@ impl Op {
                 Some(ExprNode::Cast(..)) => "cast",
                 _ => "map",
             },
+            Op::Offset(_) => "offset",
             Op::Reduce(op, _) => op.name(),
             Op::View(movement) => movement.name(),
             Op::Gather(_) => "gather",
@@ -154,6 +160,10 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
                 _ if dtype == DType::Bool => Err("takes numbers, got bool".into()),
                 _ => Ok((shape, dtype)),
             }
+        }
+        Op::Offset(_) => {
+            arity(1)?;
+            Ok(inputs[0])
         }
         Op::View(movement) => {
             arity(1)?;
@@ -248,7 +258,7 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
 impl Graph {
     /// Appends a source node, which states its own shape and dtype.
     pub fn source(&mut self, op: Op, shape: Shape, dtype: DType) -> NodeId {
-        self.push(Node { op, inputs: Vec::new(), shape, dtype, location: None })
+        self.push(Node { op, inputs: Vec::new(), shape, dtype, location: None, stage: 0 })
     }
 
     /// Appends a derived node.
@@ -259,7 +269,7 @@ impl Graph {
     pub fn apply(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
         let metas: Vec<_> = inputs.iter().map(|&i| &self.nodes[i as usize]).map(|n| (n.shape, n.dtype)).collect();
         let (shape, dtype) = infer(&op, &metas).unwrap_or_else(|why| panic!("{}: {why}", op.name()));
-        self.push(Node { op, inputs: inputs.to_vec(), shape, dtype, location: Some(Location::caller()) })
+        self.push(Node { op, inputs: inputs.to_vec(), shape, dtype, location: Some(Location::caller()), stage: 0 })
     }
 
     /// Appends a node as it is.
@@ -275,7 +285,7 @@ impl fmt::Display for Graph {
         for (id, node) in self.nodes.iter().enumerate() {
             write!(f, "%{id} = {}", node.op.name())?;
             match &node.op {
-                Op::Leaf(n) | Op::Scalar(n) => write!(f, " #{n}")?,
+                Op::Leaf(n) | Op::Scalar(n) | Op::Offset(n) => write!(f, " #{n}")?,
                 Op::Const(v) => write!(f, " {v}")?,
                 Op::Iota(axis) | Op::Gather(axis) => write!(f, " axis {axis}")?,
                 Op::Reduce(_, axes) => write!(f, " {axes:?}")?,

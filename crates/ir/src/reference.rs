@@ -55,6 +55,10 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
                 .collect()
         }
         Op::Reduce(op, axes) => reduce(*op, axes, node, inputs[0]),
+        Op::Offset(n) => {
+            let (start, values) = (scalars[*n as usize].max(0.0) as usize, inputs[0].1);
+            (0..values.len()).map(|i| values.get(i + start).copied().unwrap_or(0.0)).collect()
+        }
         Op::View(movement) => {
             let (input, values) = inputs[0];
             let map = movement.map(&input.shape);

@@ -79,7 +79,14 @@ impl Cluster {
                 }
                 (Space::Loop { outer, row }, IndexMap { dims, coords, valid: Vec::new() })
             }
-            Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) | Op::View(_) | Op::Gather(_) => {
+            Op::Leaf(_)
+            | Op::Const(_)
+            | Op::Scalar(_)
+            | Op::Iota(_)
+            | Op::Offset(_)
+            | Op::Map(_)
+            | Op::View(_)
+            | Op::Gather(_) => {
                 (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape))
             }
         };
@@ -97,6 +104,11 @@ impl Cluster {
     pub(crate) fn is_pointwise(&self, graph: &Graph) -> bool {
         let formula = |id: &NodeId| matches!(graph.nodes[*id as usize].op, Op::Map(_) | Op::View(_) | Op::Gather(_));
         matches!(&self.space, Space::Loop { row, .. } if row.is_empty()) && self.members.keys().all(formula)
+    }
+
+    /// The latest stage of its members.
+    pub(crate) fn stage(&self, graph: &Graph) -> u32 {
+        self.members.keys().map(|&id| graph.nodes[id as usize].stage).max().unwrap_or(0)
     }
 
     /// The member that was recorded first.

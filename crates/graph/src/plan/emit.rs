@@ -104,6 +104,16 @@ impl Emitter<'_> {
                 let n = position(&mut self.shared.scalars, *slot);
                 self.body.push(Instr::Scalar(dtype, n), dtype.compute())
             }
+            Op::Offset(slot) => {
+                let n = position(&mut self.shared.scalars, *slot);
+                let start = self.body.push(Instr::Scalar(DType::U32, n), DType::U32);
+                let (leaf, numel) = (node.inputs[0], node.shape.numel());
+                let (arg, begin) = (self.shared.arg(leaf), Index::var(self.dims.len()));
+                let index = map.flatten(&node.shape).add(&begin, &[self.dims, &[numel]].concat());
+                position(&mut self.shared.gathered, leaf);
+                let (valid, gather) = (map.valid.clone(), Some((start, numel)));
+                self.body.push(Instr::Load { arg, index, valid, gather }, dtype.compute())
+            }
             Op::Iota(axis) => {
                 let coord = self.body.push(Instr::Coord(map.coords[*axis].clone()), DType::I32);
                 self.cast(DType::I32, dtype, coord)

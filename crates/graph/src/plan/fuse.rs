@@ -154,7 +154,8 @@ impl<'a> Fusion<'a> {
         let shared = x.lowered.reads.iter().any(|(id, _)| y.lowered.args.contains(id));
         let one_point =
             matches!(&x.cluster.space, Space::Loop { outer, row } if outer.iter().chain(row).all(|d| *d == 1));
-        if !(shared || one_point) || self.reaches(a, b, false) || self.reaches(b, a, false) {
+        let together = x.cluster.stage(self.scope.graph) == y.cluster.stage(self.scope.graph);
+        if !together || !(shared || one_point) || self.reaches(a, b, false) || self.reaches(b, a, false) {
             return None;
         }
         let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, b)).ok()?;

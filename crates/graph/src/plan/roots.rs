@@ -28,9 +28,14 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
                 // It binds its operands as they are, so views of them are computed too.
                 node.inputs.iter().for_each(|&i| roots[i as usize] = true);
             }
-            Op::Gather(_) => roots[base(graph, node.inputs[0]) as usize] = true,
+            Op::Gather(_) => {
+                let table = base(graph, node.inputs[0]);
+                // Not all of a leaf that begins somewhere exists, only what is viewed of it.
+                let moves = matches!(graph.nodes[table as usize].op, Op::Offset(_));
+                roots[if moves { node.inputs[0] } else { table } as usize] = true;
+            }
             Op::Map(_) if !fuse => roots[id] = true,
-            Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) | Op::View(_) => {}
+            Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::Map(_) | Op::View(_) => {}
         }
     }
     for (root, node) in roots.iter_mut().zip(&graph.nodes) {
@@ -63,7 +68,7 @@ pub(crate) fn base(graph: &Graph, mut id: NodeId) -> NodeId {
 /// An operand that is read many times: a view of something in memory, or of something free.
 fn require(graph: &Graph, id: NodeId, roots: &mut [bool]) {
     let base = base(graph, id);
-    let free = matches!(graph.nodes[base as usize].op, Op::Const(_) | Op::Scalar(_) | Op::Iota(_));
+    let free = matches!(graph.nodes[base as usize].op, Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_));
     roots[base as usize] |= !free;
 }
 

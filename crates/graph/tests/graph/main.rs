@@ -1,5 +1,6 @@
 //! What the crate promises, on the CPU backend.
 
+mod checkpoint;
 mod common;
 mod errors;
 mod fusion;
@@ -8,3 +9,4 @@ mod gradients;
 mod liveness;
 mod programs;
 mod stream;
+mod watched;
