@@ -4,9 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use kiln_ir::{Executable, ExprNode, Graph, Op, Tape};
+use kiln_ir::{Executable, Expr, ExprNode, Graph, Op, Tape};
 use rustc_hash::{FxHashMap as HashMap, FxHasher};
 
+use crate::capture::Captured;
 use crate::difference::{difference, family};
 use crate::plan::Plan;
 
@@ -50,10 +51,10 @@ pub(crate) struct Plans {
 
 impl Plans {
     /// The plan of an equal program, if there is one.
-    pub(crate) fn find(&mut self, key: u64, graph: &Graph, donatable: &[bool]) -> Option<Arc<Ready>> {
+    pub(crate) fn find(&mut self, key: u64, program: &Captured) -> Option<Arc<Ready>> {
         self.clock += 1;
         let entry = self.entries.get_mut(&key)?;
-        let same = entry.donatable == donatable && same(&entry.graph, graph);
+        let same = entry.donatable == program.donatable && program.is(&entry.graph);
         same.then(|| {
             entry.last_use = self.clock;
             self.last = Some(entry.ready.plan.clone());
@@ -85,43 +86,42 @@ impl Plans {
     }
 }
 
-/// Equality of what a plan depends on: everything but source lines.
-fn same(a: &Graph, b: &Graph) -> bool {
-    let node = |(x, y): (&kiln_ir::Node, &kiln_ir::Node)| {
-        let op = match (&x.op, &y.op) {
-            (Op::Map(e), Op::Map(f)) => Arc::ptr_eq(e, f) || e == f,
-            (Op::Const(v), Op::Const(w)) => v.to_bits() == w.to_bits(),
-            (op, other) => op == other,
-        };
-        op && x.inputs == y.inputs && x.shape == y.shape && x.dtype == y.dtype && x.stage == y.stage
-    };
-    a.outputs == b.outputs && a.nodes.len() == b.nodes.len() && a.nodes.iter().zip(&b.nodes).all(node)
-}
-
-/// The hash of what a plan depends on.
-pub(crate) fn key(graph: &Graph, donatable: &[bool]) -> u64 {
-    let mut h = FxHasher::default();
-    for node in &graph.nodes {
-        std::mem::discriminant(&node.op).hash(&mut h);
-        match &node.op {
-            Op::Leaf(n) | Op::Scalar(n) | Op::Offset(n) => n.hash(&mut h),
-            Op::Const(v) => v.to_bits().hash(&mut h),
-            Op::Iota(axis) | Op::Gather(axis) => axis.hash(&mut h),
-            Op::Map(expr) => expr.nodes.iter().for_each(|n| hash_step(n, &mut h)),
-            Op::Reduce(op, axes) => (op, axes).hash(&mut h),
-            Op::View(movement) => movement.hash(&mut h),
-            Op::Scatter { axis, size } => (axis, size).hash(&mut h),
-            Op::Dot(c) => c.hash(&mut h),
-            Op::Attention(attend) => attend.hash(&mut h),
-        }
-        (&node.inputs, node.dtype, node.stage).hash(&mut h);
-        node.shape.hash(&mut h);
+/// Equality of ops, with literals compared by bits.
+pub(crate) fn same_op(a: &Op, b: &Op) -> bool {
+    match (a, b) {
+        (Op::Map(e), Op::Map(f)) => Arc::ptr_eq(e, f) || same_steps(e, f),
+        (Op::Const(v), Op::Const(w)) => v.to_bits() == w.to_bits(),
+        (op, other) => op == other,
     }
-    (&graph.outputs, donatable).hash(&mut h);
-    h.finish()
 }
 
-fn hash_step(step: &ExprNode, h: &mut FxHasher) {
+/// Feeds an op to a hash.
+pub(crate) fn hash_op(op: &Op, h: &mut FxHasher) {
+    std::mem::discriminant(op).hash(h);
+    match op {
+        Op::Leaf(n) | Op::Scalar(n) | Op::Offset(n) => n.hash(h),
+        Op::Const(v) => v.to_bits().hash(h),
+        Op::Iota(axis) | Op::Gather(axis) => axis.hash(h),
+        Op::Map(expr) => expr.nodes.iter().for_each(|n| hash_step(n, h)),
+        Op::Reduce(op, axes) => (op, axes).hash(h),
+        Op::View(movement) => movement.hash(h),
+        Op::Scatter { axis, size } => (axis, size).hash(h),
+        Op::Dot(c) => c.hash(h),
+        Op::Attention(attend) => attend.hash(h),
+    }
+}
+
+/// Equality of formulas, with literals compared by bits.
+pub(crate) fn same_steps(a: &Expr, b: &Expr) -> bool {
+    let same = |(x, y): (&ExprNode, &ExprNode)| match (x, y) {
+        (ExprNode::Const(v), ExprNode::Const(w)) => v.to_bits() == w.to_bits(),
+        _ => x == y,
+    };
+    a.nodes.len() == b.nodes.len() && a.nodes.iter().zip(&b.nodes).all(same)
+}
+
+/// Feeds a step of a formula to a hash.
+pub(crate) fn hash_step<H: Hasher>(step: &ExprNode, h: &mut H) {
     match step {
         ExprNode::Input(i) => i.hash(h),
         ExprNode::Const(v) => v.to_bits().hash(h),

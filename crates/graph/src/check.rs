@@ -21,7 +21,7 @@ pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan, ar
         let bytes = backend.read(buffer, 0..backend.caps().bytes(dtype, numel)).wait()?;
         Ok(to_f64(dtype, &bytes, numel, backend.caps()))
     };
-    let (leaves, scalars) = (captured.leaves()?, captured.scalar_values());
+    let (leaves, scalars) = (captured.leaves()?, captured.scalar_values(graph));
     let expected = reference::eval_all(graph, &leaves, &scalars);
     stepwise::run(device, made, args, &captured.scalars, |step, buffers, _| {
         for &id in &step.stores {

@@ -107,14 +107,14 @@ impl Copies {
         }
     }
 
-    fn adjoint(&self, node: &Node) -> Option<Adjoint> {
-        let adjoint = node.books().adjoint.clone()?;
+    fn adjoint(&self, node: &Node) -> Option<Box<Adjoint>> {
+        let adjoint = *node.books().adjoint.clone()?;
         let copy = |node: Arc<Node>| self.copy_of.get(&node.id).cloned().unwrap_or(node);
-        Some(match adjoint {
+        Some(Box::new(match adjoint {
             Adjoint::Conv { image, weight, options } => {
                 Adjoint::Conv { image: copy(image), weight: copy(weight), options }
             }
-        })
+        }))
     }
 
     /// The node that this one is a copy of, or itself.

@@ -19,6 +19,8 @@ struct Inner {
     options: PlanOptions,
     env: Env,
     plans: Mutex<Plans>,
+    /// How many captures marked nodes of this device.
+    marks: Mutex<u64>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
 }
@@ -33,7 +35,14 @@ impl Device {
     pub fn with_options(backend: Arc<dyn Backend>, options: PlanOptions) -> Device {
         let env = Env::read();
         crate::inspect::opened(&env, backend.caps());
-        Device(Arc::new(Inner { backend, options, env, plans: Mutex::default(), budget: AtomicU64::new(u64::MAX) }))
+        Device(Arc::new(Inner {
+            backend,
+            options,
+            env,
+            plans: Mutex::default(),
+            marks: Mutex::default(),
+            budget: AtomicU64::new(u64::MAX),
+        }))
     }
 
     /// What the device can do.
@@ -75,6 +84,12 @@ impl Device {
 
     pub(crate) fn budget(&self) -> u64 {
         self.0.budget.load(Ordering::Relaxed)
+    }
+
+    /// The right to mark nodes.
+    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, u64> {
+        // A walk that panicked left marks that no later one takes for its own.
+        self.0.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn options(&self) -> PlanOptions {

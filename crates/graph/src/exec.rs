@@ -4,10 +4,10 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_ir::{Buffer, Result, Step};
+use kiln_ir::{Buffer, Graph, Result, Step};
 
 use crate::Device;
-use crate::cache::{self, Ready};
+use crate::cache::Ready;
 use crate::capture::{Captured, capture};
 use crate::node::Node;
 use crate::plan::{Output, Plan, plan};
@@ -24,7 +24,7 @@ const TIMED_RUN: u32 = 3;
 /// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
     let captured = capture(targets)?;
-    if captured.graph.outputs.is_empty() {
+    if captured.outputs.is_empty() {
         return Ok(());
     }
     let start = ready(device, &captured).and_then(|ready| Ok((results(device, &captured, &ready.plan)?, ready)));
@@ -44,7 +44,7 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
         Err(error) => {
             captured.outputs().for_each(|node| node.fail(&error));
             let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
-            donated.for_each(|((id, _), _)| captured.nodes[*id as usize].fail(&error));
+            donated.for_each(|((id, _), _)| captured.node(*id).fail(&error));
             Err(error)
         }
     }
@@ -76,14 +76,14 @@ fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer])
 
 /// The program's plan, compiled and recorded; from the cache if it was met before.
 fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
-    let (graph, donatable) = (&captured.graph, &captured.donatable);
-    let key = cache::key(graph, donatable);
-    if let Some(found) = device.plans().find(key, graph, donatable) {
+    let key = captured.key();
+    if let Some(found) = device.plans().find(key, captured) {
         return Ok(found);
     }
-    let (why, too_many) = device.plans().news(graph, donatable);
+    let (graph, donatable) = (captured.graph(), &captured.donatable);
+    let (why, too_many) = device.plans().news(&graph, donatable);
     crate::inspect::missed(device, why.as_deref(), too_many);
-    let plan = Arc::new(planned(device, captured)?);
+    let plan = Arc::new(planned(device, &graph, donatable)?);
     let steps = compile(device, &plan)?;
     let tape = device.backend().record(&steps, &plan.temps)?;
     let mut plans = device.plans();
@@ -91,15 +91,15 @@ fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     plans.n_planned += 1;
     crate::inspect::planned(device, number, &plan, &steps);
     let ready = Arc::new(Ready { plan, tape, number, n_runs: AtomicU32::new(0) });
-    plans.keep(key, graph.clone(), donatable.clone(), ready.clone());
+    plans.keep(key, graph, donatable.clone(), ready.clone());
     Ok(ready)
 }
 
-/// The program's plan, made anew.
-pub(crate) fn planned(device: &Device, captured: &Captured) -> Result<Plan> {
+/// A program's plan, made anew.
+pub(crate) fn planned(device: &Device, graph: &Graph, donatable: &[bool]) -> Result<Plan> {
     let backend = device.backend();
     let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
-    plan(&captured.graph, &captured.donatable, backend.caps(), &supports, device.options())
+    plan(graph, donatable, backend.caps(), &supports, device.options())
 }
 
 /// Executables for every step; equal kernels are compiled once a device.

@@ -46,7 +46,7 @@ impl Tensor {
         }
         let mut copies = Copies::default();
         let (nodes, depends) = between(self.node(), &targets);
-        let mut cotangents: HashMap<u64, Tensor> = HashMap::default();
+        let mut cotangents: HashMap<u64, Tensor> = HashMap::with_capacity_and_hasher(nodes.len(), Default::default());
         cotangents.insert(self.node().id, cotangent.clone());
         for node in nodes.iter().rev() {
             // What is asked for keeps its cotangent; everything else passes it on.
@@ -94,7 +94,7 @@ fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'s
 
 /// The nodes that `root` is computed from and that depend on a target, in recorded order, and their ids.
 fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet<u64>) {
-    let mut seen = HashSet::default();
+    let mut seen = HashSet::with_capacity_and_hasher(256, Default::default());
     seen.insert(root.id);
     let mut stack = vec![root.clone()];
     let mut found = Vec::new();
@@ -126,7 +126,7 @@ fn pull_back(node: &Arc<Node>, g: &Tensor, depends: &HashSet<u64>, copies: &mut 
     let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
     let adjoint = value.books().adjoint.clone();
     let wanted = |t: &Tensor| depends.contains(&copies.original(t.node().id));
-    let found: Vec<(u64, Tensor)> = match (op, adjoint) {
+    let found: Vec<(u64, Tensor)> = match (op, adjoint.map(|a| *a)) {
         (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
             let [image, weight] = [image, weight].map(Tensor::from_node);
             let left = wanted(&inputs[0]).then(|| left(*c, &inputs[0], &inputs[1], g));

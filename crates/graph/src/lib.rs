@@ -18,6 +18,7 @@ mod difference;
 mod element;
 mod env;
 mod exec;
+mod formulas;
 mod grad;
 mod inspect;
 mod node;

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use kiln_ir::{Buffer, DType, Error, Op, Shape};
+use kiln_ir::{Buffer, DType, Error, NodeId, Op, Shape};
 
 use crate::{Conv2dOptions, Device};
 
@@ -74,7 +74,9 @@ pub(crate) struct Books {
     /// Where its history was cut.
     pub(crate) cut: Option<&'static Location<'static>>,
     /// A shorter way back than through the inputs.
-    pub(crate) adjoint: Option<Adjoint>,
+    pub(crate) adjoint: Option<Box<Adjoint>>,
+    /// The last capture that met this node, and where it stands in it.
+    pub(crate) mark: (u64, NodeId),
 }
 
 /// A rule of the composition that recorded a node, where it beats the rules of the node's parts.
@@ -117,7 +119,7 @@ impl Node {
         (location, region): (&'static Location<'static>, Region),
     ) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None };
+        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None, mark: (0, 0) };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let device = device.clone();
         Arc::new(Node {
@@ -215,7 +217,7 @@ impl Books {
     /// Takes every node that this one keeps alive.
     fn known(&mut self) -> Vec<Arc<Node>> {
         let mut known = std::mem::take(&mut self.inputs);
-        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take() {
+        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take().map(|a| *a) {
             known.extend([image, weight]);
         }
         known

@@ -24,14 +24,14 @@ impl Program {
     #[track_caller]
     pub fn behind(tensors: &[&Tensor]) -> Result<Program> {
         let targets: Vec<_> = tensors.iter().map(|t| t.node().clone()).collect();
-        let mut captured = capture(&targets)?;
-        let place =
-            |t: &&Tensor| captured.nodes.iter().position(|n| n.id == t.node().id).expect("a target is captured");
+        let captured = capture(&targets)?;
+        let mut graph = captured.graph();
+        let place = |t: &&Tensor| captured.nodes().position(|n| n.id == t.node().id).expect("a target is captured");
         let outputs = tensors.iter().map(|t| place(t) as u32).collect();
-        captured.graph.outputs = outputs;
+        graph.outputs = outputs;
         let leaves = captured.leaves()?;
-        let scalars = captured.scalar_values();
-        Ok(Program { graph: captured.graph, leaves, scalars })
+        let scalars = captured.scalar_values(&graph);
+        Ok(Program { graph, leaves, scalars })
     }
 
     /// The outputs as the reference computes them, in `f64`.
@@ -44,7 +44,7 @@ impl Captured {
     /// The elements of each leaf, read back.
     pub(crate) fn leaves(&self) -> Result<Vec<Vec<f64>>> {
         let read = |(id, buffer): &(u32, kiln_ir::Buffer)| {
-            let node = &self.nodes[*id as usize];
+            let node = self.node(*id);
             let (backend, numel) = (node.device.backend(), node.shape.numel());
             let bytes = backend.read(buffer, 0..backend.caps().bytes(node.dtype, numel)).wait()?;
             Ok(to_f64(node.dtype, &bytes, numel, backend.caps()))
@@ -52,10 +52,10 @@ impl Captured {
         self.leaves.iter().map(read).collect()
     }
 
-    /// The value of each scalar slot.
-    pub(crate) fn scalar_values(&self) -> Vec<f64> {
+    /// The value of each scalar slot of the graph that this became.
+    pub(crate) fn scalar_values(&self, graph: &Graph) -> Vec<f64> {
         let mut values = vec![0.0; self.scalars.len()];
-        for node in &self.graph.nodes {
+        for node in &graph.nodes {
             match node.op {
                 Op::Scalar(n) => values[n as usize] = word(node.dtype, self.scalars[n as usize]),
                 Op::Offset(n) => values[n as usize] = word(DType::U32, self.scalars[n as usize]),

@@ -198,7 +198,7 @@ fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
         Ok(captured) => captured,
         Err(error) => return format!("failed before: {error}"),
     };
-    match exec::planned(device, &captured) {
+    match exec::planned(device, &captured.graph(), &captured.donatable) {
         Ok(plan) => inspect::describe(&plan),
         Err(error) => error.to_string(),
     }

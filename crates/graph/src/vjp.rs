@@ -4,13 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kiln_ir::attention::{Attend, Part, compose};
-use kiln_ir::expr::E;
-use kiln_ir::ops::Gradient;
 use kiln_ir::{Contraction, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
-use crate::Tensor;
 use crate::node::Source;
 use crate::record::{record, source};
+use crate::{Tensor, formulas};
 
 /// Whether anything asks for a node's cotangent.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&Tensor) -> bool;
@@ -34,73 +32,31 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
     }
 }
 
-/// Every step's row gives the cotangents of its operands; together they are one formula per input.
 #[track_caller]
-fn map(expr: &Expr, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
-    let last = expr.nodes.len() - 1;
-    match expr.nodes[last] {
+fn map(expr: &Arc<Expr>, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
+    match expr.nodes.last() {
         // A formula that is its input stops gradients: see `Tensor::detach`.
-        ExprNode::Input(_) => return Vec::new(),
-        ExprNode::Cast(..) if x[0].dtype().is_float() => return vec![(x[0].node().id, g.cast(x[0].dtype()))],
+        Some(ExprNode::Input(_)) => return Vec::new(),
+        Some(ExprNode::Cast(..)) if x[0].dtype().is_float() => return vec![(x[0].node().id, g.cast(x[0].dtype()))],
         _ => {}
     }
-    // Inputs of the formulas: the cotangent, the operands, and the value.
-    let terms: Vec<E> = expr.nodes.iter().enumerate().fold(Vec::new(), |mut terms: Vec<E>, (n, step)| {
-        terms.push(match step {
-            _ if n == last => E::input(x.len() as u8 + 1),
-            ExprNode::Input(i) => E::input(i + 1),
-            ExprNode::Const(c) => E::lit(*c),
-            ExprNode::Op(op, args) => {
-                E::op(*op, &args[..op.row().arity].iter().map(|&a| &terms[a as usize]).collect::<Vec<_>>())
-            }
-            ExprNode::Cast(..) => unreachable!("a cast is a formula by itself"),
-        });
-        terms
-    });
-    let mut cotangents: Vec<Option<E>> = vec![None; expr.nodes.len()];
-    let mut of_input: Vec<Option<E>> = vec![None; x.len()];
-    let add = |sum: &mut Option<E>, d: E| *sum = Some(sum.take().map_or_else(|| d.clone(), |s| s + &d));
-    cotangents[last] = Some(E::input(0));
-    for (n, step) in expr.nodes.iter().enumerate().rev() {
-        let Some(g) = cotangents[n].take() else { continue };
-        match step {
-            ExprNode::Input(i) => add(&mut of_input[*i as usize], g),
-            ExprNode::Const(_) | ExprNode::Cast(..) => {}
-            ExprNode::Op(op, args) => {
-                let Gradient::Formulas(rule) = op.row().gradient else { continue };
-                let operands = args.map(|a| terms[a as usize].clone());
-                for (&a, d) in args.iter().zip(rule(&g, &operands, &terms[n])) {
-                    if let Some(d) = d {
-                        add(&mut cotangents[a as usize], d);
-                    }
-                }
-            }
-        }
+    let rules = formulas::of(expr);
+    let value = |n: u8| match n as usize {
+        0 => g,
+        n if n <= x.len() => &x[n - 1],
+        _ => y,
+    };
+    let mut found = Vec::with_capacity(x.len());
+    for (t, rule) in x.iter().zip(&rules.of_input) {
+        let Some(rule) = rule.as_ref().filter(|_| t.dtype().is_float() && wanted(t)) else { continue };
+        let inputs: Vec<&Tensor> = rule.named.iter().map(|&n| value(n)).collect();
+        let d = match rule.expr.nodes.as_slice() {
+            [ExprNode::Input(0)] => inputs[0].clone(),
+            _ => record(Op::Map(rule.expr.clone()), &inputs),
+        };
+        found.push((t.node().id, d.sum_to(t.shape())));
     }
-    let values: Vec<&Tensor> = std::iter::once(g).chain(x).chain([y]).collect();
-    let found = x.iter().zip(of_input).filter(|(t, _)| t.dtype().is_float() && wanted(t));
-    found.filter_map(|(t, d)| Some((t.node().id, formula(&d?, &values).sum_to(t.shape())))).collect()
-}
-
-/// Records a formula over those of the values that it names.
-#[track_caller]
-fn formula(e: &E, values: &[&Tensor]) -> Tensor {
-    let mut expr = e.build();
-    let mut named: Vec<u8> = Vec::new();
-    for step in &mut expr.nodes {
-        if let ExprNode::Input(i) = step {
-            let at = named.iter().position(|n| n == i).unwrap_or_else(|| {
-                named.push(*i);
-                named.len() - 1
-            });
-            *i = at as u8;
-        }
-    }
-    let inputs: Vec<&Tensor> = named.iter().map(|&i| values[i as usize]).collect();
-    match expr.nodes.as_slice() {
-        [ExprNode::Input(0)] => inputs[0].clone(),
-        _ => record(Op::Map(Arc::new(expr)), &inputs),
-    }
+    found
 }
 
 #[track_caller]

@@ -67,7 +67,7 @@ impl Tensor {
         // With larger strides most of the convolution back would be of zeros.
         if options.stride == [1, 1] {
             let (image, weight) = (self.node().clone(), weight.node().clone());
-            out.node().books().adjoint = Some(Adjoint::Conv { image, weight, options });
+            out.node().books().adjoint = Some(Box::new(Adjoint::Conv { image, weight, options }));
         }
         out.permute(&[2, 0, 1, 3, 4]).reshape(&[n, o, oh, ow])
     }

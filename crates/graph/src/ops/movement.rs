@@ -50,7 +50,10 @@ impl Tensor {
     /// If `perm` is not a permutation of the axes.
     #[track_caller]
     pub fn permute(&self, perm: &[usize]) -> Tensor {
-        self.view(Movement::Permute(perm.to_vec()))
+        match perm.iter().copied().eq(0..self.rank()) {
+            true => self.clone(),
+            false => self.view(Movement::Permute(perm.to_vec())),
+        }
     }
 
     /// Two axes exchanged; negative ones count from the end.

@@ -26,7 +26,6 @@ use kiln_ir::kernel::Access;
 use kiln_ir::{Caps, Error, ErrorKind, Graph, Kernel, NodeId, Reject, Slot};
 
 pub use donate::Output;
-pub(crate) use roots::base;
 
 use cluster::{Lowered, Scope};
 use donate::Places;

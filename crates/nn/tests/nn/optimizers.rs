@@ -61,15 +61,19 @@ fn sums_of_gradients_are_gradients_of_sums() {
 }
 
 #[test]
-fn a_failed_step_says_so_and_poisons_what_it_took() {
+fn a_step_for_which_memory_is_short_says_so_and_loses_nothing() {
     let device = Device::new(kiln_cpu::CpuBackend::new());
     let mut model = Linear::new(2, 2, &device);
     let mut opt = Sgd::new(0.1).build(&model);
     // More memory than any machine has.
     let huge = Tensor::ones(&[1 << 24, 1 << 24], &device).detach();
+    let before = model.weight.to_vec::<f32>().unwrap();
     let grads = model.weight.sum_all().backward(&model);
     let error = opt.step(&mut model, grads).unwrap_err();
     assert!(error.is_out_of_memory(), "{error}");
-    assert_eq!(model.weight.to_vec::<f32>().unwrap_err().to_string(), error.to_string());
     assert!(format!("{}", huge).starts_with("<failed: "), "{huge}");
+    drop(huge);
+    device.eval().unwrap();
+    let after = model.weight.to_vec::<f32>().unwrap();
+    assert!(before.iter().zip(&after).all(|(b, a)| (b - 0.1 - a).abs() < 1e-6), "{before:?} and {after:?}");
 }
