@@ -354,6 +354,16 @@ fn few_workgroups_come_back_for_more() {
     }
 }
 
+/// As long as a software adapter's loops may be: it would end the walk early and say nothing.
+#[test]
+fn long_walks_are_walked_to_the_end() {
+    for (schedule, n) in [(Schedule::Plain, 40_000), (Schedule::Shared, 12_000)] {
+        let Some(device) = device(schedule) else { return };
+        check_on(device, &Case::new(&[], [3, 4], [n, 4]), FORWARD);
+        check_on(device, &Case::new(&[], [n / 2, 4], [3, 4]), GRAD_KV);
+    }
+}
+
 #[test]
 fn what_no_kernel_can_do_is_refused() {
     let refused = |case: Case, parts: &[Part], schedule| {

@@ -238,7 +238,7 @@ impl Team for Tile {
         if self.shares(sum) == 0 {
             return;
         }
-        if !std::ptr::eq(sum, &x.sums[0]) {
+        if sum.name != x.sums[0].name {
             code.line("workgroupBarrier(); // all have read the last weights");
         }
         for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
