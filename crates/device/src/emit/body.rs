@@ -8,6 +8,7 @@ use kiln_ir::{DType, Index};
 
 use super::code::{Code, literal, op, value_type};
 use super::index::Axes;
+use super::rows::{decompose, reached};
 
 /// A body in its space.
 pub(crate) struct Scope<'a> {
@@ -20,6 +21,29 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// Appends coordinates from the linear number of each group of axes, of which it has so many, then the steps
+    /// that these values come from; `acc` is the accumulator.
+    pub(crate) fn steps(&self, code: &mut Code, groups: &[(&str, usize)], values: &[Value], acc: &str) {
+        let wanted = reached(values.iter().copied(), &self.body.instrs);
+        let used = |axis: usize| {
+            let is = |a: usize| a == axis;
+            let stored = self.body.stores.iter().any(|s| s.index.uses(&is));
+            let instrs = self.body.instrs.iter().zip(&wanted).filter(|i| *i.1);
+            stored || instrs.into_iter().any(|(i, _)| i.indices().iter().any(|e| e.uses(&is)))
+        };
+        let mut start = 0;
+        for &(linear, n) in groups {
+            decompose(code, &self.axes, start..start + n, linear, &used);
+            start += n;
+        }
+        for v in (0..wanted.len()).filter(|&v| wanted[v]) {
+            match self.body.instrs[v] {
+                Instr::Acc => code.line(format!("let t{v} = {acc};")),
+                _ => self.step(code, v as Value),
+            }
+        }
+    }
+
     /// Appends the step that makes value `v`. A reduction and the accumulator are the caller's.
     pub(crate) fn step(&self, code: &mut Code, v: Value) {
         let dtype = self.body.types[v as usize];

@@ -20,9 +20,9 @@ impl Code {
         self.text.push('\n');
     }
 
-    /// Appends a line that opens a block.
+    /// Appends a line that opens a block, or a brace alone.
     pub(crate) fn open(&mut self, line: impl AsRef<str>) {
-        self.line(format!("{} {{", line.as_ref()));
+        self.line(format!("{} {{", line.as_ref()).trim_start());
         self.depth += 1;
     }
 

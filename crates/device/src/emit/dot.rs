@@ -11,7 +11,6 @@ use super::body::Scope;
 use super::code::{Code, per_word};
 use super::index::Axes;
 use super::module::{module, n_scalars, op_names};
-use super::rows::{decompose, reached};
 use super::tiled::{self, Tile};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, looped, space};
 
@@ -150,25 +149,8 @@ impl Matmul {
 
     /// Coordinates from the linear `b`, `m`, `n`, `k`, then the steps that these values come from.
     fn steps(&self, code: &mut Code, scope: &Scope, groups: [usize; 3], values: &[Value]) {
-        let wanted = reached(values.iter().copied(), &scope.body.instrs);
-        let used = |axis: usize| {
-            let is = |a: usize| a == axis;
-            let stored = scope.body.stores.iter().any(|s| s.index.uses(&is));
-            let instrs = scope.body.instrs.iter().zip(&wanted).filter(|i| *i.1);
-            stored || instrs.into_iter().any(|(i, _)| i.indices().iter().any(|e| e.uses(&is)))
-        };
-        let mut start = 0;
-        for g in groups {
-            let end = start + self.groups[g].len();
-            decompose(code, &scope.axes, start..end, ["b", "m", "n", "k"][g], &used);
-            start = end;
-        }
-        for v in (0..wanted.len()).filter(|&v| wanted[v]) {
-            match scope.body.instrs[v] {
-                Instr::Acc => code.line(format!("let t{v} = sums[c];")),
-                _ => scope.step(code, v as Value),
-            }
-        }
+        let groups = groups.map(|g| (["b", "m", "n", "k"][g], self.groups[g].len()));
+        scope.steps(code, &groups, values, "sums[c]");
     }
 }
 

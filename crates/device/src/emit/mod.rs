@@ -4,8 +4,10 @@
 //! words*: whatever the schedule, one invocation stores all elements that share a word, so that
 //! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
-//! `writer` (who does it), `group` (several of them), `dot` and `tiled` (contractions), `scatter`.
+//! `writer` (who does it), `group` (several of them), `dot` and `tiled` (contractions), `scatter`,
+//! `attention`.
 
+mod attention;
 mod body;
 mod code;
 mod dot;
@@ -94,8 +96,8 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Loop(k) => looped::emit(k, target),
         Kernel::Dot(k) => dot::emit(k, target),
         Kernel::Scatter(k) => scatter::emit(k, target),
+        Kernel::Attention(k) => attention::emit(k, target),
         Kernel::Group(loops) => group::emit(loops, target),
-        Kernel::Attention(_) => Err(Reject::Unsupported("a kernel of this kind")),
     }
 }
 

@@ -3,6 +3,7 @@
 use kiln_device::emit::{Schedule, Target, emit};
 use kiln_ir::{DType, Kernel};
 
+use crate::attention;
 use crate::dots::matmul;
 use crate::rows::softmax_kernel;
 use crate::scatters::scatter;
@@ -27,5 +28,9 @@ fn kernels_read_as_blessed() {
     check("softmax_f16_plain.wgsl", &softmax_kernel(7, 65, DType::F16, false), Schedule::Plain);
     check("matmul_tiled.wgsl", &matmul([1, 1000, 512, 1024], [false, true], DType::F32).0, Schedule::Auto);
     check("matmul_plain.wgsl", &matmul([2, 9, 5, 6], [true, false], DType::F32).0, Schedule::Plain);
+    let [forward, backward, few_columns] = attention::golden();
+    check("attention_tiled.wgsl", &forward, Schedule::Shared);
+    check("attention_grad_tiled.wgsl", &backward, Schedule::Shared);
+    check("attention_f16_plain.wgsl", &few_columns, Schedule::Plain);
     check("scatter.wgsl", &scatter(1, 700, 40, 2000, DType::F32).0, Schedule::Auto);
 }

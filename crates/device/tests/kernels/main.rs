@@ -3,6 +3,8 @@
 //! One binary, so that all tests share a device. Without an adapter they say `skipped: no adapter`,
 //! and fail if `KILN_REQUIRE_GPU` is set.
 
+mod attention;
+mod attention_oracle;
 mod dots;
 mod golden;
 mod groups;

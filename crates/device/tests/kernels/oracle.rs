@@ -12,8 +12,8 @@ pub(crate) fn run(kernel: &Kernel, args: &[Vec<f64>], scalars: &[f64]) -> Vec<Ve
         Kernel::Loop(k) => run_loop(k, args, scalars, &mut out),
         Kernel::Dot(k) => run_dot(k, args, scalars, &mut out),
         Kernel::Scatter(k) => run_scatter(k, args, &mut out),
-        Kernel::Group(loops) => loops.iter().for_each(|k| run_loop(k, args, scalars, &mut out)),
         Kernel::Attention(_) => unreachable!("has an oracle of its own"),
+        Kernel::Group(loops) => loops.iter().for_each(|k| run_loop(k, args, scalars, &mut out)),
     }
     out
 }
@@ -132,6 +132,11 @@ fn body(body: &Body, at: &[usize], env: &Env) -> Vec<f64> {
         values.push(value);
     }
     values
+}
+
+/// The value of a body's last step at a point.
+pub(crate) fn value(of: &Body, at: &[usize], args: &[Vec<f64>]) -> f64 {
+    *body(of, at, &Env { args, scalars: &[], acc: 0.0 }).last().expect("an operand has steps")
 }
 
 fn run_dot(k: &Dot, args: &[Vec<f64>], scalars: &[f64], out: &mut [Vec<f64>]) {

@@ -1,0 +1,202 @@
+// attention+attention_logsum causal [2, 3]·[200, 64]x[200, 64]
+// a workgroup 32 rows of the queries, 64 of the other side at a time in slices of 16; 4 x 4 an invocation
+
+@group(0) @binding(0) var<storage, read> a0: array<f32>; // f32[76800]
+@group(0) @binding(1) var<storage, read> a1: array<f32>; // f32[76800]
+@group(0) @binding(2) var<storage, read> a2: array<f32>; // f32[76800]
+@group(0) @binding(3) var<storage, read_write> a3: array<f32>; // f32[76800]
+@group(0) @binding(4) var<storage, read_write> a4: array<f32>; // f32[1200]
+
+// A float by its bits: WGSL has no literal for infinity, and constant expressions must not make one.
+fn k_f32(bits: u32) -> f32 {
+    return bitcast<f32>(bits);
+}
+
+fn query(b: u32, row: u32, column: u32) -> f32 {
+    if (row >= 200u) {
+        return 0.0f;
+    }
+    let i0 = b;
+    let i1 = row;
+    let i2 = column;
+    let t0 = a0[i0 * 64u + i1 * 384u + i2];
+    return t0;
+}
+
+fn key(b: u32, row: u32, column: u32) -> f32 {
+    if (row >= 200u) {
+        return 0.0f;
+    }
+    let i0 = b;
+    let i1 = row;
+    let i2 = column;
+    let t0 = a1[i0 * 64u + i1 * 384u + i2];
+    return t0;
+}
+
+fn value(b: u32, row: u32, column: u32) -> f32 {
+    if (row >= 200u) {
+        return 0.0f;
+    }
+    let i0 = b;
+    let i1 = row;
+    let i2 = column;
+    let t0 = a2[i0 * 64u + i1 * 384u + i2];
+    return t0;
+}
+
+fn keep_out(b: u32, row: u32, first: u32, x: vec4<f32>) {
+    let at = (b * 200u + row) * 64u + first;
+    for (var c = 0u; c < 4u; c++) {
+        a3[at + c] = x[c];
+    }
+}
+
+var<workgroup> stage: array<vec4<f32>, 416>; // slices of the operands
+var<workgroup> weights: array<vec4<f32>, 576>; // [other, own]
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let column = local % 16u; // of the scores and the sums, in quads
+    let row = local / 16u; // of the tile, in fours
+    for (var tile = id.x; tile < 42u; tile += 42u) {
+        let b = tile / 7u;
+        let first = tile % 7u * 32u;
+        let own = first + row * 4u;
+        var out0_0 = vec4<f32>();
+        var out1_0 = vec4<f32>();
+        var out2_0 = vec4<f32>();
+        var out3_0 = vec4<f32>();
+        var top = vec4<f32>(k_f32(0xff7fffffu));
+        var total = vec4<f32>(); // of the columns that this invocation has
+        let end = min(first + 32u, 200u);
+        for (var at = 0u; at < end; at += 64u) {
+            let others = at + column * 4u;
+            var score0 = vec4<f32>();
+            var score1 = vec4<f32>();
+            var score2 = vec4<f32>();
+            var score3 = vec4<f32>();
+            for (var c = 0u; c < 64u; c += 16u) {
+                workgroupBarrier(); // all have read the stage
+                {
+                    let slot = local;
+                    let at_row = first + slot / 16u * 4u;
+                    let at_column = c + slot % 16u;
+                    stage[slot % 16u * 9u + slot / 16u] = vec4<f32>(query(b, at_row + 0u, at_column), query(b, at_row + 1u, at_column), query(b, at_row + 2u, at_column), query(b, at_row + 3u, at_column));
+                }
+                for (var turn = 0u; turn < 2u; turn++) {
+                    let slot = turn * 128u + local;
+                    let at_row = at + slot / 16u * 4u;
+                    let at_column = c + slot % 16u;
+                    stage[144u + slot % 16u * 17u + slot / 16u] = vec4<f32>(key(b, at_row + 0u, at_column), key(b, at_row + 1u, at_column), key(b, at_row + 2u, at_column), key(b, at_row + 3u, at_column));
+                }
+                workgroupBarrier(); // publishes a slice of both operands
+                for (var step = 0u; step < 16u; step++) {
+                    let l = stage[step * 9u + row];
+                    let r = stage[144u + step * 17u + column];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+            }
+            score0 *= 0.125f;
+            var seen0 = vec4<bool>(true);
+            score1 *= 0.125f;
+            var seen1 = vec4<bool>(true);
+            score2 *= 0.125f;
+            var seen2 = vec4<bool>(true);
+            score3 *= 0.125f;
+            var seen3 = vec4<bool>(true);
+            if (at + 64u > 200u || at + 63u > first) {
+                let other = others + vec4<u32>(0u, 1u, 2u, 3u);
+                seen0 = (other < vec4<u32>(200u)) & (other <= vec4<u32>(own + 0u));
+                seen1 = (other < vec4<u32>(200u)) & (other <= vec4<u32>(own + 1u));
+                seen2 = (other < vec4<u32>(200u)) & (other <= vec4<u32>(own + 2u));
+                seen3 = (other < vec4<u32>(200u)) & (other <= vec4<u32>(own + 3u));
+            }
+            var higher = top;
+            let best0 = select(vec4<f32>(k_f32(0xff7fffffu)), score0, seen0);
+            higher.x = max(higher.x, max(max(best0.x, best0.y), max(best0.z, best0.w)));
+            let best1 = select(vec4<f32>(k_f32(0xff7fffffu)), score1, seen1);
+            higher.y = max(higher.y, max(max(best1.x, best1.y), max(best1.z, best1.w)));
+            let best2 = select(vec4<f32>(k_f32(0xff7fffffu)), score2, seen2);
+            higher.z = max(higher.z, max(max(best2.x, best2.y), max(best2.z, best2.w)));
+            let best3 = select(vec4<f32>(k_f32(0xff7fffffu)), score3, seen3);
+            higher.w = max(higher.w, max(max(best3.x, best3.y), max(best3.z, best3.w)));
+            workgroupBarrier(); // all have read the stage
+            stage[column * 8u + row] = higher;
+            workgroupBarrier(); // publishes the maxima of each invocation's columns
+            higher = stage[row];
+            for (var lane = 1u; lane < 16u; lane++) {
+                higher = max(higher, stage[lane * 8u + row]);
+            }
+            let fade = exp(top - higher);
+            top = higher;
+            total *= fade;
+            out0_0 *= fade.x;
+            out1_0 *= fade.y;
+            out2_0 *= fade.z;
+            out3_0 *= fade.w;
+            let share0 = select(vec4<f32>(), exp(score0 - vec4<f32>(top.x)), seen0);
+            let share1 = select(vec4<f32>(), exp(score1 - vec4<f32>(top.y)), seen1);
+            let share2 = select(vec4<f32>(), exp(score2 - vec4<f32>(top.z)), seen2);
+            let share3 = select(vec4<f32>(), exp(score3 - vec4<f32>(top.w)), seen3);
+            total += vec4<f32>(dot(share0, vec4<f32>(1.0f)), dot(share1, vec4<f32>(1.0f)), dot(share2, vec4<f32>(1.0f)), dot(share3, vec4<f32>(1.0f)));
+            weights[(column * 4u + 0u) * 9u + row] = vec4<f32>(share0.x, share1.x, share2.x, share3.x);
+            weights[(column * 4u + 1u) * 9u + row] = vec4<f32>(share0.y, share1.y, share2.y, share3.y);
+            weights[(column * 4u + 2u) * 9u + row] = vec4<f32>(share0.z, share1.z, share2.z, share3.z);
+            weights[(column * 4u + 3u) * 9u + row] = vec4<f32>(share0.w, share1.w, share2.w, share3.w);
+            for (var part = 0u; part < min(64u, end - at); part += 16u) {
+                workgroupBarrier(); // publishes the weights; all have read the stage
+                for (var turn = 0u; turn < 2u; turn++) {
+                    let slot = turn * 128u + local;
+                    let at_row = at + part + slot / 16u;
+                    let c = slot % 16u * 4u;
+                    stage[slot] = vec4<f32>(value(b, at_row, c + 0u), value(b, at_row, c + 1u), value(b, at_row, c + 2u), value(b, at_row, c + 3u));
+                }
+                workgroupBarrier(); // publishes rows of the other side
+                for (var step = 0u; step < 16u; step++) {
+                    let w = weights[(part + step) * 9u + row];
+                    let r0 = stage[step * 16u + column];
+                    out0_0 += w.x * r0;
+                    out1_0 += w.y * r0;
+                    out2_0 += w.z * r0;
+                    out3_0 += w.w * r0;
+                }
+            }
+        }
+        workgroupBarrier(); // all have read the stage
+        stage[column * 8u + row] = total;
+        workgroupBarrier(); // publishes the sums of each invocation's columns
+        total = stage[row];
+        for (var lane = 1u; lane < 16u; lane++) {
+            total += stage[lane * 8u + row];
+        }
+        let portion = select(vec4<f32>(), 1.0f / total, total > vec4<f32>());
+        if (own + 0u < 200u) {
+            keep_out(b, own + 0u, column * 4u, out0_0 * portion.x);
+            if (column == 0u) {
+                a4[b * 200u + own + 0u] = select(k_f32(0x7f7fffffu), log(total.x) + top.x, total.x > 0.0f);
+            }
+        }
+        if (own + 1u < 200u) {
+            keep_out(b, own + 1u, column * 4u, out1_0 * portion.y);
+            if (column == 0u) {
+                a4[b * 200u + own + 1u] = select(k_f32(0x7f7fffffu), log(total.y) + top.y, total.y > 0.0f);
+            }
+        }
+        if (own + 2u < 200u) {
+            keep_out(b, own + 2u, column * 4u, out2_0 * portion.z);
+            if (column == 0u) {
+                a4[b * 200u + own + 2u] = select(k_f32(0x7f7fffffu), log(total.z) + top.z, total.z > 0.0f);
+            }
+        }
+        if (own + 3u < 200u) {
+            keep_out(b, own + 3u, column * 4u, out3_0 * portion.w);
+            if (column == 0u) {
+                a4[b * 200u + own + 3u] = select(k_f32(0x7f7fffffu), log(total.w) + top.w, total.w > 0.0f);
+            }
+        }
+    }
+}
