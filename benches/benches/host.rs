@@ -10,6 +10,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kiln::graph::plan::PlanOptions;
 use kiln::prelude::*;
 use kiln_benches::counted::Counted;
+use kiln_benches::row::Mode;
 use kiln_benches::training;
 use kiln_cpu::CpuBackend;
 
@@ -27,13 +28,19 @@ fn record(c: &mut Criterion) {
 
 /// A whole training step whose plan is known: record, differentiate, capture, hash, find, allocate.
 fn plan_hit(c: &mut Criterion) {
-    let mut case = training::tiny_mlp(&dry()).expect("a dry device does not fail");
+    let mut case = training::tiny_mlp(Mode::Implicit, &dry()).expect("a dry device does not fail");
     c.bench_function("plan_hit_train_tiny_mlp_b32", |b| b.iter(|| (case.step)()));
+}
+
+/// The same step recorded once: bind, allocate.
+fn replay(c: &mut Criterion) {
+    let mut case = training::tiny_mlp(Mode::Jit, &dry()).expect("a dry device does not fail");
+    c.bench_function("replay_train_tiny_mlp_b32", |b| b.iter(|| (case.step)()));
 }
 
 /// The same step the first time: it is planned, and its kernels are compiled.
 fn plan_cold(c: &mut Criterion) {
-    let case = || training::tiny_mlp(&dry()).expect("a dry device does not fail");
+    let case = || training::tiny_mlp(Mode::Implicit, &dry()).expect("a dry device does not fail");
     c.bench_function("plan_cold_train_tiny_mlp_b32", |b| {
         b.iter_batched_ref(case, |case| (case.step)(), BatchSize::SmallInput);
     });
@@ -44,5 +51,5 @@ fn quick() -> Criterion {
     Criterion::default().sample_size(20).warm_up_time(warm_up).measurement_time(measure)
 }
 
-criterion_group! { name = host; config = quick(); targets = record, plan_hit, plan_cold }
+criterion_group! { name = host; config = quick(); targets = record, plan_hit, replay, plan_cold }
 criterion_main!(host);

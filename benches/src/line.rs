@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::place::Kind;
 use crate::profile::Profile;
+use crate::row::Mode;
 use crate::timing::Timing;
 use crate::{Case, Row};
 
@@ -29,11 +30,11 @@ pub struct Line {
 
 impl Line {
     /// The line of a row.
-    pub fn new(row: &Row, kind: Kind, case: &Case, timing: &Timing, profile: Option<&Profile>) -> Line {
+    pub fn new((row, mode): (&Row, Mode), kind: Kind, case: &Case, timing: &Timing, profile: Option<&Profile>) -> Line {
         Line {
             name: row.name,
             device: kind.to_string(),
-            mode: "implicit",
+            mode: mode.name(),
             iters: timing.seconds.len() * timing.batch,
             first_s: rounded(timing.first_s, 6),
             median_ms: rounded(timing.median() * 1e3, 4),
@@ -53,20 +54,14 @@ impl Line {
 pub struct Failure {
     name: &'static str,
     device: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<&'static str>,
+    mode: &'static str,
     error: String,
 }
 
 impl Failure {
     /// Why a row has no figures.
-    pub fn new(row: &Row, kind: Kind, error: String) -> Failure {
-        Failure { name: row.name, device: kind.to_string(), mode: None, error }
-    }
-
-    /// There is no such mode yet.
-    pub fn no_jit(row: &Row, kind: Kind) -> Failure {
-        Failure { mode: Some("jit"), ..Failure::new(row, kind, "--jit is not available yet".into()) }
+    pub fn new((row, mode): (&Row, Mode), kind: Kind, error: String) -> Failure {
+        Failure { name: row.name, device: kind.to_string(), mode: mode.name(), error }
     }
 }
 
@@ -86,16 +81,16 @@ mod tests {
 
     #[test]
     fn lines_have_the_names_and_digits_of_the_peer() {
-        let row = Row { name: "x", make: |_| unreachable!("not run") };
+        let row = Row::new("x", |_| unreachable!("not run"));
         let case = Case::new(2.0, "GB/s", || Ok(()));
         let timing = Timing { first_s: 0.12345, seconds: vec![0.001, 0.00123456, 0.002], batch: 2, n_kernels: 3 };
-        let line = serde_json::to_string(&Line::new(&row, Kind::Cpu, &case, &timing, None)).unwrap();
+        let line = serde_json::to_string(&Line::new((&row, Mode::Implicit), Kind::Cpu, &case, &timing, None)).unwrap();
         assert_eq!(
             line,
             "{\"name\":\"x\",\"device\":\"cpu\",\"mode\":\"implicit\",\"iters\":6,\"first_s\":0.12345,\
              \"median_ms\":1.2346,\"p10_ms\":1.0,\"p99_ms\":2.0,\"rate\":1620.01,\"unit\":\"GB/s\",\"kernels\":3}"
         );
-        let failure = serde_json::to_string(&Failure::no_jit(&row, Kind::Gpu(0))).unwrap();
-        assert_eq!(failure, r#"{"name":"x","device":"gpu","mode":"jit","error":"--jit is not available yet"}"#);
+        let failure = serde_json::to_string(&Failure::new((&row, Mode::Jit), Kind::Gpu(0), "why".into())).unwrap();
+        assert_eq!(failure, r#"{"name":"x","device":"gpu","mode":"jit","error":"why"}"#);
     }
 }

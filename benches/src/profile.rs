@@ -7,8 +7,8 @@ use std::time::Instant;
 use kiln::Result;
 use kiln_device::KernelTime;
 
-use crate::Row;
 use crate::place::Place;
+use crate::row::Make;
 
 /// Steps that are profiled at most.
 const N_STEPS_MAX: usize = 20;
@@ -25,9 +25,9 @@ impl Profile {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn take(place: &Place, row: &Row, seconds: f64) -> Result<Option<Profile>> {
+    pub fn take(place: &Place, make: Make, seconds: f64) -> Result<Option<Profile>> {
         kiln::manual_seed(0);
-        let mut case = (row.make)(&place.device())?;
+        let mut case = make(&place.device())?;
         for _ in 0..2 {
             (case.step)()?;
         }

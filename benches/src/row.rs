@@ -8,7 +8,46 @@ pub struct Row {
     /// The name that the peer's row has too.
     pub name: &'static str,
     /// Makes the inputs and the model on a device, and computes them.
-    pub make: fn(&Device) -> Result<Case>,
+    pub make: Make,
+    /// The same with steps that are recorded once, where there is a model.
+    pub jit: Option<Make>,
+}
+
+/// How the case of a row is made.
+pub type Make = fn(&Device) -> Result<Case>;
+
+/// Whether a step is recorded each time, or once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Each time, and its plan is found again.
+    Implicit,
+    /// Once.
+    Jit,
+}
+
+impl Row {
+    /// A row without a model.
+    pub const fn new(name: &'static str, make: Make) -> Row {
+        Row { name, make, jit: None }
+    }
+
+    /// How the case is made in this mode, if the row has it.
+    pub fn maker(&self, mode: Mode) -> Option<Make> {
+        match mode {
+            Mode::Implicit => Some(self.make),
+            Mode::Jit => self.jit,
+        }
+    }
+}
+
+impl Mode {
+    /// As lines have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Implicit => "implicit",
+            Mode::Jit => "jit",
+        }
+    }
 }
 
 /// A workload ready to be timed.

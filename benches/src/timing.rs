@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use kiln::Result;
 
+use crate::Case;
 use crate::place::Place;
-use crate::{Case, Row};
+use crate::row::Make;
 
 /// Batches of steps between two synchronisations of a GPU last about this long.
 const BATCH_S: f64 = 0.002;
@@ -39,10 +40,10 @@ impl Timing {
 ///
 /// # Errors
 /// If the device fails.
-pub fn measure(place: &Place, row: &Row, seconds: f64) -> Result<(Timing, Case)> {
+pub fn measure(place: &Place, make: Make, seconds: f64) -> Result<(Timing, Case)> {
     let start = Instant::now();
     kiln::manual_seed(0);
-    let mut case = (row.make)(&place.device())?;
+    let mut case = make(&place.device())?;
     (case.step)()?;
     place.sync()?;
     let first_s = start.elapsed().as_secs_f64();
@@ -123,7 +124,7 @@ mod tests {
     fn a_row_is_timed_at_least_three_times() {
         let place = Place::open(crate::place::Kind::Cpu, false).unwrap();
         let row = crate::rows::ROWS.iter().find(|row| row.name == "infer_tiny_mlp_b1").unwrap();
-        let (timing, case) = measure(&place, row, 0.0).unwrap();
+        let (timing, case) = measure(&place, row.make, 0.0).unwrap();
         assert!(timing.seconds.len() >= 3 && timing.n_kernels > 0);
         assert_eq!(case.unit, "steps/s");
     }

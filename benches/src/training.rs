@@ -4,28 +4,38 @@ use kiln::Result;
 use kiln::prelude::*;
 
 use crate::models::{Cnn, Gpt, GptSize, Mlp, ResNet18};
-use crate::row::{Case, integers};
+use crate::row::{Case, Mode, integers};
 
 /// Input and target.
 type Batch = (Tensor, Tensor);
 
 /// A case that trains `model` with the cross-entropy of `forward`.
 fn train<M: Module + 'static>(
-    mut model: M,
+    model: M,
     forward: fn(&M, &Tensor) -> Tensor,
     batch: impl Fn() -> Batch,
     (work, unit): (usize, &'static str),
+    mode: Mode,
 ) -> Result<Case> {
     let batches: Vec<Batch> = (0..8).map(|_| batch()).collect();
     // Computes the batches and the first weights as well.
-    let mut opt = AdamW::new(1e-3).build(&model);
+    let opt = AdamW::new(1e-3).build(&model);
+    let mut state = (model, opt);
+    let step = move |(model, opt): &mut (M, Optimizer<AdamW>), (x, target): Batch| {
+        let loss = forward(model, &x).cross_entropy(&target);
+        let grads = loss.backward(model);
+        opt.step(model, grads)?;
+        Ok(loss)
+    };
+    let mut jitted = jit(step);
     let mut n_steps = 0;
     Ok(Case::new(work as f64, unit, move || {
-        let (x, target) = &batches[n_steps % batches.len()];
+        let batch = batches[n_steps % batches.len()].clone();
         n_steps += 1;
-        let loss = forward(&model, x).cross_entropy(target);
-        let grads = loss.backward(&model);
-        opt.step(&mut model, grads)?;
+        let loss = match mode {
+            Mode::Implicit => step(&mut state, batch)?,
+            Mode::Jit => jitted.call(&mut state, batch)?,
+        };
         if n_steps % 10 == 0 {
             loss.item()?;
         }
@@ -42,63 +52,63 @@ fn classified(dims: &[usize], n_classes: usize, device: &Device) -> Batch {
 ///
 /// # Errors
 /// If the device fails.
-pub fn tiny_mlp(device: &Device) -> Result<Case> {
+pub fn tiny_mlp(mode: Mode, device: &Device) -> Result<Case> {
     let model = Mlp::new(&[4, 32, 32, 2], device);
-    train(model, Mlp::forward, || classified(&[32, 4], 2, device), (1, "steps/s"))
+    train(model, Mlp::forward, || classified(&[32, 4], 2, device), (1, "steps/s"), mode)
 }
 
 /// 784, 512, 512, 10 numbers.
 ///
 /// # Errors
 /// If the device fails.
-pub fn mnist_mlp(device: &Device) -> Result<Case> {
+pub fn mnist_mlp(mode: Mode, device: &Device) -> Result<Case> {
     let model = Mlp::new(&[784, 512, 512, 10], device);
-    train(model, Mlp::forward, || classified(&[128, 784], 10, device), (128, "samples/s"))
+    train(model, Mlp::forward, || classified(&[128, 784], 10, device), (128, "samples/s"), mode)
 }
 
 /// The CNN on images of 28×28.
 ///
 /// # Errors
 /// If the device fails.
-pub fn mnist_cnn(device: &Device) -> Result<Case> {
-    train(Cnn::new(device), Cnn::forward, || classified(&[64, 1, 28, 28], 10, device), (64, "samples/s"))
+pub fn mnist_cnn(mode: Mode, device: &Device) -> Result<Case> {
+    train(Cnn::new(device), Cnn::forward, || classified(&[64, 1, 28, 28], 10, device), (64, "samples/s"), mode)
 }
 
 /// ResNet-18 on images of 32×32.
 ///
 /// # Errors
 /// If the device fails.
-pub fn resnet18_cifar(device: &Device) -> Result<Case> {
+pub fn resnet18_cifar(mode: Mode, device: &Device) -> Result<Case> {
     let batch = || classified(&[32, 3, 32, 32], 10, device);
-    train(ResNet18::new(device), ResNet18::forward, batch, (32, "samples/s"))
+    train(ResNet18::new(device), ResNet18::forward, batch, (32, "samples/s"), mode)
 }
 
 /// A language model on random tokens `[b, t]`.
-fn gpt(size: GptSize, [b, t]: [usize; 2], device: &Device) -> Result<Case> {
+fn gpt(size: GptSize, [b, t]: [usize; 2], mode: Mode, device: &Device) -> Result<Case> {
     let tokens = || integers(&[b, t], size.vocab, device);
-    train(Gpt::new(size, device), Gpt::forward, || (tokens(), tokens()), (b * t, "tokens/s"))
+    train(Gpt::new(size, device), Gpt::forward, || (tokens(), tokens()), (b * t, "tokens/s"), mode)
 }
 
 /// A model of characters, 6 blocks of 384.
 ///
 /// # Errors
 /// If the device fails.
-pub fn char_gpt_6x384(device: &Device) -> Result<Case> {
-    gpt(GptSize { vocab: 65, context: 256, dim: 384, n_heads: 6, n_blocks: 6 }, [8, 256], device)
+pub fn char_gpt_6x384(mode: Mode, device: &Device) -> Result<Case> {
+    gpt(GptSize { vocab: 65, context: 256, dim: 384, n_heads: 6, n_blocks: 6 }, [8, 256], mode, device)
 }
 
 /// A model of characters, 4 blocks of 128.
 ///
 /// # Errors
 /// If the device fails.
-pub fn char_gpt_4x128(device: &Device) -> Result<Case> {
-    gpt(GptSize { vocab: 65, context: 64, dim: 128, n_heads: 4, n_blocks: 4 }, [12, 64], device)
+pub fn char_gpt_4x128(mode: Mode, device: &Device) -> Result<Case> {
+    gpt(GptSize { vocab: 65, context: 64, dim: 128, n_heads: 4, n_blocks: 4 }, [12, 64], mode, device)
 }
 
 /// The size of GPT-2's smallest.
 ///
 /// # Errors
 /// If the device fails.
-pub fn gpt2_124m(device: &Device) -> Result<Case> {
-    gpt(GptSize { vocab: 50257, context: 1024, dim: 768, n_heads: 12, n_blocks: 12 }, [4, 512], device)
+pub fn gpt2_124m(mode: Mode, device: &Device) -> Result<Case> {
+    gpt(GptSize { vocab: 50257, context: 1024, dim: 768, n_heads: 12, n_blocks: 12 }, [4, 512], mode, device)
 }

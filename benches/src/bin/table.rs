@@ -10,6 +10,7 @@ use kiln_benches::failure::{caught, listen};
 use kiln_benches::line::{Failure, Line, print};
 use kiln_benches::place::{Kind, Place};
 use kiln_benches::profile::Profile;
+use kiln_benches::row::{Make, Mode};
 use kiln_benches::rows::{LIMITS, ROWS};
 use kiln_benches::{Row, timing};
 use regex_lite::Regex;
@@ -26,7 +27,7 @@ struct Args {
     /// How long to measure each row
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Compiled steps instead of recorded ones
+    /// Steps that are recorded once, in rows that have a model
     #[arg(long)]
     jit: bool,
     /// Times each kernel on the GPU's clock, in steps of their own after the row was timed without it
@@ -82,22 +83,23 @@ impl Places {
 }
 
 fn run(places: &Places, row: &Row, args: &Args) {
-    if args.jit {
-        return print(&Failure::no_jit(row, args.device));
-    }
-    match caught(|| line(places, row, args.seconds)) {
+    let mode = if args.jit { Mode::Jit } else { Mode::Implicit };
+    let Some(make) = row.maker(mode) else {
+        return print(&Failure::new((row, mode), args.device, "has no model to jit".into()));
+    };
+    match caught(|| line(places, (row, mode), make, args.seconds)) {
         Ok(line) => print(&line),
-        Err(error) => print(&Failure::new(row, args.device, error)),
+        Err(error) => print(&Failure::new((row, mode), args.device, error)),
     }
 }
 
-fn line(places: &Places, row: &Row, seconds: f64) -> Result<Line> {
-    let (timing, mut case) = timing::measure(&places.timed, row, seconds)?;
+fn line(places: &Places, (row, mode): (&Row, Mode), make: Make, seconds: f64) -> Result<Line> {
+    let (timing, mut case) = timing::measure(&places.timed, make, seconds)?;
     // The tensors make room for those of the profiled run.
     case.step = Box::new(|| Ok(()));
-    let profile = places.profiled.as_ref().map(|place| Profile::take(place, row, seconds)).transpose()?.flatten();
+    let profile = places.profiled.as_ref().map(|place| Profile::take(place, make, seconds)).transpose()?.flatten();
     if let Some(profile) = &profile {
         eprintln!("{}\n{profile}", row.name);
     }
-    Ok(Line::new(row, places.timed.kind(), &case, &timing, profile.as_ref()))
+    Ok(Line::new((row, mode), places.timed.kind(), &case, &timing, profile.as_ref()))
 }

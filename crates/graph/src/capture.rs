@@ -77,7 +77,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
                 captured.leaves.push((captured.entries.len() as NodeId, buffer.clone()));
                 Kind::Leaf(captured.leaves.len() as u32 - 1)
             }
-            (_, Source::Scalar(word)) => {
+            (_, Source::Scalar { word, .. }) => {
                 captured.scalars.push(*word);
                 Kind::Scalar(captured.scalars.len() as u32 - 1)
             }
@@ -194,6 +194,11 @@ impl Captured {
         self.entries.iter().map(|e| &e.node)
     }
 
+    /// The slot and the recorded node of each scalar.
+    pub(crate) fn scalar_nodes(&self) -> impl Iterator<Item = (u32, &Arc<Node>)> {
+        self.entries.iter().filter_map(|e| if let Kind::Scalar(n) = e.kind { Some((n, &e.node)) } else { None })
+    }
+
     fn inputs(&self, id: NodeId) -> &[NodeId] {
         let id = id as usize;
         let start = if id == 0 { 0 } else { self.entries[id - 1].end };
@@ -209,7 +214,7 @@ impl Captured {
             (Kind::Offset(n), _) => f(&Op::Offset(*n)),
             (Kind::View(movement), _) => f(&Op::View(movement.clone())),
             (Kind::Recorded, Source::Op(op)) => f(op),
-            (Kind::Recorded, Source::Leaf | Source::Scalar(_)) => unreachable!("these have kinds of their own"),
+            (Kind::Recorded, Source::Leaf | Source::Scalar { .. }) => unreachable!("these have kinds of their own"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_ir::{Buffer, Graph, Result, Step};
+use kiln_ir::{Buffer, Error, Graph, Result, Step};
 
 use crate::Device;
 use crate::cache::Ready;
@@ -27,16 +27,29 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
     if captured.outputs.is_empty() {
         return Ok(());
     }
-    let start = ready(device, &captured).and_then(|ready| Ok((results(device, &captured, &ready.plan)?, ready)));
-    let (results, ready) = match start {
-        Ok(start) => start,
-        Err(error) if error.is_out_of_memory() => return Err(error),
-        Err(error) => {
-            captured.outputs().for_each(|node| node.fail(&error));
-            return Err(error);
-        }
-    };
-    match fire(device, &captured, &ready, &results) {
+    match ready(device, &captured) {
+        Ok(ready) => run_captured(device, &captured, &ready, cut),
+        Err(error) => Err(refused(&captured, error)),
+    }
+}
+
+/// An error before anything ran: what lacks memory now may have it later, what the device cannot do it never can.
+fn refused(captured: &Captured, error: Error) -> Error {
+    if !error.is_out_of_memory() {
+        captured.outputs().for_each(|node| node.fail(&error));
+    }
+    error
+}
+
+/// As [`run`], for a program whose plan is at hand.
+pub(crate) fn run_captured(
+    device: &Device,
+    captured: &Captured,
+    ready: &Ready,
+    cut: Option<&'static Location<'static>>,
+) -> Result<()> {
+    let results = results(device, captured, &ready.plan).map_err(|error| refused(captured, error))?;
+    match fire(device, captured, ready, &results) {
         Ok(()) => {
             captured.outputs().zip(results).for_each(|(node, buffer)| node.computed(buffer, cut));
             Ok(())
@@ -75,7 +88,7 @@ fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer])
 }
 
 /// The program's plan, compiled and recorded; from the cache if it was met before.
-fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
+pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
     let key = captured.key();
     if let Some(found) = device.plans().find(key, captured) {
         return Ok(found);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kiln_ir::{Buffer, DType, Error, NodeId, Op, Shape};
 
+use crate::clock::Origin;
 use crate::{Conv2dOptions, Device};
 
 /// What a node computes, with values where the program only has slots.
@@ -18,8 +19,8 @@ use crate::{Conv2dOptions, Device};
 pub(crate) enum Source {
     /// Data that was uploaded, or computed and cut from its history.
     Leaf,
-    /// A scalar word given at each run.
-    Scalar(u32),
+    /// A scalar word given at each run, and where it comes from if the step is run again.
+    Scalar { word: u32, origin: Option<Arc<Origin>> },
     /// An op over other nodes, a literal or a coordinate.
     Op(Op),
 }

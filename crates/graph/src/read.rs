@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kiln_ir::{DType, Error, ErrorKind, Movement, Op, Readback, Result};
+use kiln_ir::{Buffer, DType, Error, ErrorKind, Movement, Op, Readback, Result};
 
 use crate::element::{Element, to_f64};
 use crate::exec;
 use crate::node::{Node, Source, Value};
-use crate::{Device, Tensor};
+use crate::{Device, Tensor, trace};
 
 impl Tensor {
     /// Computes what is needed and copies the elements out, in row-major order.
@@ -74,21 +74,28 @@ impl Tensor {
 
     /// Computes what is needed and starts copying the elements.
     fn readback(&self) -> Result<Readback> {
+        let (device, buffer) = (self.device(), self.computed()?);
+        Ok(device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel())))
+    }
+
+    /// The buffer that holds the elements in row-major order, after computing it if need be.
+    pub(crate) fn computed(&self) -> Result<Buffer> {
         let device = self.device();
         // Another shape of the same elements has the same bytes.
         let node = behind_reshapes(self.node().clone());
         let pending = matches!(node.books().value, Value::Pending);
         if pending {
+            assert!(
+                !trace::is_recording(),
+                "jit: a value is read while the step is recorded; help: return it, and read it then"
+            );
             exec::run(device, std::slice::from_ref(&node), None)?;
         }
-        let buffer = match &node.books().value {
-            Value::Ready(buffer) => buffer.clone(),
-            Value::Failed(error) => return Err(error.clone()),
-            Value::Pending | Value::Gone => {
-                return Err(Error::new(ErrorKind::Kernel, "a value was computed and is not there"));
-            }
-        };
-        Ok(device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel())))
+        match &node.books().value {
+            Value::Ready(buffer) => Ok(buffer.clone()),
+            Value::Failed(error) => Err(error.clone()),
+            Value::Pending | Value::Gone => Err(Error::new(ErrorKind::Kernel, "a value was computed and is not there")),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::element::{Element, from_f64};
 use crate::exec;
 use crate::node::{Node, Source};
 use crate::record::{held, source};
-use crate::{Device, capture, inspect};
+use crate::{Device, capture, inspect, trace};
 
 /// An n-dimensional array on a device, computed when it is needed.
 ///
@@ -84,16 +84,16 @@ impl Tensor {
     /// If the device lacks the dtype, or it is `bool`.
     #[track_caller]
     pub fn scalar(value: f64, dtype: DType, device: &Device) -> Tensor {
+        let (slot, word) = scalar_word(value, dtype);
+        Tensor::of_word(Source::Scalar { word, origin: None }, slot, dtype, device)
+    }
+
+    /// A scalar slot of one dtype as a tensor of another.
+    #[track_caller]
+    pub(crate) fn of_word(word: Source, slot: DType, dtype: DType, device: &Device) -> Tensor {
         device.check("scalar", dtype);
         assert!(dtype != DType::Bool, "scalar: takes a number, got bool");
-        // A slot is a word of 32 bits; narrower numbers are exact in one, and `f64` loses what `f32` lacks.
-        let slot = if dtype.is_float() { DType::F32 } else { dtype.compute() };
-        let word = match slot {
-            DType::I32 => value as i32 as u32,
-            DType::U32 => value as u32,
-            _ => (value as f32).to_bits(),
-        };
-        source(device, Source::Scalar(word), Shape::scalar(), slot).cast(dtype)
+        source(device, word, Shape::scalar(), slot).cast(dtype)
     }
 
     /// Zeros, `f32`.
@@ -171,12 +171,15 @@ impl Tensor {
 
 impl Device {
     /// Submits everything that this thread recorded here and still holds, without waiting. What is
-    /// computed becomes a leaf: its history is cut.
+    /// computed becomes a leaf: its history is cut. Does nothing while the thread records a step to run it again.
     ///
     /// # Errors
     /// If the device fails; then each of those tensors holds the error.
     #[track_caller]
     pub fn eval(&self) -> Result<()> {
+        if trace::is_recording() {
+            return Ok(());
+        }
         let cut = Some(Location::caller());
         let targets = held(self);
         match targets.is_empty() {
@@ -202,6 +205,18 @@ fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
         Ok(plan) => inspect::describe(&plan),
         Err(error) => error.to_string(),
     }
+}
+
+/// The dtype of a scalar's slot, and the word in it. A slot is a word of 32 bits: narrower numbers are exact in one,
+/// and `f64` loses what `f32` lacks.
+pub(crate) fn scalar_word(value: f64, dtype: DType) -> (DType, u32) {
+    let slot = if dtype.is_float() { DType::F32 } else { dtype.compute() };
+    let word = match slot {
+        DType::I32 => value as i32 as u32,
+        DType::U32 => value as u32,
+        _ => (value as f32).to_bits(),
+    };
+    (slot, word)
 }
 
 fn upload(

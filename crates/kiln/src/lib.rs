@@ -57,11 +57,11 @@ pub use kiln_device::wgpu;
 pub mod prelude {
     pub use crate::DeviceExt as _;
     pub use kiln_data::Images;
-    pub use kiln_graph::{Conv2dOptions, Device, Pool2dOptions, Tensor, manual_seed};
+    pub use kiln_graph::{Conv2dOptions, Device, Pool2dOptions, Tensor, checkpoint, manual_seed};
     pub use kiln_ir::DType;
     pub use kiln_nn::{
         AdamW, AvgPool2d, Backward, BatchNorm2d, Conv2d, Dropout, Embedding, Flatten, Gelu, Grads, Layer, LayerNorm,
-        Linear, MaxPool2d, Module, Optimizer, Param, Relu, Schedule, Sequential, Sgd, State,
+        Linear, MaxPool2d, Module, Optimizer, Param, Relu, Schedule, Sequential, Sgd, State, jit,
     };
     pub use kiln_train::{ConfusionMatrix, EarlyStopping, History, Progress};
 }

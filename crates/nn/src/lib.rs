@@ -9,6 +9,7 @@
 
 pub mod file;
 mod grads;
+mod jit;
 mod layers;
 mod load;
 mod module;
@@ -17,6 +18,7 @@ mod param;
 mod schedule;
 
 pub use grads::{Backward, Grads};
+pub use jit::{Carry, Jit, jit};
 /// Implements [`Module`](trait@Module) for a struct or an enum: see the derive's attributes.
 pub use kiln_derive::Module;
 pub use layers::{

@@ -27,6 +27,10 @@ impl Param {
     pub fn tensor(&self) -> &Tensor {
         &self.0
     }
+
+    pub(crate) fn tensor_mut(&mut self) -> &mut Tensor {
+        &mut self.0
+    }
 }
 
 impl Deref for Param {
@@ -57,6 +61,10 @@ impl State {
     pub fn get(&self) -> Tensor {
         // A tensor is replaced whole, so a panic elsewhere leaves it consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut Tensor {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the value.

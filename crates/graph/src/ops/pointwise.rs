@@ -65,7 +65,7 @@ fn with_number(op: PointOp, x: &Tensor, v: f64, number_first: bool) -> Tensor {
     };
     match word {
         Some(word) => {
-            let number = source(x.device(), Source::Scalar(word), Shape::scalar(), x.dtype());
+            let number = source(x.device(), Source::Scalar { word, origin: None }, Shape::scalar(), x.dtype());
             if number_first { row(op, &[&number, x]) } else { row(op, &[x, &number]) }
         }
         None => {

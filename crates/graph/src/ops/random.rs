@@ -4,14 +4,16 @@
 //! slots of the program, so a new seed needs no new plan.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use kiln_ir::expr::E;
 use kiln_ir::{DType, PointOp, Shape};
 
 use super::map;
+use crate::clock::Origin;
 use crate::node::Source;
 use crate::record::source;
-use crate::{Device, Tensor};
+use crate::{Device, Tensor, trace};
 
 thread_local! {
     static GENERATOR: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
@@ -38,8 +40,11 @@ impl Tensor {
     pub fn random_u32(dims: &[usize], device: &Device) -> Tensor {
         let (seed, draw) = GENERATOR.get();
         GENERATOR.set((seed, draw.wrapping_add(1)));
-        let word = |v: u32| source(device, Source::Scalar(v), Shape::scalar(), DType::U32);
-        Tensor::positions(dims, device).threefry([&word(seed), &word(draw)])
+        let word = |word: u32, origin: Origin| {
+            let origin = trace::is_recording().then(|| Arc::new(origin));
+            source(device, Source::Scalar { word, origin }, Shape::scalar(), DType::U32)
+        };
+        Tensor::positions(dims, device).threefry([&word(seed, Origin::Seed), &word(draw, Origin::Draw(draw))])
     }
 
     /// Uniform in `[0, 1)`, `f32`: multiples of 2⁻²⁴.

@@ -6,7 +6,9 @@
 mod adamw;
 mod sgd;
 
-use kiln_graph::Tensor;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_graph::{Clock, Tensor};
 use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::{Grads, LeafMut, Module, Path, Schedule};
@@ -15,7 +17,7 @@ pub use adamw::AdamW;
 pub use sgd::Sgd;
 
 /// How one parameter moves, and which tensors are kept beside it.
-pub trait Rule {
+pub trait Rule: Clone + Send + Sync + 'static {
     /// The names of the tensors kept for each parameter, each of its dims and zero at first.
     fn slots(&self) -> &'static [&'static str];
 
@@ -29,11 +31,17 @@ pub trait Rule {
 /// A rule at work on a model: its schedule, its step count and the tensors that it keeps.
 pub struct Optimizer<R> {
     rule: R,
-    schedule: Schedule,
-    n_steps: u64,
+    /// Shared with the numbers of recorded steps.
+    schedule: Arc<Mutex<Schedule>>,
+    steps: Clock,
     /// For each parameter its path and its slots.
     slots: Vec<(String, Vec<Tensor>)>,
     told: bool,
+}
+
+/// A schedule that others may replace.
+fn of(schedule: &Mutex<Schedule>) -> Schedule {
+    *schedule.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<R: Rule> Optimizer<R> {
@@ -49,7 +57,8 @@ impl<R: Rule> Optimizer<R> {
             // What failed to be computed holds its error and gives it to whoever reads it next.
             let _ = first.device().eval();
         }
-        Optimizer { rule, schedule: schedule.into(), n_steps: 0, slots, told: false }
+        let schedule = Arc::new(Mutex::new(schedule.into()));
+        Optimizer { rule, schedule, steps: Clock::new(0), slots, told: false }
     }
 
     /// Moves the parameters against their gradients and submits the step, without waiting for it.
@@ -68,14 +77,16 @@ impl<R: Rule> Optimizer<R> {
             self.told = true;
             eprintln!("kiln: no gradient reaches {}", grads.missing().join(", "));
         }
-        let lr = self.schedule.at(self.n_steps);
-        self.n_steps += 1;
-        let numbers = self.rule.numbers(lr, self.n_steps);
+        self.steps.tick();
         let mut grads = grads.into_entries().into_iter();
         let mut slots = self.slots.iter_mut();
         let mut scalars: Option<Vec<Tensor>> = None;
         let mut device = None;
         let rule = &self.rule;
+        let numbers = {
+            let (rule, schedule) = (rule.clone(), self.schedule.clone());
+            move |t: u64| rule.numbers(of(&schedule).at(t - 1), t)
+        };
         model.visit_mut(&mut Path::default(), &mut |at, leaf| {
             let LeafMut::Param(param) = leaf else { return };
             let found = grads.next().zip(slots.next());
@@ -84,8 +95,8 @@ impl<R: Rule> Optimizer<R> {
                 panic!("step: {at} has no place in these gradients and this optimizer");
             };
             let Some(grad) = grad else { return };
-            let scalar = |v: &f64| Tensor::scalar(*v, param.dtype(), param.device());
-            let numbers = scalars.get_or_insert_with(|| numbers.iter().map(scalar).collect());
+            let numbers =
+                scalars.get_or_insert_with(|| self.steps.scalars(numbers.clone(), param.dtype(), param.device()));
             device.get_or_insert_with(|| param.device().clone());
             let next = rule.update(numbers, param, &grad, slots);
             *param = crate::Param::new(next);
@@ -96,17 +107,17 @@ impl<R: Rule> Optimizer<R> {
 
     /// The learning rate of the next step.
     pub fn lr(&self) -> f64 {
-        self.schedule.at(self.n_steps)
+        of(&self.schedule).at(self.steps.now())
     }
 
     /// Replaces the schedule; steps go on counting.
     pub fn set_schedule(&mut self, schedule: impl Into<Schedule>) {
-        self.schedule = schedule.into();
+        *self.schedule.lock().unwrap_or_else(PoisonError::into_inner) = schedule.into();
     }
 
     /// The number of steps done.
     pub fn n_steps(&self) -> u64 {
-        self.n_steps
+        self.steps.now()
     }
 
     /// What the optimizer keeps, each as `path.slot`; with [`Optimizer::n_steps`] all that a checkpoint needs.
@@ -143,7 +154,14 @@ impl<R: Rule> Optimizer<R> {
         for (_, slots) in &mut self.slots {
             slots.iter_mut().zip(found.by_ref()).for_each(|(slot, t)| *slot = t);
         }
-        self.n_steps = n_steps;
+        self.steps.set(n_steps);
         Ok(())
+    }
+}
+
+impl<R> Optimizer<R> {
+    /// Every tensor that is kept, always in the same order.
+    pub(crate) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.slots.iter_mut().flat_map(|(_, slots)| slots)
     }
 }

@@ -1,0 +1,314 @@
+//! Traces: a step recorded once, and run again without recording.
+//!
+//! A step is a function of tensors that it replaces (its *state*), of tensors that it is given, and of the host's
+//! clocks. Recording it runs nothing; [`Trace::finish`] captures what became of the state and what else is wanted as
+//! one program, and notes where each of its arguments and numbers comes from. A [`Replay`] then takes the arguments
+//! of the day. State is overwritten only where nobody else holds it, and put in place only after the program was
+//! submitted.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::sync::Arc;
+
+use kiln_ir::{Buffer, DType, Error, ErrorKind, Result};
+
+use crate::cache::Ready;
+use crate::capture::{Captured, capture};
+use crate::clock::{Clock, Numbers, Origin};
+use crate::node::{Node, Source, Value};
+use crate::plan::Output;
+use crate::{Device, Tensor, exec, generator_state, set_generator_state};
+
+/// What a recording must know at its end.
+struct Log {
+    /// Each clock that ticked, and where it stood before.
+    clocks: Vec<(Clock, u64)>,
+}
+
+thread_local! {
+    static LOG: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+/// True while this thread records a step.
+pub(crate) fn is_recording() -> bool {
+    LOG.with_borrow(Option::is_some)
+}
+
+/// A clock is about to tick.
+pub(crate) fn note(clock: &Clock) {
+    LOG.with_borrow_mut(|log| {
+        if let Some(log) = log
+            && !log.clocks.iter().any(|(known, _)| known.is(clock))
+        {
+            log.clocks.push((clock.clone(), clock.now()));
+        }
+    });
+}
+
+/// A step that is being recorded: until it is finished or dropped, [`Device::eval`] on this thread does nothing, and
+/// reading a value that is not computed panics.
+pub struct Trace {
+    /// The buffers of the state, by their numbers.
+    state: Vec<u64>,
+    inputs: Vec<Tensor>,
+    generator: (u32, u32),
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        LOG.set(None);
+    }
+}
+
+impl Trace {
+    /// Begins to record a step that replaces these tensors and is given those.
+    ///
+    /// # Errors
+    /// If one of them cannot be computed.
+    ///
+    /// # Panics
+    /// If this thread is recording already.
+    #[track_caller]
+    pub fn begin(state: &[&Tensor], inputs: &[&Tensor]) -> Result<Trace> {
+        assert!(!is_recording(), "jit: a step is recorded within another one");
+        let state = state.iter().map(|t| Ok(t.computed()?.id())).collect::<Result<_>>()?;
+        for input in inputs.iter().filter(|t| !is_scalar(t)) {
+            input.computed()?;
+        }
+        LOG.set(Some(Log { clocks: Vec::new() }));
+        let inputs = inputs.iter().map(|t| (*t).clone()).collect();
+        Ok(Trace { state, inputs, generator: generator_state() })
+    }
+
+    /// Computes what became of the state and what else the step gives, and makes of it what can be run again.
+    ///
+    /// # Errors
+    /// If the program cannot be run; the state is then as after a failed [`Device::eval`].
+    #[track_caller]
+    pub fn finish(self, state: &[&Tensor], outputs: &[&Tensor]) -> Result<Replay> {
+        let clocks = LOG.take().map_or(Vec::new(), |log| log.clocks);
+        let ticks = clocks.into_iter().map(|(clock, before)| {
+            let by = clock.now() - before;
+            Ticks { clock, before, by }
+        });
+        let (ticks, draws) = (ticks.collect::<Vec<_>>(), generator_state().1.wrapping_sub(self.generator.1));
+        let cut = Location::caller();
+        let results: Vec<Arc<Node>> = state.iter().chain(outputs).map(|t| t.node().clone()).collect();
+        let pending = |node: &&Arc<Node>| matches!(node.books().value, Value::Pending);
+        let targets: Vec<Arc<Node>> = results.iter().filter(pending).cloned().collect();
+        let Some(first) = targets.first() else {
+            return Err(Error::new(ErrorKind::Unsupported, "jit: the step computes nothing"));
+        };
+        let device = first.device.clone();
+        let mut captured = capture(&targets)?;
+        let args = self.arguments(&mut captured);
+        let scalars = self.numbers(&captured, &ticks);
+        let ready = exec::ready(&device, &captured)?;
+        let result_of = |node: &Arc<Node>| captured.outputs().position(|o| o.id == node.id);
+        let places = results.iter().map(result_of).collect();
+        let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
+        exec::run_captured(&device, &captured, &ready, Some(cut))?;
+        let inputs = self.inputs.iter().map(|t| (*t.shape(), t.dtype())).collect();
+        Ok(Replay { device, ready, args, scalars, places, metas, ticks, draws, inputs, buffers: Vec::new(), cut })
+    }
+
+    /// Where each argument comes from. What is neither state nor input is kept, and may not be overwritten.
+    fn arguments(&self, captured: &mut Captured) -> Vec<Argument> {
+        let mut args = Vec::with_capacity(captured.leaves.len());
+        for n in 0..captured.leaves.len() {
+            let (id, buffer) = &captured.leaves[n];
+            let state = self.state.iter().position(|s| *s == buffer.id());
+            let node = captured.node(*id);
+            let input = || self.inputs.iter().position(|t| t.node().id == node.id);
+            let arg = match (state, input()) {
+                (Some(n), _) => Argument::State(n),
+                (None, Some(n)) => Argument::Input(n),
+                (None, None) => Argument::Fixed(Tensor::from_node(node.clone())),
+            };
+            captured.donatable[n] &= state.is_some();
+            args.push(arg);
+        }
+        args
+    }
+
+    /// Where each number comes from.
+    fn numbers(&self, captured: &Captured, ticks: &[Ticks]) -> Vec<Number> {
+        let mut numbers: Vec<Number> = captured.scalars.iter().map(|&word| Number::Fixed(word)).collect();
+        for (slot, node) in captured.scalar_nodes() {
+            let input = self.inputs.iter().position(|t| t.node().id == node.id);
+            let Source::Scalar { origin, .. } = &node.source else { continue };
+            numbers[slot as usize] = match (input, origin.as_deref()) {
+                (Some(n), _) => Number::Input(n),
+                (None, None) => continue,
+                (None, Some(Origin::Seed)) => Number::Seed,
+                (None, Some(Origin::Draw(draw))) => Number::Draw(draw.wrapping_sub(self.generator.1)),
+                (None, Some(Origin::Clock { clock, at, numbers, index, slot })) => {
+                    let before = ticks.iter().find(|t| t.clock.is(clock)).map_or(*at, |t| t.before);
+                    let (clock, numbers) = (clock.clone(), numbers.clone());
+                    Number::Clock { clock, later: at - before, numbers, index: *index, slot: *slot }
+                }
+            };
+        }
+        numbers
+    }
+}
+
+/// How far a step advances a clock.
+struct Ticks {
+    clock: Clock,
+    before: u64,
+    by: u64,
+}
+
+enum Argument {
+    State(usize),
+    Input(usize),
+    Fixed(Tensor),
+}
+
+enum Number {
+    Fixed(u32),
+    Input(usize),
+    Seed,
+    /// So many draws after the first.
+    Draw(u32),
+    /// A clock's numbers so many ticks later than now.
+    Clock {
+        clock: Clock,
+        later: u64,
+        numbers: Numbers,
+        index: usize,
+        slot: DType,
+    },
+}
+
+/// A step that can be run again.
+pub struct Replay {
+    device: Device,
+    ready: Arc<Ready>,
+    args: Vec<Argument>,
+    scalars: Vec<Number>,
+    /// For each tensor of the state and then each output, the result of the program that it is, if it is one.
+    places: Vec<Option<usize>>,
+    metas: Vec<(kiln_ir::Shape, DType)>,
+    ticks: Vec<Ticks>,
+    draws: u32,
+    inputs: Vec<(kiln_ir::Shape, DType)>,
+    /// Kept for their memory.
+    buffers: Vec<Buffer>,
+    cut: &'static Location<'static>,
+}
+
+impl Replay {
+    /// Runs the step: state is replaced, and outputs are set. `false` if it was not run, because the step writes over
+    /// a tensor of the state that something else holds too; then nothing has changed.
+    ///
+    /// # Errors
+    /// If memory is short; then nothing has changed. If the device fails; then the state that was being overwritten
+    /// holds the error.
+    ///
+    /// # Panics
+    /// If the tensors are not of the dims and dtypes that were recorded.
+    pub fn run(&mut self, state: &mut [&mut Tensor], inputs: &[&Tensor], outputs: &mut [&mut Tensor]) -> Result<bool> {
+        for (t, (shape, dtype)) in inputs.iter().zip(&self.inputs) {
+            assert!(t.shape() == shape && t.dtype() == *dtype, "jit: an input of other dims than recorded");
+        }
+        let plan = &self.ready.plan;
+        if plan.peak_bytes() > self.device.budget() {
+            return Err(plan.over(self.device.budget(), &self.device.caps().name));
+        }
+        let overwritten = |leaf: u32| match self.args[leaf as usize] {
+            Argument::State(n) => n,
+            Argument::Input(_) | Argument::Fixed(_) => unreachable!("only state is overwritten"),
+        };
+        for output in &plan.outputs {
+            if let Output::Donated(leaf) = output
+                && !is_alone(state[overwritten(*leaf)])
+            {
+                return Ok(false);
+            }
+        }
+        self.buffers.clear();
+        for arg in &self.args {
+            self.buffers.push(match arg {
+                Argument::State(n) => state[*n].computed()?,
+                Argument::Input(n) => inputs[*n].computed()?,
+                Argument::Fixed(t) => t.computed()?,
+            });
+        }
+        for output in &plan.outputs {
+            let buffer = match output {
+                Output::Fresh(bytes) => self.device.backend().alloc(*bytes)?,
+                Output::Donated(leaf) => self.buffers[*leaf as usize].clone(),
+            };
+            self.buffers.push(buffer);
+        }
+        let scalars = self.words(inputs);
+        if let Err(error) = self.device.backend().replay(&self.ready.tape, &self.buffers, &scalars) {
+            for output in &plan.outputs {
+                if let Output::Donated(leaf) = output {
+                    state[overwritten(*leaf)].node().fail(&error);
+                }
+            }
+            return Err(error);
+        }
+        let n_state = state.len();
+        for (n, place) in self.places.iter().enumerate() {
+            let Some(result) = *place else { continue };
+            let buffer = &self.buffers[self.args.len() + result];
+            let tensor = if n < n_state { &mut *state[n] } else { &mut *outputs[n - n_state] };
+            // Written in place: the tensor has its next value already.
+            let in_place =
+                n < n_state && matches!(plan.outputs[result], Output::Donated(leaf) if overwritten(leaf) == n);
+            if !in_place {
+                let leaf = Node::leaf(&self.device, buffer.clone(), self.metas[result], self.cut);
+                *tensor = Tensor::from_node(leaf);
+            }
+        }
+        self.buffers.clear();
+        self.ticks.iter().for_each(|t| t.clock.set(t.clock.now() + t.by));
+        let (seed, draw) = generator_state();
+        set_generator_state((seed, draw.wrapping_add(self.draws)));
+        Ok(true)
+    }
+
+    /// The words of the scalar slots, as of now.
+    fn words(&self, inputs: &[&Tensor]) -> Vec<u32> {
+        let (seed, draw) = generator_state();
+        // Numbers of one clock and count come one after the other.
+        let mut known: Option<(&Numbers, u64, Vec<f64>)> = None;
+        let mut words = Vec::with_capacity(self.scalars.len());
+        for number in &self.scalars {
+            words.push(match number {
+                Number::Fixed(word) => *word,
+                Number::Input(n) => match &inputs[*n].node().source {
+                    Source::Scalar { word, .. } => *word,
+                    Source::Leaf | Source::Op(_) => panic!("jit: an input was a number when the step was recorded"),
+                },
+                Number::Seed => seed,
+                Number::Draw(later) => draw.wrapping_add(*later),
+                Number::Clock { clock, later, numbers, index, slot } => {
+                    let at = clock.now() + later;
+                    let same = known.as_ref().is_some_and(|(n, t, _)| Arc::ptr_eq(n, numbers) && *t == at);
+                    if !same {
+                        known = Some((numbers, at, numbers(at)));
+                    }
+                    let value = known.as_ref().map_or(0.0, |(_, _, values)| values[*index]);
+                    crate::tensor::scalar_word(value, *slot).1
+                }
+            });
+        }
+        words
+    }
+}
+
+/// True iff a tensor is the only name of its value, also for what is not computed yet.
+fn is_alone(t: &Tensor) -> bool {
+    let node = t.node();
+    node.handles() == 1 && Arc::strong_count(node) == 1 && node.books().uses == 0
+}
+
+/// True for a number that is not in memory.
+fn is_scalar(t: &Tensor) -> bool {
+    matches!(t.node().source, Source::Scalar { .. })
+}
