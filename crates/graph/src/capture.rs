@@ -64,14 +64,15 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     let Some(first) = targets.first() else { return Ok(Captured::default()) };
     // Marks on nodes tell what was met: one capture of a device at a time.
     let mut marks = first.device.marks();
-    *marks += 1;
+    // A mark of four billion captures ago is no danger.
+    *marks = marks.wrapping_add(1).max(1);
     let walk = *marks;
     let nodes = behind(targets, walk)?;
     let mut captured = Captured { entries: Vec::with_capacity(nodes.len() + 4), ..Captured::default() };
     let mut wanted: Vec<bool> = Vec::with_capacity(nodes.len() + 4);
     let mut stages = Stages::default();
     for node in nodes {
-        let mut books = node.books();
+        let books = node.books();
         let kind = match (&books.value, &node.source) {
             (Value::Ready(buffer), _) => {
                 captured.leaves.push((captured.entries.len() as NodeId, buffer.clone()));
@@ -83,13 +84,13 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
             }
             (_, Source::Op(op)) => match captured.window(op, &books.inputs) {
                 None => {
-                    let place = |input: &Arc<Node>| input.books().mark.1;
+                    let place = |input: &Arc<Node>| input.mark().1;
                     captured.inputs.extend(books.inputs.iter().map(place));
                     Kind::Recorded
                 }
                 Some((start, movement)) => {
                     captured.scalars.push(start);
-                    let leaf = books.inputs[0].books().mark.1;
+                    let leaf = books.inputs[0].mark().1;
                     let beside = captured.entries[leaf as usize].node.clone();
                     captured.inputs.push(leaf);
                     captured.push(beside, Kind::Offset(captured.scalars.len() as u32 - 1), 0);
@@ -102,8 +103,9 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
         };
         let id = captured.entries.len() as NodeId;
         // The targets were met first, and have no place yet.
-        let asked = std::mem::replace(&mut books.mark.1, id) == TARGET;
         drop(books);
+        let asked = node.mark().1 == TARGET;
+        node.set_mark(walk, id);
         let live = node.handles() > 0 && !asked;
         let stage = stages.of(node.region);
         captured.push(node, kind, stage);
@@ -126,12 +128,11 @@ const TARGET: NodeId = NodeId::MAX;
 const NOWHERE: NodeId = NodeId::MAX - 1;
 
 /// The targets and what they are computed from, down to values that exist; in recorded order.
-fn behind(targets: &[Arc<Node>], walk: u64) -> Result<Vec<Arc<Node>>> {
+fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
     let met = |node: &Arc<Node>, place: NodeId| {
-        let mut books = node.books();
-        let first = books.mark.0 != walk;
+        let first = node.mark().0 != walk;
         if first {
-            books.mark = (walk, place);
+            node.set_mark(walk, place);
         }
         first
     };
@@ -230,7 +231,7 @@ impl Captured {
     /// program.
     fn window(&self, op: &Op, inputs: &[Arc<Node>]) -> Option<(u32, Movement)> {
         let Op::View(Movement::Slice { axis, start, len, step }) = *op else { return None };
-        let place = inputs[0].books().mark.1;
+        let place = inputs[0].mark().1;
         let leaf = matches!(self.entries[place as usize].kind, Kind::Leaf(_));
         let stride: usize = inputs[0].shape[axis + 1..].iter().product();
         let first = u32::try_from(start * stride).ok().filter(|_| leaf && len > 0)?;

@@ -20,7 +20,7 @@ struct Inner {
     env: Env,
     plans: Mutex<Plans>,
     /// How many captures marked nodes of this device.
-    marks: Mutex<u64>,
+    marks: Mutex<u32>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
 }
@@ -87,7 +87,7 @@ impl Device {
     }
 
     /// The right to mark nodes.
-    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, u64> {
+    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, u32> {
         // A walk that panicked left marks that no later one takes for its own.
         self.0.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

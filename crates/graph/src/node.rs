@@ -60,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) location: &'static Location<'static>,
     pub(crate) region: Region,
     handles: AtomicUsize,
+    /// The last capture that met this node, and where it stands in it; for whoever holds the device's marks.
+    mark: AtomicU64,
     books: Mutex<Books>,
 }
 
@@ -76,8 +78,6 @@ pub(crate) struct Books {
     pub(crate) cut: Option<&'static Location<'static>>,
     /// A shorter way back than through the inputs.
     pub(crate) adjoint: Option<Box<Adjoint>>,
-    /// The last capture that met this node, and where it stands in it.
-    pub(crate) mark: (u64, NodeId),
 }
 
 /// A rule of the composition that recorded a node, where it beats the rules of the node's parts.
@@ -120,7 +120,7 @@ impl Node {
         (location, region): (&'static Location<'static>, Region),
     ) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None, mark: (0, 0) };
+        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let device = device.clone();
         Arc::new(Node {
@@ -132,12 +132,24 @@ impl Node {
             location,
             region,
             handles: AtomicUsize::new(0),
+            mark: AtomicU64::new(0),
             books: Mutex::new(books),
         })
     }
 
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().expect("no code panics while it holds a node's books")
+    }
+
+    /// The last capture that marked this node, and the place that it gave it.
+    pub(crate) fn mark(&self) -> (u32, NodeId) {
+        let mark = self.mark.load(Ordering::Relaxed);
+        ((mark >> 32) as u32, mark as NodeId)
+    }
+
+    /// Marks the node.
+    pub(crate) fn set_mark(&self, walk: u32, place: NodeId) {
+        self.mark.store(u64::from(walk) << 32 | u64::from(place), Ordering::Relaxed);
     }
 
     pub(crate) fn handles(&self) -> usize {

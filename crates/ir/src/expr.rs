@@ -55,30 +55,8 @@ impl Expr {
     /// # Errors
     /// The rule that the first ill-typed op's operands break; a formula of several names the op.
     pub fn types(&self, inputs: &[DType]) -> Result<Vec<DType>, String> {
-        let mut types: Vec<Option<DType>> = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
-            let t = match node {
-                ExprNode::Input(i) => Some(inputs[*i as usize]),
-                ExprNode::Const(_) => None,
-                ExprNode::Cast(to, _) => Some(*to),
-                ExprNode::Op(op, args) => {
-                    let args = &args[..op.row().arity];
-                    let strong = args.iter().filter_map(|&a| types[a as usize]).rfind(|t| *t != DType::Bool);
-                    let fallback = strong.or(args.iter().find_map(|&a| types[a as usize]));
-                    for &a in args {
-                        if types[a as usize].is_none() {
-                            types[a as usize] = Some(fallback.unwrap_or(DType::F32));
-                        }
-                    }
-                    let operands: Vec<DType> =
-                        args.iter().map(|&a| types[a as usize].expect("literals were just typed")).collect();
-                    let named = |rule| format!("{} in it {rule}", op.row().name);
-                    let several = self.nodes.iter().filter(|n| matches!(n, ExprNode::Op(..))).count() > 1;
-                    Some(op.result(&operands).map_err(|rule| if several { named(rule) } else { rule })?)
-                }
-            };
-            types.push(t);
-        }
+        let mut types = vec![None; self.nodes.len()];
+        self.fill_types(inputs, &mut types)?;
         Ok(types.into_iter().map(|t| t.unwrap_or(DType::F32)).collect())
     }
 
@@ -87,7 +65,44 @@ impl Expr {
     /// # Errors
     /// As [`Expr::types`].
     pub fn dtype(&self, inputs: &[DType]) -> Result<DType, String> {
-        Ok(*self.types(inputs)?.last().expect("a formula has at least one node"))
+        // Asked at each recording: short formulas need no memory for it.
+        const SHORT: usize = 32;
+        let (mut short, mut long) = ([None; SHORT], Vec::new());
+        let types = match self.nodes.len() {
+            n if n <= SHORT => &mut short[..n],
+            n => {
+                long.resize(n, None);
+                &mut long[..]
+            }
+        };
+        self.fill_types(inputs, types)?;
+        Ok(types.last().expect("a formula has at least one node").unwrap_or(DType::F32))
+    }
+
+    /// The dtype of each node, `None` for a literal that has taken none.
+    fn fill_types(&self, inputs: &[DType], types: &mut [Option<DType>]) -> Result<(), String> {
+        for (n, node) in self.nodes.iter().enumerate() {
+            types[n] = match node {
+                ExprNode::Input(i) => Some(inputs[*i as usize]),
+                ExprNode::Const(_) => None,
+                ExprNode::Cast(to, _) => Some(*to),
+                ExprNode::Op(op, args) => {
+                    let args = &args[..op.row().arity];
+                    let strong = args.iter().filter_map(|&a| types[a as usize]).rfind(|t| *t != DType::Bool);
+                    let fallback = strong.or(args.iter().find_map(|&a| types[a as usize])).unwrap_or(DType::F32);
+                    let mut operands = [fallback; 3];
+                    for (operand, &a) in operands.iter_mut().zip(args) {
+                        *operand = *types[a as usize].get_or_insert(fallback);
+                    }
+                    let named = |rule: String| {
+                        let several = self.nodes.iter().filter(|n| matches!(n, ExprNode::Op(..))).count() > 1;
+                        if several { format!("{} in it {rule}", op.row().name) } else { rule }
+                    };
+                    Some(op.result(&operands[..args.len()]).map_err(named)?)
+                }
+            };
+        }
+        Ok(())
     }
 
     /// The number of inputs: one more than the greatest that is named.
