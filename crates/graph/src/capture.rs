@@ -68,7 +68,11 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     *marks = marks.wrapping_add(1).max(1);
     let walk = *marks;
     let nodes = behind(targets, walk)?;
-    let mut captured = Captured { entries: Vec::with_capacity(nodes.len() + 4), ..Captured::default() };
+    let mut captured = Captured {
+        entries: Vec::with_capacity(nodes.len() + 4),
+        inputs: Vec::with_capacity(3 * nodes.len()),
+        ..Captured::default()
+    };
     let mut wanted: Vec<bool> = Vec::with_capacity(nodes.len() + 4);
     let mut stages = Stages::default();
     for node in nodes {
@@ -137,7 +141,7 @@ fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
         first
     };
     let mut stack: Vec<Arc<Node>> = targets.iter().filter(|t| met(t, TARGET)).cloned().collect();
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(128);
     while let Some(node) = stack.pop() {
         let books = node.books();
         match &books.value {

@@ -97,7 +97,7 @@ fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet
     let mut seen = HashSet::with_capacity_and_hasher(256, Default::default());
     seen.insert(root.id);
     let mut stack = vec![root.clone()];
-    let mut found = Vec::new();
+    let mut found = Vec::with_capacity(128);
     while let Some(node) = stack.pop() {
         stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float() && seen.insert(i.id)).cloned());
         found.push(node);

@@ -131,16 +131,25 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
         Op::Map(expr) => {
             arity(expr.n_inputs())?;
             let mut shape = Shape::scalar();
-            for (s, _) in inputs {
-                shape = shape.broadcast(s).ok_or("shapes do not broadcast")?;
+            for (s, _) in inputs.iter().filter(|(s, _)| s.rank() > 0) {
+                if *s != shape {
+                    shape = shape.broadcast(s).ok_or("shapes do not broadcast")?;
+                }
             }
             // A single row's dtype needs no list.
             if let Some(op) = expr.row() {
                 let operand = |n: usize| inputs[n.min(inputs.len() - 1)].1;
                 return Ok((shape, op.result(&[operand(0), operand(1), operand(2)][..inputs.len()])?));
             }
-            let dtypes: Vec<DType> = inputs.iter().map(|i| i.1).collect();
-            Ok((shape, expr.dtype(&dtypes)?))
+            // Few formulas have more inputs than this, and those pay for a list.
+            let mut few = [DType::F32; 8];
+            match few.get_mut(..inputs.len()) {
+                Some(dtypes) => {
+                    dtypes.iter_mut().zip(inputs).for_each(|(t, i)| *t = i.1);
+                    Ok((shape, expr.dtype(dtypes)?))
+                }
+                None => Ok((shape, expr.dtype(&inputs.iter().map(|i| i.1).collect::<Vec<_>>())?)),
+            }
         }
         Op::Reduce(reduce, axes) => {
             arity(1)?;
