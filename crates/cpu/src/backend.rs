@@ -13,6 +13,7 @@ use kiln_ir::{
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::attention;
 use crate::exe::Exe;
 use crate::exec::Env;
 use crate::memory::{Memory, Pool, View};
@@ -113,7 +114,12 @@ impl Backend for CpuBackend {
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
-        if matches!(kernel, Kernel::Attention(_) | Kernel::Group(_)) {
+        if let Kernel::Attention(kernel) = kernel
+            && let Some(why) = attention::refuse(kernel)
+        {
+            return Err(why);
+        }
+        if matches!(kernel, Kernel::Group(_)) {
             return Err(Reject::Unsupported("a kernel of this kind"));
         }
         if needed > limit { Err(Reject::Bindings { needed, limit }) } else { Ok(()) }

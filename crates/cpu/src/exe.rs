@@ -2,6 +2,7 @@
 
 use kiln_ir::Kernel;
 
+use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
@@ -12,6 +13,7 @@ pub(crate) enum Exe {
     Loop(Box<LoopExe>),
     Dot(DotExe),
     Scatter(ScatterExe),
+    Attention(Box<AttentionExe>),
 }
 
 impl Exe {
@@ -20,7 +22,8 @@ impl Exe {
             Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
-            Kernel::Attention(_) | Kernel::Group(_) => unreachable!("refused by `supports`"),
+            Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),
+            Kernel::Group(_) => unreachable!("refused by `supports`"),
         }
     }
 
@@ -30,6 +33,7 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.work(),
             Exe::Dot(DotExe::Gemm(k)) => k.work(),
             Exe::Scatter(k) => k.work(),
+            Exe::Attention(k) => k.work(),
         }
     }
 
@@ -38,6 +42,7 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.run(env, parallel),
             Exe::Dot(DotExe::Gemm(k)) => k.run(env, parallel),
             Exe::Scatter(k) => k.run(env, parallel),
+            Exe::Attention(k) => k.run(env, parallel),
         }
     }
 }
