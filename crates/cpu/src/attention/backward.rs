@@ -90,11 +90,16 @@ impl AttentionExe {
         let Panels { grad_k, grad_v, space, .. } = &mut task.panels;
         for (part, panel, width) in [(Part::GradK, grad_k, self.d), (Part::GradV, grad_v, self.e)] {
             if let Some((arg, dtype)) = self.store_of(part) {
+                let (at, n) = ((batch * self.s + keys.start) * width, keys.len() * width);
+                if width == padded(width) {
+                    store(env, arg, dtype, at, &panel.lanes()[..n]);
+                    continue;
+                }
                 let dense = room(space, keys.len(), width);
                 for (out, row) in dense.chunks_exact_mut(width.max(1)).zip(panel.lanes().chunks_exact(padded(width))) {
                     out.copy_from_slice(&row[..width]);
                 }
-                store(env, arg, dtype, (batch * self.s + keys.start) * width, dense);
+                store(env, arg, dtype, at, dense);
             }
         }
     }

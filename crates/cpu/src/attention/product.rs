@@ -107,9 +107,15 @@ impl Block<'_> {
                 step::<FMA, M, N>(&mut sums, lhs, rhs);
             }
         } else {
-            let rows: [&[f32]; M] = std::array::from_fn(|i| &data[(row + i) * pitch..][..self.k]);
+            let (mut rows, mut lhs) = ([&data[..0]; M], [0.0; M]);
+            for i in 0..M {
+                rows[i] = &data[(row + i) * pitch..][..self.k];
+            }
             for (p, rhs) in rhs.enumerate() {
-                step::<FMA, M, N>(&mut sums, rows.map(|r| r[p]), rhs);
+                for i in 0..M {
+                    lhs[i] = rows[i][p];
+                }
+                step::<FMA, M, N>(&mut sums, lhs, rhs);
             }
         }
         for i in 0..M {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::TILE;
 use super::product::LANES;
-use crate::math::{exp, log};
+use crate::math::{exp_share, log};
 use crate::simd::multiversion;
 
 /// The running softmax of each query of a tile.
@@ -107,13 +107,13 @@ multiversion! {
             for key in 0..some {
                 let scores = vector_mut(scores, key * TILE + from);
                 for l in 0..LANES {
-                    scores[l] = exp::<FMA>(scores[l] - max[l]);
+                    scores[l] = exp_share::<FMA>(scores[l] - max[l]);
                     sum[l] += scores[l];
                 }
             }
             let factor = vector_mut(&mut state.factor, from);
             for l in 0..LANES {
-                factor[l] = exp::<FMA>(old[l] - max[l]);
+                factor[l] = exp_share::<FMA>(old[l] - max[l]);
                 sum[l] += state.sum[from + l] * factor[l];
             }
             *vector_mut(&mut state.max, from) = max;
@@ -154,17 +154,12 @@ multiversion! {
 multiversion! {
     /// Makes scores `p = e^(score - logsum)`.
     pub(super) fn weigh(scores: &mut [f32], logsum: &[f32], scope: Scope) {
-        for from in (0..scope.queries).step_by(LANES) {
-            let (all, some) = scope.seen(from);
-            let logsum = vector(logsum, from);
-            for key in 0..some {
-                let scores = vector_mut(scores, key * TILE + from);
-                for l in 0..LANES {
-                    scores[l] = exp::<FMA>(scores[l] - logsum[l]);
-                }
-                if key >= all {
-                    fill(scores, scope.first(key, from), 0.0);
-                }
+        let n = scope.queries.next_multiple_of(LANES);
+        for (key, scores) in scores.chunks_exact_mut(TILE).enumerate().take(scope.keys) {
+            let (hidden, seen) = scores[..n].split_at_mut(scope.first(key, 0).min(n));
+            hidden.fill(0.0);
+            for (x, logsum) in seen.iter_mut().zip(&logsum[hidden.len()..n]) {
+                *x = exp_share::<FMA>(*x - logsum);
             }
         }
     }
@@ -173,17 +168,14 @@ multiversion! {
 multiversion! {
     /// Makes cotangents of `p` those of the products under the scores: `p·(dp - delta)·scale`.
     pub(super) fn differentiate(dp: &mut [f32], p: &[f32], delta: &[f32], scale: f32, scope: Scope) {
-        for from in (0..scope.queries).step_by(LANES) {
-            let (all, some) = scope.seen(from);
-            let delta = vector(delta, from);
-            for key in 0..some {
-                let (dp, p) = (vector_mut(dp, key * TILE + from), vector(p, key * TILE + from));
-                for l in 0..LANES {
-                    dp[l] = p[l] * (dp[l] - delta[l]) * scale;
-                }
-                if key >= all {
-                    fill(dp, scope.first(key, from), 0.0);
-                }
+        let n = scope.queries.next_multiple_of(LANES);
+        let tiles = dp.chunks_exact_mut(TILE).zip(p.chunks_exact(TILE));
+        for (key, (dp, p)) in tiles.enumerate().take(scope.keys) {
+            let (hidden, seen) = dp[..n].split_at_mut(scope.first(key, 0).min(n));
+            hidden.fill(0.0);
+            let of_queries = p[hidden.len()..n].iter().zip(&delta[hidden.len()..n]);
+            for (x, (p, delta)) in seen.iter_mut().zip(of_queries) {
+                *x = p * (*x - delta) * scale;
             }
         }
     }
