@@ -5,7 +5,9 @@
 //! and these are added in the order of the keys.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
+use kiln_ir::DType;
 use kiln_ir::attention::Part;
 
 use super::operand::{store, transpose};
@@ -35,6 +37,21 @@ struct Partial {
     at: usize,
 }
 
+/// The largest partial sums so far: fresh pages would cost more than adding them up does.
+static SPARE: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+
+fn spare() -> Vec<f32> {
+    SPARE.lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default()
+}
+
+fn keep(sums: Vec<f32>) {
+    if let Ok(mut spare) = SPARE.lock()
+        && spare.len() < sums.len()
+    {
+        *spare = sums;
+    }
+}
+
 impl AttentionExe {
     pub(super) fn backward(&self, env: Env, parallel: bool) {
         if self.batch == 0 {
@@ -45,7 +62,10 @@ impl AttentionExe {
         let chunks = self.s.div_ceil(chunk).max(1);
         let n = self.batch * chunks;
         let grad_q = self.store_of(Part::GradQ).filter(|_| chunks > 1);
-        let mut partials: Vec<f32> = if grad_q.is_some() { vec![0.0; n * self.t * self.d] } else { Vec::new() };
+        let mut partials = spare();
+        if grad_q.is_some() && partials.len() < n * self.t * self.d {
+            partials.resize(n * self.t * self.d, 0.0);
+        }
         let view = View::of(&mut partials[..]);
         for_each(
             parallel,
@@ -58,7 +78,14 @@ impl AttentionExe {
                 self.backward_keys(task, env, i / chunks, from..self.s.min(from + chunk), partial);
             },
         );
-        let Some((arg, dtype)) = grad_q else { return };
+        if let Some((arg, dtype)) = grad_q {
+            self.add_partials(env, parallel, (arg, dtype), view, [chunks, chunk]);
+        }
+        keep(partials);
+    }
+
+    /// The cotangent of `q` from what the chunks have left.
+    fn add_partials(&self, env: Env, parallel: bool, to: (usize, DType), view: View, [chunks, chunk]: [usize; 2]) {
         let tiles = self.t.div_ceil(TILE);
         for_each(parallel, self.batch * tiles, chunks * TILE * self.d, Vec::new, |sums: &mut Vec<f32>, i| {
             let (batch, from) = (i / tiles, i % tiles * TILE);
@@ -71,7 +98,7 @@ impl AttentionExe {
                 let partial = view.slice::<f32>((c * self.t + from) * self.d, len);
                 sums.iter_mut().zip(partial).for_each(|(s, x)| *s += x);
             }
-            store(env, arg, dtype, (batch * self.t + from) * self.d, sums);
+            store(env, to.0, to.1, (batch * self.t + from) * self.d, sums);
         });
     }
 
