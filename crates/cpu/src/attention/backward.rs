@@ -13,7 +13,7 @@ use kiln_ir::attention::Part;
 use super::operand::{store, transpose};
 use super::softmax::{Scope, differentiate, weigh};
 use super::{
-    AttentionExe, DELTA, G, LOGSUM, Panel, Panels, Q, TASKS, TILE, Task, keys_by_queries, padded, room, sum_over_keys,
+    AttentionExe, DELTA, G, LOGSUM, Panels, Q, Rows, TASKS, TILE, Task, keys_by_queries, padded, room, sum_over_keys,
     sum_over_queries,
 };
 use crate::exec::Env;
@@ -67,17 +67,12 @@ impl AttentionExe {
             partials.resize(n * self.t * self.d, 0.0);
         }
         let view = View::of(&mut partials[..]);
-        for_each(
-            parallel,
-            n,
-            self.work() / n,
-            || Task::new(self, env),
-            |task, i| {
-                let from = i % chunks * chunk;
-                let partial = grad_q.map(|_| Partial { view, at: i * self.t * self.d });
-                self.backward_keys(task, env, i / chunks, from..self.s.min(from + chunk), partial);
-            },
-        );
+        let init = || Task::new(self, env);
+        for_each(parallel, n, self.work() / n, init, |task, i| {
+            let from = i % chunks * chunk;
+            let partial = grad_q.map(|_| Partial { view, at: i * self.t * self.d });
+            self.backward_keys(task, env, i / chunks, from..self.s.min(from + chunk), partial);
+        });
         if let Some((arg, dtype)) = grad_q {
             self.add_partials(env, parallel, (arg, dtype), view, [chunks, chunk]);
         }
@@ -200,21 +195,21 @@ impl AttentionExe {
         let p = room(scores, TILE, TILE);
         weigh(p, logsum.lanes(), scope);
         if wanted.v {
-            let g = Panel { data: g.lanes(), pitch: e };
+            let g = Rows { data: g.lanes(), pitch: e };
             sum_over_queries(scope, self.e, p, g, &mut grad_v.lanes_mut()[at * e..]);
         }
         if !wanted.q && !wanted.k {
             return;
         }
         let dp = room(dp, TILE, TILE);
-        keys_by_queries(scope, self.e, Panel { data: &v.lanes()[at * e..], pitch: e }, turned_g.lanes(), dp);
+        keys_by_queries(scope, self.e, Rows { data: &v.lanes()[at * e..], pitch: e }, turned_g.lanes(), dp);
         differentiate(dp, p, delta.lanes(), self.scale, scope);
         if wanted.k {
-            let q = Panel { data: q.lanes(), pitch: d };
+            let q = Rows { data: q.lanes(), pitch: d };
             sum_over_queries(scope, self.d, dp, q, &mut grad_k.lanes_mut()[at * d..]);
         }
         if wanted.q {
-            sum_over_keys(scope, self.d, Panel { data: &k.lanes()[at * d..], pitch: d }, dp, sums.lanes_mut());
+            sum_over_keys(scope, self.d, Rows { data: &k.lanes()[at * d..], pitch: d }, dp, sums.lanes_mut());
         }
     }
 }

@@ -9,7 +9,7 @@ use kiln_ir::attention::Part;
 
 use super::operand::{store, transpose};
 use super::softmax::{State, finish, rescale, soften};
-use super::{AttentionExe, K, Panel, Panels, Q, TASKS, TILE, Task, V, padded, room, sum_over_keys};
+use super::{AttentionExe, K, Panels, Q, Rows, TASKS, TILE, Task, V, padded, room, sum_over_keys};
 use crate::exec::Env;
 use crate::panel::Block;
 use crate::task::for_each;
@@ -24,16 +24,11 @@ impl AttentionExe {
         let group = self.t.div_ceil(groups).next_multiple_of(TILE);
         let groups = self.t.div_ceil(group);
         let n = self.batch * groups;
-        for_each(
-            parallel,
-            n,
-            self.work() / n,
-            || Task::new(self, env),
-            |task, i| {
-                let from = i % groups * group;
-                self.forward_group(task, env, i / groups, from..self.t.min(from + group));
-            },
-        );
+        let init = || Task::new(self, env);
+        for_each(parallel, n, self.work() / n, init, |task, i| {
+            let from = i % groups * group;
+            self.forward_group(task, env, i / groups, from..self.t.min(from + group));
+        });
     }
 
     /// The queries of one task.
@@ -79,7 +74,7 @@ impl AttentionExe {
                     rescale(&state, sums);
                 }
                 let pitch = padded(self.e);
-                let v = Panel { data: &v.lanes()[from * pitch..], pitch };
+                let v = Rows { data: &v.lanes()[from * pitch..], pitch };
                 sum_over_keys(scope, self.e, v, scores, sums);
             }
         }

@@ -26,7 +26,8 @@ use crate::exec::{Env, Loan};
 use crate::panel::Block;
 use crate::simd::Reg;
 
-/// Queries and keys of a tile: its scores and all that they meet stay in the two nearest caches.
+/// Queries and keys of a tile: its scores and all that they meet stay in the two nearest caches, and four vectors
+/// of queries are what `product` computes at once.
 const TILE: usize = 64;
 
 /// Tasks that keep all threads busy, if there is so much to do.
@@ -34,8 +35,7 @@ const TASKS: usize = 32;
 
 /// Why this device does not execute an attention, if it does not.
 pub(crate) fn refuse(kernel: &Attention) -> Option<Reject> {
-    let wide = kernel.args.iter().any(|arg| arg.dtype == DType::F64)
-        || kernel.operands.iter().any(|body| body.types.last() == Some(&DType::F64));
+    let wide = kernel.operands.iter().any(|body| body.types.last() == Some(&DType::F64));
     wide.then_some(Reject::DType(DType::F64))
 }
 
@@ -192,7 +192,7 @@ impl AttentionExe {
         let (Panels { k, turned_q, scores, bias, space, .. }, pitch) = (&mut task.panels, padded(self.d));
         let scores = room(scores, TILE, TILE);
         let k = &k.lanes()[(keys.start - first) * pitch..];
-        keys_by_queries(scope, self.d, Panel { data: k, pitch }, turned_q.lanes(), scores);
+        keys_by_queries(scope, self.d, Rows { data: k, pitch }, turned_q.lanes(), scores);
         if self.biased {
             let bias = room(bias, TILE, TILE);
             let block = Block { batch, rows: queries, columns: keys };
@@ -204,13 +204,13 @@ impl AttentionExe {
 
 /// Rows of a panel.
 #[derive(Clone, Copy)]
-struct Panel<'a> {
+struct Rows<'a> {
     data: &'a [f32],
     pitch: usize,
 }
 
 /// `out = keys · queriesᵀ` over `depth` columns.
-fn keys_by_queries(scope: Scope, depth: usize, keys: Panel, queries: &[f32], out: &mut [f32]) {
+fn keys_by_queries(scope: Scope, depth: usize, keys: Rows, queries: &[f32], out: &mut [f32]) {
     for (rows, from) in scope.strips() {
         let dims = [rows.len(), scope.queries - from, depth];
         let lhs = Left { data: &keys.data[rows.start * keys.pitch..], pitch: keys.pitch, turned: false };
@@ -219,7 +219,7 @@ fn keys_by_queries(scope: Scope, depth: usize, keys: Panel, queries: &[f32], out
 }
 
 /// `sums += keysᵀ · tile`, `width` columns of the keys.
-fn sum_over_keys(scope: Scope, width: usize, keys: Panel, tile: &[f32], sums: &mut [f32]) {
+fn sum_over_keys(scope: Scope, width: usize, keys: Rows, tile: &[f32], sums: &mut [f32]) {
     for (rows, from) in scope.strips() {
         let dims = [width, scope.queries - from, rows.len()];
         let lhs = Left { data: &keys.data[rows.start * keys.pitch..], pitch: keys.pitch, turned: true };
@@ -228,7 +228,7 @@ fn sum_over_keys(scope: Scope, width: usize, keys: Panel, tile: &[f32], sums: &m
 }
 
 /// `sums += tile · queries`, `width` columns of the queries.
-fn sum_over_queries(scope: Scope, width: usize, tile: &[f32], queries: Panel, sums: &mut [f32]) {
+fn sum_over_queries(scope: Scope, width: usize, tile: &[f32], queries: Rows, sums: &mut [f32]) {
     for (rows, from) in scope.strips() {
         let dims = [rows.len(), width, scope.queries - from];
         let lhs = Left { data: &tile[rows.start * TILE + from..], pitch: TILE, turned: false };

@@ -4,6 +4,7 @@ use kiln_ir::DType;
 use kiln_ir::kernel::{Arg, Body, Instr};
 
 use super::product::LANES;
+use super::room;
 use crate::cast::{Stored, with_stored};
 use crate::exec::{Env, Loan};
 use crate::memory::View;
@@ -60,16 +61,13 @@ impl Operand {
             let dims = if turned { [dims[1], dims[0]] } else { dims };
             Lines { data: space.lanes(), pitch: dims[1], dims, turned }
         };
-        let len = dims[0] * dims[1];
-        space.reserve_bytes(len * size_of::<f32>());
-        if len == 0 {
+        if dims.contains(&0) {
             return dense(space, false);
         }
-        let out = &mut space.lanes_mut::<f32>()[..len];
         let direct = match self {
             Operand::Direct(direct) => direct,
             Operand::Panel(panel) => {
-                panel.fill(worker, env, block, out);
+                panel.fill(worker, env, block, room(space, dims[0], dims[1]));
                 return dense(space, panel.swapped);
             }
         };
@@ -85,7 +83,7 @@ impl Operand {
                 Lines { data, pitch, dims: [dims[1], dims[0]], turned: true }
             }
             _ => {
-                for (i, out) in out.chunks_exact_mut(dims[1]).enumerate() {
+                for (i, out) in room(space, dims[0], dims[1]).chunks_exact_mut(dims[1]).enumerate() {
                     let row = view.stepped((at + i as isize * rs) as i64, cs as i64, dims[1]);
                     out.iter_mut().zip(row).for_each(|(o, x)| *o = x);
                 }

@@ -361,6 +361,21 @@ fn operands_are_views_of_one_buffer() {
 }
 
 #[test]
+fn operands_are_converted_on_the_way() {
+    let mut rng = Rng::new(28);
+    let case = Case { causal: true, ..Case::new(&[2], [70, 70, 24, 24]) };
+    let (mut args, mut bodies, mut values) = case.operands(&mut rng);
+    args[1].dtype = DType::F64;
+    bodies[1].types[0] = DType::F64;
+    bodies[1].push(Instr::Cast(DType::F32, 0), DType::F32);
+    let q = bodies[0].push(Instr::Cast(DType::BF16, 0), DType::F32);
+    bodies[0].push(Instr::Op(PointOp::Neg, [q; 3]), DType::F32);
+    let kernel = case.kernel(args, bodies, FORWARD[2]);
+    values.extend(kernel.args()[3..].iter().map(|a| vec![0.0; a.numel]));
+    check("converted", &kernel, &values, &[], case.tolerance(false));
+}
+
+#[test]
 fn doubles_are_refused_by_name() {
     let mut rng = Rng::new(27);
     let case = Case { dtype: DType::F64, ..Case::new(&[], [3, 3, 4, 4]) };
