@@ -13,6 +13,7 @@ use kiln_ir::{
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::attention;
 use crate::exe::Exe;
 use crate::exec::Env;
 use crate::memory::{Memory, Pool, View};
@@ -113,8 +114,10 @@ impl Backend for CpuBackend {
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
-        if matches!(kernel, Kernel::Attention(_)) {
-            return Err(Reject::Unsupported("a kernel of this kind"));
+        if let Kernel::Attention(kernel) = kernel
+            && let Some(why) = attention::refuse(kernel)
+        {
+            return Err(why);
         }
         if needed > limit { Err(Reject::Bindings { needed, limit }) } else { Ok(()) }
     }

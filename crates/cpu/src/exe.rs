@@ -2,6 +2,7 @@
 
 use kiln_ir::Kernel;
 
+use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
@@ -14,6 +15,7 @@ pub(crate) enum Exe {
     Dot(DotExe),
     Scatter(ScatterExe),
     Group(Vec<LoopExe>),
+    Attention(Box<AttentionExe>),
 }
 
 impl Exe {
@@ -22,8 +24,8 @@ impl Exe {
             Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
+            Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),
             Kernel::Group(loops) => Exe::Group(loops.iter().map(LoopExe::new).collect()),
-            Kernel::Attention(_) => unreachable!("refused by `supports`"),
         }
     }
 
@@ -34,6 +36,7 @@ impl Exe {
             Exe::Dot(DotExe::Gemm(k)) => k.work(),
             Exe::Scatter(k) => k.work(),
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
+            Exe::Attention(k) => k.work(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Exe {
             Exe::Dot(DotExe::Gemm(k)) => k.run(env, parallel),
             Exe::Scatter(k) => k.run(env, parallel),
             Exe::Group(loops) => run_group(loops, env, parallel),
+            Exe::Attention(k) => k.run(env, parallel),
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`CpuBackend`], then `loops` (how an index space becomes tiles and tasks), `lower`
 //! (how a body becomes a program over registers), `exec` (its interpreter), `site` (addresses),
-//! `point`, `cast`, `reduce` and `math` (the vector kernels), and `dot` (contractions).
+//! `point`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), and `attention`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod attention;
 mod backend;
 mod cast;
 mod dot;

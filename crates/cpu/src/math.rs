@@ -29,25 +29,41 @@ fn pow2(n: i32) -> f32 {
 /// Adding and subtracting `1.5·2²³` rounds to the nearest whole number while `|x| < 2²²`.
 const ROUND: f32 = 12_582_912.0;
 
-/// `eˣ`: `2ⁿ·eʳ` with `|r| ≤ ln 2 / 2`.
+/// `(eʳ, n)` with `x = n·ln 2 + r` and `|r| ≤ ln 2 / 2`, for `|x| < 2²¹`.
+#[inline(always)]
+fn exp_parts<const FMA: bool>(x: f32) -> (f32, i32) {
+    let whole = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = (whole.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let whole = whole - ROUND;
+    // ln 2 in two parts, the first exact in few bits.
+    let r = fma::<FMA>(whole, -0.693_359_4, x);
+    let r = fma::<FMA>(whole, 2.121_944_4e-4, r);
+    let p = poly::<FMA, 6>(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
+    (fma::<FMA>(p, r * r, r) + 1.0, n)
+}
+
+/// `eˣ`: `2ⁿ·eʳ`.
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // Beyond these the result is 0 or ∞ anyway; the comparisons let NaN through.
     let clamped = if x > 89.0 { 89.0 } else { x };
     let clamped = if clamped < -104.0 { -104.0 } else { clamped };
-    let whole = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
-    let n = (whole.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let whole = whole - ROUND;
-    // ln 2 in two parts, the first exact in few bits.
-    let r = fma::<FMA>(whole, -0.693_359_4, clamped);
-    let r = fma::<FMA>(whole, 2.121_944_4e-4, r);
-    let p = poly::<FMA, 6>(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    let e = fma::<FMA>(p, r * r, r) + 1.0;
+    let (e, n) = exp_parts::<FMA>(clamped);
     // In two factors, since 2ⁿ alone may overflow or be subnormal. NaN makes n arbitrary: keep it in range.
     let n = n.clamp(-152, 130);
     let half = n >> 1;
     let e = e * pow2(half) * pow2(n - half);
     if x.is_nan() { x } else { e }
+}
+
+/// `eˣ` for `x ≤ 88`, but 0 for `x < -87`: beside the greatest share of a softmax, 1, that is nothing.
+#[inline(always)]
+pub(crate) fn exp_share<const FMA: bool>(x: f32) -> f32 {
+    let clamped = if x < -87.0 { -87.0 } else { x };
+    let (e, n) = exp_parts::<FMA>(clamped);
+    // NaN makes n arbitrary, and the product is NaN still.
+    let e = e * f32::from_bits(n.wrapping_add(127).wrapping_shl(23) as u32);
+    if x < -87.0 { 0.0 } else { e }
 }
 
 /// `ln x`: `e·ln 2 + ln m` with `√½ ≤ m < √2`.
@@ -173,6 +189,9 @@ mod tests {
         let all = |_: f32| true;
         check("exp", 2.0, exp::<true>, f64::exp, all);
         check("exp without fma", 2.0, exp::<false>, f64::exp, all);
+        let share = |x: f32| (-87.0..=88.0).contains(&x);
+        check("exp of a share", 2.0, exp_share::<true>, f64::exp, share);
+        check("exp of a share without fma", 2.0, exp_share::<false>, f64::exp, share);
         check("log", 2.0, log::<true>, f64::ln, all);
         check("log without fma", 2.0, log::<false>, f64::ln, all);
         check("tanh", 2.0, tanh::<true>, f64::tanh, all);
@@ -187,11 +206,12 @@ mod tests {
     fn edges_are_as_ieee_has_them() {
         let inf = f32::INFINITY;
         assert_eq!([exp::<true>(inf), exp::<true>(-inf), exp::<true>(0.0)], [inf, 0.0, 1.0]);
+        assert_eq!([exp_share::<true>(-inf), exp_share::<true>(-88.0), exp_share::<true>(0.0)], [0.0, 0.0, 1.0]);
         assert_eq!([log::<true>(inf), log::<true>(0.0), log::<true>(1.0)], [inf, -inf, 0.0]);
         assert_eq!([tanh::<true>(inf), tanh::<true>(-inf)], [1.0, -1.0]);
         assert_eq!([erf::<true>(inf), erf::<true>(-inf)], [1.0, -1.0]);
         assert_eq!([sigmoid::<true>(inf), sigmoid::<true>(-inf)], [1.0, 0.0]);
-        for f in [exp::<true>, log::<true>, tanh::<true>, erf::<true>, sigmoid::<true>] {
+        for f in [exp::<true>, exp_share::<true>, log::<true>, tanh::<true>, erf::<true>, sigmoid::<true>] {
             assert!(f(f32::NAN).is_nan());
         }
         assert!(log::<true>(-1.0).is_nan());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 
 /// The dims of a tensor, row-major. Rank 0 is a scalar.
-#[derive(Clone, Copy, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct Shape {
     dims: [usize; Shape::MAX_RANK],
     rank: u8,
@@ -15,6 +15,12 @@ impl PartialEq for Shape {
     fn eq(&self, other: &Shape) -> bool {
         let differs = self.dims.iter().zip(&other.dims).fold(0, |differs, (a, b)| differs | (a ^ b));
         differs == 0 && self.rank == other.rank
+    }
+}
+
+impl std::hash::Hash for Shape {
+    fn hash<H: std::hash::Hasher>(&self, h: &mut H) {
+        (&self.dims[..self.rank()], self.rank).hash(h);
     }
 }
 

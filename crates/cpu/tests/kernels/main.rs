@@ -1,5 +1,6 @@
 //! Kernels on the host equal their definitions, on any number of threads.
 
+mod attention;
 mod common;
 mod dots;
 mod groups;

@@ -72,13 +72,12 @@ fn over_leaves(
         }
     }
     let mut outputs = Places::fresh(graph, caps).outputs;
-    for u in 0..units.len() {
-        for id in units[u].lowered.stores.clone() {
+    for (u, unit) in units.iter_mut().enumerate() {
+        for id in unit.lowered.stores.clone() {
             let Some(&n) = place.get(&id) else { continue };
             let Some(leaves) = free.get_mut(&(dtype(id), numel(id))) else { continue };
             let last = |leaf: &NodeId| readers.get(leaf).and_then(|r| r.last()).copied();
-            let in_place =
-                leaves.iter().position(|(_, leaf)| last(leaf) == Some(u) && merge(graph, &mut units[u], *leaf, id));
+            let in_place = leaves.iter().position(|(_, leaf)| last(leaf) == Some(u) && merge(graph, unit, *leaf, id));
             let found = in_place.or_else(|| leaves.iter().position(|(_, leaf)| last(leaf).is_none_or(|last| last < u)));
             let Some(at) = found else { continue };
             let (slot, leaf) = leaves.remove(at);
@@ -101,16 +100,16 @@ fn over_temporaries(
     let outputs: HashSet<NodeId> = graph.outputs.iter().copied().collect();
     let is_temporary = |id: NodeId| !outputs.contains(&id) && !matches!(node(id).op, Op::Leaf(_));
     let mut over = HashMap::new();
-    for u in 0..units.len() {
-        for id in units[u].lowered.stores.clone().into_iter().filter(|&id| is_temporary(id)) {
-            let lowered = &units[u].lowered;
+    for (u, unit) in units.iter_mut().enumerate() {
+        for id in unit.lowered.stores.clone().into_iter().filter(|&id| is_temporary(id)) {
+            let lowered = &unit.lowered;
             let fits = |old: &NodeId| {
                 let same = (node(*old).dtype, node(*old).shape.numel()) == (node(id).dtype, node(id).shape.numel());
                 let last = readers.get(old).and_then(|r| r.last()) == Some(&u);
                 same && last && is_temporary(*old) && !lowered.stores.contains(old)
             };
             let olds: Vec<NodeId> = lowered.args.iter().copied().filter(fits).collect();
-            let Some(old) = olds.into_iter().find(|&old| merge(graph, &mut units[u], old, id)) else { continue };
+            let Some(old) = olds.into_iter().find(|&old| merge(graph, unit, old, id)) else { continue };
             over.insert(id, old);
             readers[&old].iter().filter(|r| **r != u).for_each(|&reader| edges.add(reader, u));
         }

@@ -19,9 +19,16 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
     for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
         match &node.op {
             Op::Reduce(..) => roots[id] = true,
-            Op::Dot(_) | Op::Attention(_) => {
+            Op::Dot(_) => {
                 roots[id] = true;
                 node.inputs.iter().for_each(|&i| require(graph, i, &mut roots));
+            }
+            Op::Attention(_) => {
+                roots[id] = true;
+                // A mask is a formula of few tensors, beside products of many numbers for each of its elements.
+                let bias = 3;
+                let read_often = node.inputs.iter().enumerate().filter(|(n, _)| *n != bias);
+                read_often.for_each(|(_, &i)| require(graph, i, &mut roots));
             }
             Op::Scatter { .. } => {
                 roots[id] = true;

@@ -96,7 +96,7 @@ fn ten_thousand_steps_cost_what_ten_do() {
         w = &w - grad * (0.1 / (n as f64 + 1.5));
         device.eval().unwrap();
         let later = loss.item_later().unwrap();
-        if n % 100 == 0 {
+        if n.is_multiple_of(100) {
             assert!(later.wait().unwrap().is_finite());
         }
     };
