@@ -1,10 +1,11 @@
 //! Plans that were made, found again by the structure of their graph.
 
-use std::hash::{Hash, Hasher};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use kiln_ir::{Executable, Expr, ExprNode, Graph, Op, Tape};
+use kiln_ir::{Executable, Expr, ExprNode, Graph, Kernel, Op, Tape};
 use rustc_hash::{FxHashMap as HashMap, FxHasher};
 
 use crate::capture::Captured;
@@ -38,8 +39,8 @@ struct Entry {
 #[derive(Default)]
 pub(crate) struct Plans {
     entries: HashMap<u64, Entry>,
-    /// Compiled kernels by their text.
-    pub(crate) kernels: HashMap<String, Executable>,
+    /// Compiled kernels by [`kernel_key`].
+    pub(crate) kernels: HashMap<u128, Executable>,
     /// For each family of programs, how many plans it took.
     families: HashMap<u64, usize>,
     /// The plan that ran last.
@@ -84,6 +85,21 @@ impl Plans {
         let family = family(&graph);
         self.entries.insert(key, Entry { graph, donatable, ready, family, last_use: self.clock });
     }
+}
+
+/// A kernel's hash, long enough that no two kernels share one.
+pub(crate) fn kernel_key(kernel: &Kernel) -> u128 {
+    struct Text(DefaultHasher, FxHasher);
+    impl fmt::Write for Text {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            text.hash(&mut self.0);
+            text.hash(&mut self.1);
+            Ok(())
+        }
+    }
+    let mut text = Text(DefaultHasher::new(), FxHasher::default());
+    fmt::write(&mut text, format_args!("{kernel:?}")).expect("a hash takes any text");
+    u128::from(text.0.finish()) << 64 | u128::from(text.1.finish())
 }
 
 /// Equality of ops, with literals compared by bits.

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kiln_ir::{Buffer, Error, Graph, Result, Step};
 
+use rustc_hash::FxHashSet as HashSet;
+
 use crate::Device;
-use crate::cache::Ready;
+use crate::cache::{self, Ready};
 use crate::capture::{Captured, capture};
 use crate::node::Node;
-use crate::plan::{Output, Plan, plan};
+use crate::plan::{Output, Plan, PlanOptions, plan};
 use crate::stepwise;
 
 /// The run of a plan that `KILN_DEBUG=2` and `KILN_DUMP` time: by then everything is compiled and warm.
@@ -96,7 +98,7 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
     let (graph, donatable) = (captured.graph(), &captured.donatable);
     let (why, too_many) = device.plans().news(&graph, donatable);
     crate::inspect::missed(device, why.as_deref(), too_many);
-    let plan = Arc::new(planned(device, &graph, donatable)?);
+    let plan = Arc::new(planned(device, &graph, donatable, device.env().debug >= 3)?);
     let steps = compile(device, &plan)?;
     let tape = device.backend().record(&steps, &plan.temps)?;
     let mut plans = device.plans();
@@ -109,20 +111,21 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
 }
 
 /// A program's plan, made anew.
-pub(crate) fn planned(device: &Device, graph: &Graph, donatable: &[bool]) -> Result<Plan> {
+pub(crate) fn planned(device: &Device, graph: &Graph, donatable: &[bool], notes: bool) -> Result<Plan> {
     let backend = device.backend();
     let supports = |kernel: &kiln_ir::Kernel| backend.supports(kernel);
-    plan(graph, donatable, backend.caps(), &supports, device.options())
+    plan(graph, donatable, backend.caps(), &supports, PlanOptions { notes, ..device.options() })
 }
 
 /// Executables for every step; equal kernels are compiled once a device.
 pub(crate) fn compile(device: &Device, plan: &Plan) -> Result<Vec<Step>> {
-    let texts: Vec<String> = plan.steps.iter().map(|s| format!("{:?}", s.kernel)).collect();
+    let keys: Vec<u128> = plan.steps.iter().map(|s| cache::kernel_key(&s.kernel)).collect();
     let mut missing: Vec<usize> = Vec::new();
     {
         let plans = device.plans();
-        for (n, text) in texts.iter().enumerate() {
-            if !plans.kernels.contains_key(text) && !missing.iter().any(|&m| texts[m] == *text) {
+        let mut met = HashSet::default();
+        for (n, key) in keys.iter().enumerate() {
+            if !plans.kernels.contains_key(key) && met.insert(*key) {
                 missing.push(n);
             }
         }
@@ -131,13 +134,13 @@ pub(crate) fn compile(device: &Device, plan: &Plan) -> Result<Vec<Step>> {
     let compiled = device.backend().compile(&kernels);
     let mut plans = device.plans();
     for (&n, exe) in missing.iter().zip(compiled) {
-        plans.kernels.insert(texts[n].clone(), exe?);
+        plans.kernels.insert(keys[n], exe?);
         plans.n_compiled += 1;
     }
-    let step = |(step, text): (&crate::plan::PlanStep, &String)| Step {
-        exe: plans.kernels[text].clone(),
+    let step = |(step, key): (&crate::plan::PlanStep, &u128)| Step {
+        exe: plans.kernels[key].clone(),
         binds: step.binds.clone(),
         scalars: step.scalars.clone(),
     };
-    Ok(plan.steps.iter().zip(&texts).map(step).collect())
+    Ok(plan.steps.iter().zip(&keys).map(step).collect())
 }

@@ -39,9 +39,6 @@ pub(crate) fn planned(device: &Device, n: usize, plan: &Plan, steps: &[Step]) {
     if env.debug >= 2 {
         eprint!("{}", describe(plan));
     }
-    if env.debug >= 3 {
-        plan.notes.iter().for_each(|note| eprintln!("    {note}"));
-    }
     let sources = || steps.iter().map(|s| device.backend().source(&s.exe));
     if env.debug >= 4 {
         sources().flatten().for_each(|text| eprintln!("{text}"));
@@ -53,12 +50,15 @@ pub(crate) fn planned(device: &Device, n: usize, plan: &Plan, steps: &[Step]) {
     }
 }
 
-/// The plan, with the user's line behind each kernel.
+/// The plan, with the user's line behind each kernel, and its notes before the summary.
 pub(crate) fn describe(plan: &Plan) -> String {
     let mut text = String::new();
     for (line, n) in plan.to_string().lines().zip(0..) {
+        let step = plan.steps.get(n);
+        if step.is_none() {
+            plan.notes.iter().for_each(|note| text.push_str(&format!("      {note}\n")));
+        }
         text.push_str(line);
-        let step = plan.steps.get(n as usize);
         let last = step.and_then(|s| s.stores.last()).and_then(|&id| plan.graph.nodes[id as usize].location);
         if let Some(at) = last {
             text.push_str(&format!("  at {}:{}", at.file(), at.line()));

@@ -163,7 +163,7 @@ impl Tensor {
         }
     }
 
-    /// How this value would be computed now: one line a kernel.
+    /// How this value would be computed now: one line a kernel, then why any two neighbours are one or two.
     pub fn explain(&self) -> String {
         explain(self.device(), std::slice::from_ref(&self.0))
     }
@@ -190,7 +190,7 @@ impl Device {
 }
 
 impl Device {
-    /// How [`Device::eval`] would compute what this thread holds now: one line a kernel.
+    /// How [`Device::eval`] would compute what this thread holds now, as [`Tensor::explain`] says it.
     pub fn explain(&self) -> String {
         explain(self, &held(self))
     }
@@ -201,7 +201,7 @@ fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
         Ok(captured) => captured,
         Err(error) => return format!("failed before: {error}"),
     };
-    match exec::planned(device, &captured.graph(), &captured.donatable) {
+    match exec::planned(device, &captured.graph(), &captured.donatable, true) {
         Ok(plan) => inspect::describe(&plan),
         Err(error) => error.to_string(),
     }

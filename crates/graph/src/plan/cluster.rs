@@ -1,11 +1,10 @@
 //! Clusters: roots that share a kernel, and how a cluster becomes one.
 
-use std::collections::{HashMap, HashSet};
-
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scatter, Store};
 use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::emit::{Cut, Emitter, Shared};
 
@@ -30,6 +29,8 @@ pub(crate) struct Cluster {
     pub(crate) members: HashMap<NodeId, IndexMap>,
     /// Roots of other clusters that this one computes for itself, wherever it needs them.
     pub(crate) inlined: HashSet<NodeId>,
+    /// The first and the last member.
+    pub(crate) bounds: (NodeId, NodeId),
 }
 
 /// A cluster's kernel and what it binds.
@@ -90,7 +91,7 @@ impl Cluster {
                 (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape))
             }
         };
-        Cluster { space, members: HashMap::from([(id, map)]), inlined: HashSet::new() }
+        Cluster { space, members: HashMap::from_iter([(id, map)]), inlined: HashSet::default(), bounds: (id, id) }
     }
 
     /// Members in the order in which they were recorded.
@@ -113,7 +114,12 @@ impl Cluster {
 
     /// The member that was recorded first.
     pub(crate) fn first(&self) -> NodeId {
-        self.members.keys().copied().min().expect("a cluster has a member")
+        self.bounds.0
+    }
+
+    /// The member that was recorded last.
+    pub(crate) fn last(&self) -> NodeId {
+        self.bounds.1
     }
 
     /// The kernel that computes the members and stores those that `wanted` names.
@@ -180,7 +186,7 @@ impl Cluster {
         dims: &'a [usize],
         outer: usize,
     ) -> Emitter<'a> {
-        let memo = HashMap::new();
+        let memo = HashMap::default();
         let (body, inlined) = (Body::default(), &self.inlined);
         Emitter { graph: scope.graph, roots: scope.roots, members, inlined, dims, outer, shared, body, memo }
     }
@@ -200,7 +206,7 @@ impl Cluster {
     /// The body of an anchor's operand: its value is the last step.
     fn operand(&self, scope: &Scope, x: NodeId, shared: &mut Shared) -> Result<Body, Cut> {
         let dims = scope.graph.nodes[x as usize].shape.to_vec();
-        let nothing = HashMap::new();
+        let nothing = HashMap::default();
         let mut emitter = self.emitter(scope, &nothing, shared, &dims, dims.len());
         let value = emitter.value(x, &IndexMap::identity(&dims))?;
         if value as usize + 1 != emitter.body.instrs.len() {

@@ -4,10 +4,9 @@
 //! Legal iff every other reader has run by then, and a kernel that itself reads the old value reads each element
 //! where it writes the new one. Who had to run before is then an edge: packing must keep it.
 
-use std::collections::{HashMap, HashSet};
-
 use kiln_ir::kernel::{Access, Arg, Body, Instr};
 use kiln_ir::{Caps, Graph, Kernel, NodeId, Op};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::fuse::Unit;
 use super::order::Edges;
@@ -34,14 +33,14 @@ impl Places {
     pub(crate) fn fresh(graph: &Graph, caps: &Caps) -> Places {
         let node = |id: &NodeId| &graph.nodes[*id as usize];
         let fresh = |id| Output::Fresh(caps.bytes(node(id).dtype, node(id).shape.numel()));
-        Places { outputs: graph.outputs.iter().map(fresh).collect(), over: HashMap::new() }
+        Places { outputs: graph.outputs.iter().map(fresh).collect(), over: HashMap::default() }
     }
 }
 
 /// Units are in order; those that write in place bind one argument for both, and `edges` learns who must have read
 /// before.
 pub(crate) fn donate(graph: &Graph, units: &mut [Unit], edges: &mut Edges, donatable: &[bool], caps: &Caps) -> Places {
-    let mut readers = Readers::new();
+    let mut readers = Readers::default();
     for (u, unit) in units.iter().enumerate() {
         unit.lowered.args.iter().for_each(|&id| readers.entry(id).or_default().push(u));
     }
@@ -63,7 +62,7 @@ fn over_leaves(
     let dtype = |id: NodeId| graph.nodes[id as usize].dtype;
     let place: HashMap<NodeId, usize> = graph.outputs.iter().enumerate().map(|(n, &id)| (id, n)).collect();
     // Leaves to write over, by what fits into them; the first recorded first.
-    let mut free: HashMap<_, Vec<(u32, NodeId)>> = HashMap::new();
+    let mut free: HashMap<_, Vec<(u32, NodeId)>> = HashMap::default();
     for (node, id) in graph.nodes.iter().zip(0..) {
         if let Op::Leaf(n) = node.op
             && donatable[n as usize]
@@ -99,7 +98,7 @@ fn over_temporaries(
     let node = |id: NodeId| &graph.nodes[id as usize];
     let outputs: HashSet<NodeId> = graph.outputs.iter().copied().collect();
     let is_temporary = |id: NodeId| !outputs.contains(&id) && !matches!(node(id).op, Op::Leaf(_));
-    let mut over = HashMap::new();
+    let mut over = HashMap::default();
     for (u, unit) in units.iter_mut().enumerate() {
         for id in unit.lowered.stores.clone().into_iter().filter(|&id| is_temporary(id)) {
             let lowered = &unit.lowered;

@@ -4,11 +4,10 @@
 //! operand's value at another point, and the chain of such questions ends at a load whose address is
 //! the composed index map.
 
-use std::collections::{HashMap, HashSet};
-
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Body, Instr, Value};
 use kiln_ir::{DType, ExprNode, Graph, NodeId, Op, PointOp};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::roots::base;
 

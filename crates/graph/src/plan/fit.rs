@@ -22,32 +22,32 @@ pub(crate) fn joined(
     consumer: &Cluster,
     root: NodeId,
     read: &IndexMap,
-) -> Vec<Cluster> {
+) -> Vec<(Cluster, &'static str)> {
     let mut found = Vec::new();
     let shape = &graph.nodes[root as usize].shape;
     let own = &producer.members[&root];
     match (&producer.space, &consumer.space) {
         (Space::Loop { outer, row }, Space::Loop { outer: outer_c, row: row_c }) => {
             if producer.space == consumer.space {
-                found.push(union(producer, consumer, &producer.space));
+                found.push((union(producer, consumer, &producer.space), "on one index space"));
             }
             if row_c.is_empty()
                 && let Some(place) = invert(read, shape, own, outer.len(), row)
                 && shares_out(outer, row, outer_c)
             {
-                found.push(union(producer, &moved(consumer, &place), &producer.space));
+                found.push((union(producer, &moved(consumer, &place), &producer.space), "on its index space"));
             }
             if row.is_empty()
                 && *own == IndexMap::identity(&own.dims)
                 && covers(read, shape, outer_c.len())
                 && shares_out(outer_c, row_c, outer)
             {
-                found.push(union(&moved(producer, read), consumer, &consumer.space));
+                found.push((union(&moved(producer, read), consumer, &consumer.space), "where it is read"));
             }
         }
         (Space::Dot(_), Space::Loop { row, .. }) if row.is_empty() => {
             if let Some(place) = invert(read, shape, own, own.dims.len(), &[]) {
-                found.push(union(producer, &moved(consumer, &place), &producer.space));
+                found.push((union(producer, &moved(consumer, &place), &producer.space), "as its epilogue"));
             }
         }
         _ => {}
@@ -55,21 +55,47 @@ pub(crate) fn joined(
     found
 }
 
-/// Two clusters on equal spaces.
-pub(crate) fn side_by_side(a: &Cluster, b: &Cluster) -> Option<Cluster> {
-    let joins = matches!(a.space, Space::Loop { .. } | Space::Attention { .. });
-    (joins && a.space == b.space).then(|| union(a, b, &a.space))
+/// True iff two clusters are on equal spaces, and of a kind that may join.
+pub(crate) fn side_by_side(a: &Cluster, b: &Cluster) -> bool {
+    matches!(a.space, Space::Loop { .. } | Space::Attention { .. }) && a.space == b.space
 }
 
-fn union(a: &Cluster, b: &Cluster, space: &Space) -> Cluster {
+/// Why a consumer has no place on the index space of its producer, or the other way round, if it has none.
+pub(crate) fn differ(producer: &Cluster, consumer: &Cluster) -> String {
+    match (&producer.space, &consumer.space) {
+        (_, Space::Dot(_)) => "a contraction reads each of its operands many times".into(),
+        (_, Space::Attention { .. }) => "attention reads each of its operands many times".into(),
+        (_, Space::Scatter(_)) => "a scatter binds its operands as they are".into(),
+        (Space::Scatter(_), _) => "a scatter has no epilogue".into(),
+        (Space::Attention { .. }, _) => "attention has no epilogue".into(),
+        (Space::Dot(_), Space::Loop { row, .. }) if !row.is_empty() => {
+            format!("a row of {row:?} is reduced, which spans tiles of the contraction")
+        }
+        (a, b) => format!("no common index space: {} and {}", space(a), space(b)),
+    }
+}
+
+fn space(space: &Space) -> String {
+    match space {
+        Space::Loop { outer, row } if row.is_empty() => format!("{outer:?}"),
+        Space::Loop { outer, row } => format!("rows {row:?} over {outer:?}"),
+        Space::Dot(id) | Space::Scatter(id) => format!("that of %{id}"),
+        Space::Attention { .. } => "that of an attention".into(),
+    }
+}
+
+/// Two clusters on one space.
+pub(crate) fn union(a: &Cluster, b: &Cluster, space: &Space) -> Cluster {
     let members = a.members.iter().chain(&b.members).map(|(id, map)| (*id, map.clone())).collect();
-    Cluster { space: space.clone(), members, inlined: a.inlined.union(&b.inlined).copied().collect() }
+    let inlined = a.inlined.union(&b.inlined).copied().collect();
+    let bounds = (a.bounds.0.min(b.bounds.0), a.bounds.1.max(b.bounds.1));
+    Cluster { space: space.clone(), members, inlined, bounds }
 }
 
 /// The cluster computed where `place` takes the points of another space.
 fn moved(cluster: &Cluster, place: &IndexMap) -> Cluster {
     let members = cluster.members.iter().map(|(id, map)| (*id, place.then(map))).collect();
-    Cluster { space: cluster.space.clone(), members, inlined: cluster.inlined.clone() }
+    Cluster { members, space: cluster.space.clone(), inlined: cluster.inlined.clone(), bounds: cluster.bounds }
 }
 
 /// False where work over `points` would be left to a few long rows.

@@ -5,13 +5,21 @@
 //! device; what was stored only for the other is then stored no more. Clusters on equal spaces that
 //! read the same data join side by side.
 
-use std::collections::{HashMap, HashSet};
-
 use kiln_ir::index::IndexMap;
 use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Result};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::cluster::{Cluster, Lowered, Scope, Space};
 use super::{cost, fit};
+
+/// Steps of one kernel: bounds the length of shaders, the registers of a point, and the emitter's recursion.
+const STEPS_MAX: usize = 1000;
+
+/// Steps of a kernel that computes what others compute too.
+const STEPS_AGAIN_MAX: usize = 200;
+
+/// Readers of one value that look for a sibling, so that a value that all read costs no more than others.
+const SIBLINGS_MAX: usize = 16;
 
 /// A cluster with its kernel.
 pub(crate) struct Unit {
@@ -22,19 +30,9 @@ pub(crate) struct Unit {
 /// A consumer after it met one of its producers.
 enum Joined {
     /// One kernel for both; the producer is no more.
-    Whole(usize, Unit),
+    Whole(Unit, &'static str),
     /// Two kernels that do not need each other.
     Apart(Unit),
-}
-
-/// Steps of a kernel that computes what others compute too.
-const STEPS_MAX: usize = 200;
-
-fn n_steps(unit: &Unit) -> usize {
-    match &unit.lowered.kernel {
-        Kernel::Loop(k) => k.body.instrs.len(),
-        Kernel::Dot(_) | Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => usize::MAX / 2,
-    }
 }
 
 /// The state of fusion, and the story of why.
@@ -43,8 +41,11 @@ pub(crate) struct Fusion<'a> {
     units: Vec<Option<Unit>>,
     /// The unit that computes each root.
     home: HashMap<NodeId, usize>,
-    /// Why neighbours did not join, for people.
-    pub(crate) notes: Vec<String>,
+    /// The units that bind each root or leaf.
+    readers: HashMap<NodeId, Vec<usize>>,
+    outputs: HashSet<NodeId>,
+    /// What joined its consumer, that consumer, and how.
+    joins: Vec<(NodeId, NodeId, &'static str)>,
 }
 
 impl<'a> Fusion<'a> {
@@ -53,13 +54,16 @@ impl<'a> Fusion<'a> {
     /// # Errors
     /// If the device can run some op not even alone: which one, and why.
     pub(crate) fn new(scope: &'a Scope<'a>, live: &[bool]) -> Result<Fusion<'a>> {
-        let mut fusion = Fusion { scope, units: Vec::new(), home: HashMap::new(), notes: Vec::new() };
+        let outputs = scope.graph.outputs.iter().copied().collect();
+        let (home, readers) = Default::default();
+        let mut fusion = Fusion { scope, units: Vec::new(), home, readers, outputs, joins: Vec::new() };
         let all = 0..scope.graph.nodes.len() as NodeId;
         for id in all.filter(|&id| scope.roots[id as usize] && live[id as usize]) {
             let cluster = Cluster::of(scope.graph, id);
             let lowered = cluster.lower(scope, &|_| true).map_err(|why| refused(scope, id, &why))?;
-            fusion.home.insert(id, fusion.units.len());
-            fusion.units.push(Some(Unit { cluster, lowered }));
+            let u = fusion.units.len();
+            fusion.units.push(None);
+            fusion.put(u, Unit { cluster, lowered });
         }
         Ok(fusion)
     }
@@ -67,64 +71,101 @@ impl<'a> Fusion<'a> {
     /// Joins until nothing joins any more.
     pub(crate) fn run(&mut self) {
         for c in 0..self.units.len() {
-            while let Some(joined) = self.join_a_producer(c) {
-                match joined {
-                    Joined::Whole(p, unit) => self.replace(p, c, unit),
-                    Joined::Apart(unit) => self.units[c] = Some(unit),
-                }
+            while let Some(root) = self.join_a_producer(c) {
+                debug_assert!(self.units[c].is_some(), "%{root} joined its consumer");
             }
         }
         for b in 0..self.units.len() {
-            for a in 0..b {
-                if let Some(unit) = self.join_a_sibling(a, b) {
-                    self.replace(a, b, unit);
-                }
-            }
+            self.join_siblings(b);
         }
     }
 
     /// The kernels that are left, with their clusters, in no order.
-    pub(crate) fn finish(mut self) -> (Vec<Unit>, Vec<String>) {
-        self.notes.sort();
-        self.notes.dedup();
-        (self.units.into_iter().flatten().collect(), self.notes)
+    pub(crate) fn finish(self) -> Vec<Unit> {
+        self.units.into_iter().flatten().collect()
     }
 
-    fn replace(&mut self, gone: usize, kept: usize, unit: Unit) {
-        self.home.extend(unit.cluster.members.keys().map(|&id| (id, kept)));
-        self.units[gone] = None;
-        self.units[kept] = Some(unit);
+    /// For people: what joined and how, and for each kernel that reads another one's value why they are two.
+    pub(crate) fn story(&self) -> Vec<String> {
+        let name = |id: NodeId| format!("%{id} {}", self.scope.graph.nodes[id as usize].op.name());
+        let joined = |&(root, consumer, how): &(NodeId, NodeId, &str)| {
+            format!("{} joined {}: {how}", name(root), name(consumer))
+        };
+        let mut story: Vec<String> = self.joins.iter().map(joined).collect();
+        for (c, unit) in self.units.iter().enumerate() {
+            let Some(unit) = unit else { continue };
+            for &root in unit.lowered.args.iter().filter(|id| self.home.get(id).is_some_and(|&p| p != c)) {
+                let read = unit.lowered.reads.iter().find(|(id, _)| *id == root);
+                let why = match read {
+                    None => "is looked up at computed places".to_owned(),
+                    Some((_, read)) => match self.join(root, read, c) {
+                        Err(why) => why,
+                        Ok(_) => "fusion is off".to_owned(),
+                    },
+                };
+                story.push(format!("{} is apart from {}: {why}", name(root), name(unit.cluster.first())));
+            }
+        }
+        story
     }
 
-    fn join_a_producer(&mut self, c: usize) -> Option<Joined> {
+    fn put(&mut self, u: usize, unit: Unit) {
+        self.home.extend(unit.cluster.members.keys().map(|&id| (id, u)));
+        for id in &unit.lowered.args {
+            self.readers.entry(*id).or_default().push(u);
+        }
+        self.units[u] = Some(unit);
+    }
+
+    fn take(&mut self, u: usize) {
+        let Some(unit) = self.units[u].take() else { return };
+        for id in &unit.lowered.args {
+            self.readers.entry(*id).or_default().retain(|r| *r != u);
+        }
+    }
+
+    /// Joins unit `c` with one of those that it reads from; gives the value that was read.
+    fn join_a_producer(&mut self, c: usize) -> Option<NodeId> {
         let consumer = self.units[c].as_ref()?;
         let mut reads: Vec<(NodeId, IndexMap)> =
             consumer.lowered.reads.iter().filter(|(id, _)| self.home.contains_key(id)).cloned().collect();
         reads.sort_by_key(|(id, _)| (std::cmp::Reverse(cost::bytes(self.scope.graph, *id)), *id));
-        for (root, read) in reads {
-            let p = self.home[&root];
-            let producer = self.units[p].as_ref().expect("a root's home exists");
-            let consumer = self.units[c].as_ref().expect("checked above");
-            let names = |why: &str| format!("%{root} and {:?}: {why}", consumer.cluster.ids());
-            if self.reaches(p, c, true) {
-                let note = names("another kernel lies between them");
-                self.notes.push(note);
-                continue;
+        let (root, joined) = reads.iter().find_map(|(root, read)| Some((*root, self.join(*root, read, c).ok()?)))?;
+        let (p, first) = (self.home[&root], consumer.cluster.first());
+        self.take(c);
+        match joined {
+            Joined::Whole(unit, how) => {
+                self.take(p);
+                self.put(c, unit);
+                self.joins.push((root, first, how));
             }
-            let mut why = "no common index space".to_owned();
-            for cluster in fit::joined(self.scope.graph, &producer.cluster, &consumer.cluster, root, &read) {
-                match cluster.lower(self.scope, &|id| self.wanted(id, p, c)) {
-                    Ok(lowered) => return Some(Joined::Whole(p, Unit { cluster, lowered })),
-                    Err(cut) => why = cut,
-                }
+            Joined::Apart(unit) => {
+                self.put(c, unit);
+                self.joins.push((root, first, "computed again, which costs less than to wait for it"));
             }
-            if let Some(unit) = self.apart(p, c) {
-                return Some(Joined::Apart(unit));
-            }
-            let note = names(&why);
-            self.notes.push(note);
         }
-        None
+        Some(root)
+    }
+
+    /// Unit `c` and the one that computes a root as one, or why not.
+    fn join(&self, root: NodeId, read: &IndexMap, c: usize) -> Result<Joined, String> {
+        let p = self.home[&root];
+        let [producer, consumer] = [p, c].map(|u| self.units[u].as_ref().expect("asked of units that exist"));
+        if self.reaches(p, c, true) {
+            return Err("another kernel lies between them".into());
+        }
+        let n = n_steps(producer) + n_steps(consumer);
+        if n > STEPS_MAX {
+            return Err(format!("together they would have {n} steps, {STEPS_MAX} at most"));
+        }
+        let mut why = fit::differ(&producer.cluster, &consumer.cluster);
+        for (cluster, how) in fit::joined(self.scope.graph, &producer.cluster, &consumer.cluster, root, read) {
+            match cluster.lower(self.scope, &|id| self.wanted(id, p, c)) {
+                Ok(lowered) => return Ok(Joined::Whole(Unit { cluster, lowered }, how)),
+                Err(cut) => why = cut,
+            }
+        }
+        self.apart(p, c).map(Joined::Apart).ok_or(why)
     }
 
     /// The consumer `c` without need of `p`, whose cheap formulas it computes for itself: they then may run side by
@@ -132,11 +173,10 @@ impl<'a> Fusion<'a> {
     fn apart(&self, p: usize, c: usize) -> Option<Unit> {
         let (graph, caps) = (self.scope.graph, self.scope.caps);
         let [producer, consumer] = [p, c].map(|u| self.units[u].as_ref().expect("asked of units that exist"));
-        let stored_anyway = |id: &NodeId| graph.outputs.contains(id);
         if !producer.cluster.is_pointwise(graph)
             || !matches!(consumer.cluster.space, Space::Loop { .. })
-            || !producer.lowered.stores.iter().all(stored_anyway)
-            || n_steps(producer) + n_steps(consumer) > STEPS_MAX
+            || !producer.lowered.stores.iter().all(|id| self.outputs.contains(id))
+            || n_steps(producer) + n_steps(consumer) > STEPS_AGAIN_MAX
         {
             return None;
         }
@@ -148,46 +188,84 @@ impl<'a> Fusion<'a> {
         (!needs && more < cost::START_SECONDS).then_some(Unit { cluster, lowered })
     }
 
+    /// Joins unit `b` with earlier ones that read what it reads.
+    fn join_siblings(&mut self, b: usize) {
+        let Some(unit) = &self.units[b] else { return };
+        let reads: Vec<NodeId> = unit.lowered.reads.iter().map(|r| r.0).collect();
+        let mut near: Vec<usize> = Vec::new();
+        for id in reads {
+            let earlier = self.readers.get(&id).into_iter().flatten().copied().filter(|&a| a < b);
+            near.extend(earlier.collect::<Vec<_>>().into_iter().rev().take(SIBLINGS_MAX));
+        }
+        near.sort_unstable();
+        near.dedup();
+        for a in near {
+            if let Some(unit) = self.join_a_sibling(a, b) {
+                let firsts = [a, b].map(|u| self.units[u].as_ref().map(|u| u.cluster.first()));
+                self.take(a);
+                self.take(b);
+                self.put(b, unit);
+                if let [Some(a), Some(b)] = firsts {
+                    self.joins.push((a, b, "side by side, reading the same data"));
+                }
+            }
+        }
+    }
+
     fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {
         let [x, y] = [self.units[a].as_ref()?, self.units[b].as_ref()?];
-        let cluster = fit::side_by_side(&x.cluster, &y.cluster)?;
-        let shared = x.lowered.reads.iter().any(|(id, _)| y.lowered.args.contains(id));
-        let one_point =
-            matches!(&x.cluster.space, Space::Loop { outer, row } if outer.iter().chain(row).all(|d| *d == 1));
-        let together = x.cluster.stage(self.scope.graph) == y.cluster.stage(self.scope.graph);
-        if !together || !(shared || one_point) || self.reaches(a, b, false) || self.reaches(b, a, false) {
+        let (graph, shares) =
+            (self.scope.graph, |x: &Unit, y: &Unit| x.lowered.reads.iter().any(|(id, _)| y.lowered.args.contains(id)));
+        if !fit::side_by_side(&x.cluster, &y.cluster)
+            || x.cluster.stage(graph) != y.cluster.stage(graph)
+            || n_steps(x) + n_steps(y) > STEPS_MAX
+            || !shares(x, y)
+            || self.reaches(a, b, false)
+            || self.reaches(b, a, false)
+        {
             return None;
         }
+        let cluster = fit::union(&x.cluster, &y.cluster, &x.cluster.space);
         let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, b)).ok()?;
         Some(Unit { cluster, lowered })
     }
 
     /// True iff a root must be stored once `p` and `c` are one.
     fn wanted(&self, id: NodeId, p: usize, c: usize) -> bool {
-        let elsewhere = |(u, unit): (usize, &Option<Unit>)| {
-            u != p && u != c && unit.as_ref().is_some_and(|unit| unit.lowered.args.contains(&id))
-        };
-        self.scope.graph.outputs.contains(&id) || self.units.iter().enumerate().any(elsewhere)
+        let elsewhere = |&u: &usize| u != p && u != c;
+        self.outputs.contains(&id) || self.readers.get(&id).is_some_and(|readers| readers.iter().any(elsewhere))
     }
 
     /// True iff `to` depends on `from`; with `indirectly`, through at least one other unit.
     fn reaches(&self, from: usize, to: usize, indirectly: bool) -> bool {
-        let mut seen = HashSet::new();
-        let mut stack: Vec<usize> = self.producers(to).into_iter().filter(|&u| !(indirectly && u == from)).collect();
+        // A cluster, and what depends on it, has a member that was not recorded before the cluster's first.
+        let first = self.units[from].as_ref().map_or(0, |u| u.cluster.first());
+        let later = |u: &usize| self.units[*u].as_ref().is_some_and(|u| u.cluster.last() >= first);
+        let mut seen = HashSet::default();
+        let mut stack: Vec<usize> = self.producers(to).filter(|&u| !(indirectly && u == from)).filter(&later).collect();
         while let Some(u) = stack.pop() {
             if u == from {
                 return true;
             }
             if seen.insert(u) {
-                stack.extend(self.producers(u));
+                stack.extend(self.producers(u).filter(&later));
             }
         }
         false
     }
 
-    fn producers(&self, u: usize) -> Vec<usize> {
-        let Some(unit) = &self.units[u] else { return Vec::new() };
-        unit.lowered.args.iter().filter_map(|id| self.home.get(id).copied()).filter(|&p| p != u).collect()
+    fn producers(&self, u: usize) -> impl Iterator<Item = usize> {
+        let args = self.units[u].iter().flat_map(|unit| &unit.lowered.args);
+        args.filter_map(|id| self.home.get(id).copied()).filter(move |&p| p != u)
+    }
+}
+
+/// Steps of a kernel.
+fn n_steps(unit: &Unit) -> usize {
+    match &unit.lowered.kernel {
+        Kernel::Loop(k) => k.body.instrs.len(),
+        Kernel::Dot(k) => k.epilogue.instrs.len(),
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => 0,
     }
 }
 

@@ -3,9 +3,8 @@
 //! A temporary is a whole buffer, because devices track hazards by buffer. Values whose lives do not overlap share
 //! one: the largest choose first, so that a buffer is as large as its first value and no larger.
 
-use std::collections::HashMap;
-
 use kiln_ir::{Caps, Graph, NodeId, Op, Slot};
+use rustc_hash::FxHashMap as HashMap;
 
 use super::cluster::Lowered;
 use super::donate::{Output, Places};
@@ -38,7 +37,7 @@ pub(crate) fn assign(
     caps: &Caps,
     reuse: bool,
 ) -> Memory {
-    let mut slots = HashMap::new();
+    let mut slots = HashMap::default();
     for (node, id) in graph.nodes.iter().zip(0..) {
         if let Op::Leaf(n) = node.op {
             slots.insert(id, Slot::Arg(n));
@@ -78,12 +77,12 @@ fn lives(
     over: &HashMap<NodeId, NodeId>,
     caps: &Caps,
 ) -> Vec<Life> {
-    let mut last: HashMap<NodeId, usize> = HashMap::new();
+    let mut last: HashMap<NodeId, usize> = HashMap::default();
     for (t, unit) in units.iter().enumerate() {
         last.extend(unit.args.iter().map(|&id| (id, t)));
     }
     let mut lives: Vec<Life> = Vec::new();
-    let mut life_of: HashMap<NodeId, usize> = HashMap::new();
+    let mut life_of: HashMap<NodeId, usize> = HashMap::default();
     for (from, unit) in units.iter().enumerate() {
         for &id in unit.stores.iter().filter(|id| !slots.contains_key(id)) {
             let node = &graph.nodes[id as usize];

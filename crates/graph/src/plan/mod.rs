@@ -20,10 +20,9 @@ mod roots;
 mod split;
 mod text;
 
-use std::collections::HashMap;
-
 use kiln_ir::kernel::Access;
 use kiln_ir::{Caps, Error, ErrorKind, Graph, Kernel, NodeId, Reject, Slot};
+use rustc_hash::FxHashMap as HashMap;
 
 pub use donate::Output;
 
@@ -39,11 +38,13 @@ pub struct PlanOptions {
     pub fuse: bool,
     /// Let temporaries share memory, and results take over dead leaves.
     pub reuse: bool,
+    /// Say of any two neighbours why they are one kernel or two.
+    pub notes: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> PlanOptions {
-        PlanOptions { fuse: true, reuse: true }
+        PlanOptions { fuse: true, reuse: true, notes: false }
     }
 }
 
@@ -79,7 +80,7 @@ pub struct Plan {
     pub outputs: Vec<Output>,
     pub(crate) peak_bytes: u64,
     pub(crate) least_bytes: u64,
-    /// Why neighbours did not fuse.
+    /// What joined and how, and why other neighbours did not; empty unless asked for.
     pub notes: Vec<String>,
 }
 
@@ -117,7 +118,8 @@ pub fn plan(
     if options.fuse {
         fusion.run();
     }
-    let (units, notes) = fusion.finish();
+    let notes = if options.notes { fusion.story() } else { Vec::new() };
+    let units = fusion.finish();
     let (units, places) = scheduled(&scope, units, donatable, options);
     let memory = memory::assign(graph, &units, donatable.len(), &places, caps, options.reuse);
     let fresh = |o: &Output| if let Output::Fresh(bytes) = o { *bytes } else { 0 };

@@ -1,8 +1,9 @@
 //! Order: units so that each comes after those it needs, otherwise as recorded.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use kiln_ir::NodeId;
+use rustc_hash::FxHashMap as HashMap;
 
 use super::cluster::Lowered;
 
@@ -15,7 +16,7 @@ pub(crate) struct Edges {
 impl Edges {
     /// Those that follow from who reads what whom stores.
     pub(crate) fn of<'a>(units: impl Iterator<Item = &'a Lowered> + Clone) -> Edges {
-        let mut home = HashMap::new();
+        let mut home = HashMap::default();
         for (u, unit) in units.clone().enumerate() {
             home.extend(unit.stores.iter().map(|&id| (id, u)));
         }

@@ -11,7 +11,7 @@ pub(crate) static CPU: LazyLock<Device> = LazyLock::new(|| Device::new(CpuBacken
 
 /// A CPU device with these planner knobs.
 pub(crate) fn with_options(fuse: bool, reuse: bool) -> Device {
-    Device::with_options(Arc::new(CpuBackend::poisoned()), PlanOptions { fuse, reuse })
+    Device::with_options(Arc::new(CpuBackend::poisoned()), PlanOptions { fuse, reuse, notes: false })
 }
 
 /// Compares a text with the blessed one; `KILN_BLESS=1` writes it instead.
