@@ -15,6 +15,9 @@ use crate::plan::Plan;
 /// How many plans a device keeps.
 const PLANS_MAX: usize = 64;
 
+/// Compiled kernels that a device keeps, but for those of its plans.
+const KERNELS_MAX: usize = 4096;
+
 /// Plans of programs that differ in dims only, after which people are told.
 const FAMILY_MAX: usize = 8;
 
@@ -80,6 +83,13 @@ impl Plans {
             && let Some(oldest) = self.entries.iter().min_by_key(|(_, e)| e.last_use).map(|(k, _)| *k)
         {
             self.entries.remove(&oldest);
+        }
+        // A kernel that no plan holds may go; so may counts, which then start anew.
+        if self.kernels.len() > KERNELS_MAX {
+            self.kernels.retain(|_, kernel| kernel.is_shared());
+        }
+        if self.families.len() > KERNELS_MAX {
+            self.families.clear();
         }
         self.last = Some(ready.plan.clone());
         let family = family(&graph);

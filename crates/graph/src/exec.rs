@@ -82,6 +82,9 @@ fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer])
     if device.env().check {
         return crate::check::fire_checked(device, captured, &ready.plan, &args);
     }
+    if device.options().poison {
+        return stepwise::run_poisoned(device, &ready.plan, &args, &captured.scalars);
+    }
     let looks = device.env().debug >= 2 || device.env().dump.is_some();
     if looks && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
         return stepwise::run_timed(device, ready, &args, &captured.scalars);

@@ -39,6 +39,26 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// As [`run`], filling each temporary with NaN once nothing reads its value any more.
+///
+/// # Errors
+/// If the device fails.
+pub(crate) fn run_poisoned(device: &Device, plan: &Plan, args: &[Buffer], scalars: &[u32]) -> Result<()> {
+    let mut n = 0;
+    run(device, plan, args, scalars, |step, buffers, _| {
+        n += 1;
+        for ((slot, _), buffer) in step.binds.iter().zip(buffers) {
+            let next = plan.steps[n..].iter().flat_map(|s| &s.binds).find(|(later, _)| later == slot);
+            let dead = next.is_none_or(|(_, access)| *access == Access::Write);
+            if dead && matches!(slot, Slot::Temp(_)) {
+                // All bits set is NaN in every float dtype.
+                device.backend().write(buffer, 0, &vec![0xff; buffer.bytes() as usize])?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// As [`run`], giving each kernel's time and rates to `KILN_DEBUG=2`, and a trace to `KILN_DUMP`.
 ///
 /// # Errors

@@ -126,6 +126,11 @@ macro_rules! opaque {
                 $name(Arc::new(value))
             }
 
+            /// True iff there is another handle on it.
+            pub fn is_shared(&self) -> bool {
+                Arc::strong_count(&self.0) > 1
+            }
+
             /// The backend's value.
             ///
             /// # Panics

@@ -40,11 +40,13 @@ pub struct PlanOptions {
     pub reuse: bool,
     /// Say of any two neighbours why they are one kernel or two.
     pub notes: bool,
+    /// Fill a temporary with NaN as soon as nothing reads it any more. Kernels then run one by one.
+    pub poison: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> PlanOptions {
-        PlanOptions { fuse: true, reuse: true, notes: false }
+        PlanOptions { fuse: true, reuse: true, notes: false, poison: false }
     }
 }
 

@@ -1,18 +1,12 @@
-//! Devices with every knob, and golden files.
+//! The device that most tests share, and golden files.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use kiln_cpu::CpuBackend;
 use kiln_graph::Device;
-use kiln_graph::plan::PlanOptions;
 
 /// The device that most tests share.
 pub(crate) static CPU: LazyLock<Device> = LazyLock::new(|| Device::new(CpuBackend::new()));
-
-/// A CPU device with these planner knobs.
-pub(crate) fn with_options(fuse: bool, reuse: bool) -> Device {
-    Device::with_options(Arc::new(CpuBackend::poisoned()), PlanOptions { fuse, reuse, notes: false })
-}
 
 /// Compares a text with the blessed one; `KILN_BLESS=1` writes it instead.
 pub(crate) fn golden(name: &str, found: &str) {

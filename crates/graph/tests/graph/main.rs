@@ -6,6 +6,7 @@ mod errors;
 mod fusion;
 mod generate;
 mod gradients;
+mod limited;
 mod liveness;
 mod programs;
 mod stream;

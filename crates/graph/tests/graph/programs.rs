@@ -1,21 +1,30 @@
-//! Random programs: the reference, the CPU fused, unfused, without reuse and with tiny limits agree.
+//! Random programs: the reference and every way to plan them agree.
 
+use std::sync::Arc;
+
+use kiln_cpu::CpuBackend;
+use kiln_graph::plan::PlanOptions;
 use kiln_graph::{Device, Program, Tensor};
 use kiln_ir::DType;
 
-use crate::common::{CPU, with_options};
+use crate::common::CPU;
 use crate::generate::{Kind, program};
+use crate::limited::Limited;
 
 /// Equal to the bit for exact programs, else within the rounding of a few hundred operations.
-fn check(kind: Kind, seed: u32, devices: &[(&str, Device)]) {
+fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
     let outputs = program(kind, seed, &CPU);
     let refs: Vec<&Tensor> = outputs.iter().collect();
     let whole = Program::behind(&refs).unwrap();
     let expected = whole.reference();
     for (name, device) in devices {
         let outputs = program(kind, seed, device);
+        // One plan for all that is held, or one for each value that is read.
+        if seed.is_multiple_of(2) {
+            device.eval().unwrap_or_else(|error| panic!("{name}, {kind:?} program {seed}: {error}"));
+        }
         for (n, (t, expected)) in outputs.iter().zip(&expected).enumerate() {
-            let found = t.to_vec_f64().unwrap();
+            let found = t.to_vec_f64().unwrap_or_else(|error| panic!("{name}, {kind:?} program {seed}: {error}"));
             let scale = expected.iter().copied().filter(|v| v.is_finite()).fold(1.0f64, |a, v| a.max(v.abs()));
             let tolerance = if kind == Kind::Exact || !t.dtype().is_float() { 0.0 } else { 1e-4 * scale };
             for (i, (f, e)) in found.iter().zip(expected).enumerate() {
@@ -31,29 +40,55 @@ fn check(kind: Kind, seed: u32, devices: &[(&str, Device)]) {
     }
 }
 
+/// Every knob, each on a device of its own.
 fn devices() -> Vec<(&'static str, Device)> {
+    let cpu = |options| Device::with_options(Arc::new(CpuBackend::poisoned()), options);
+    let limited = |limited| Device::with_options(Arc::new(limited), PlanOptions::default());
+    let options = PlanOptions::default();
     vec![
-        ("fused", CPU.clone()),
-        ("fused, poisoned", with_options(true, true)),
-        ("without reuse", with_options(true, false)),
-        ("unfused", with_options(false, true)),
+        ("fused", cpu(options)),
+        ("unfused", cpu(PlanOptions { fuse: false, ..options })),
+        ("without reuse", cpu(PlanOptions { reuse: false, ..options })),
+        ("freed memory poisoned", cpu(PlanOptions { poison: true, ..options })),
+        ("unfused, freed memory poisoned", cpu(PlanOptions { fuse: false, poison: true, ..options })),
+        ("4 bindings", limited(Limited::bindings(4))),
+        ("8 bindings", limited(Limited::bindings(8))),
+        ("31 bindings", limited(Limited::bindings(31))),
+        ("a large GPU", limited(Limited::large())),
+        ("without anchors", limited(Limited::plain())),
     ]
 }
 
 #[test]
 fn exact_programs_agree_to_the_bit() {
     let devices = devices();
-    for seed in 0..300 {
-        check(Kind::Exact, seed, &devices);
-    }
+    (0..200).for_each(|seed| check(Kind::Exact, seed, &devices.iter().collect::<Vec<_>>()));
 }
 
 #[test]
 fn smooth_programs_agree_within_rounding() {
     let devices = devices();
-    for seed in 0..300 {
-        check(Kind::Smooth, seed, &devices);
+    (0..200).for_each(|seed| check(Kind::Smooth, seed, &devices.iter().collect::<Vec<_>>()));
+}
+
+/// `KILN_PROGRAMS` programs from seed `KILN_SEED` on, each as planned by default and with two more knobs.
+#[test]
+#[ignore = "runs for as long as it is asked to"]
+fn many_programs_agree() {
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+    let (first, n): (u32, u32) = (number("KILN_SEED", 1000), number("KILN_PROGRAMS", 1000));
+    let mut all = devices();
+    for (done, seed) in (first..first + n).enumerate() {
+        if done % 2000 == 1999 {
+            // Plans and kernels of programs that will not come again.
+            all = devices();
+            println!("{} programs from seed {first} on", done + 1);
+        }
+        let kind = if seed % 4 < 2 { Kind::Exact } else { Kind::Smooth };
+        let knob = |n: usize| &all[1 + (seed as usize / 4 + n) % (all.len() - 1)];
+        check(kind, seed, &[&all[0], knob(0), knob(4)]);
     }
+    println!("{n} programs from seed {first} on agree");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! The CPU's backend with the limits and the figures of other devices, and without some of its kernels.
+
+use std::ops::Range;
+
+use kiln_cpu::CpuBackend;
+use kiln_ir::{Backend, Buffer, Caps, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+
+/// See above.
+pub(crate) struct Limited {
+    inner: CpuBackend,
+    caps: Caps,
+    anchors: bool,
+}
+
+impl Limited {
+    /// With so many bindings.
+    pub(crate) fn bindings(max_bindings: usize) -> Limited {
+        let inner = CpuBackend::poisoned();
+        let caps = Caps { max_bindings, name: format!("{max_bindings} bindings"), ..inner.caps().clone() };
+        Limited { inner, caps, anchors: true }
+    }
+
+    /// With the figures of a large GPU, so that long sums are split and starting a kernel is dear.
+    pub(crate) fn large() -> Limited {
+        let limited = Limited::bindings(32);
+        let caps = Caps { name: "large".into(), lanes: 1 << 17, flops: 6e13, bandwidth: 3e12, ..limited.caps };
+        Limited { caps, ..limited }
+    }
+
+    /// Without kernels of attention, and without groups.
+    pub(crate) fn plain() -> Limited {
+        let limited = Limited::bindings(8);
+        Limited { anchors: false, ..limited }
+    }
+}
+
+impl Backend for Limited {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
+        let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
+        match kernel {
+            _ if needed > limit => Err(Reject::Bindings { needed, limit }),
+            Kernel::Attention(_) | Kernel::Group(_) if !self.anchors => Err(Reject::Unsupported("left out")),
+            _ => self.inner.supports(kernel),
+        }
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<Buffer> {
+        self.inner.alloc(bytes)
+    }
+
+    fn write(&self, dst: &Buffer, at: u64, data: &[u8]) -> Result<()> {
+        self.inner.write(dst, at, data)
+    }
+
+    fn read(&self, src: &Buffer, range: Range<u64>) -> Readback {
+        self.inner.read(src, range)
+    }
+
+    fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>> {
+        self.inner.compile(kernels)
+    }
+
+    fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
+        self.inner.record(steps, temps)
+    }
+
+    fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
+        self.inner.replay(tape, args, scalars)
+    }
+}
