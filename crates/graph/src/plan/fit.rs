@@ -136,7 +136,11 @@ fn invert(read: &IndexMap, shape: &Shape, own: &IndexMap, outer: usize, row: &[u
     let ignored: Vec<usize> = real(&read.dims).into_iter().filter(|axis| used.iter().all(|u| u.0 != *axis)).collect();
     if !ignored.is_empty() {
         let within = real(row);
-        let same = ignored.len() == within.len() && ignored.iter().zip(&within).all(|(&a, &j)| read.dims[a] == row[j]);
+        // Only what a row has one of leaves its points free.
+        let one_a_row = !flat.uses(&|axis| (outer..own.dims.len()).contains(&axis));
+        let same = one_a_row
+            && ignored.len() == within.len()
+            && ignored.iter().zip(&within).all(|(&a, &j)| read.dims[a] == row[j]);
         if !same {
             return None;
         }

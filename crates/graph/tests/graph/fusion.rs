@@ -96,6 +96,16 @@ fn a_layer_norm_backwards_is_two_kernels() {
     assert_eq!(count(), Some(2), "unnamed:\n{}", device.explain());
 }
 
+/// The points of a row stand for axes that a read ignores only where the row has one value.
+#[test]
+fn a_row_that_is_repeated_keeps_all_its_points() {
+    let x = leaf(&[2, 2]);
+    let row = &x - x.sum_keepdim(&[1]);
+    let repeated = row.expand(&[2, 2, 2]) * 2.0;
+    assert_eq!(repeated.to_vec::<f32>().unwrap(), [-1.0; 8]);
+    assert_eq!(row.to_vec::<f32>().unwrap(), [-0.5; 4]);
+}
+
 #[test]
 fn epilogues_join_their_contraction() {
     let (x, w, b, residual) = (leaf(&[16, 32]), leaf(&[32, 24]), leaf(&[24]), leaf(&[16, 24]));
