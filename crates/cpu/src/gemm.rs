@@ -59,12 +59,21 @@ struct Task {
     panels: [Reg; 3],
 }
 
+/// True iff lines of a matrix are so far apart that they share few places in a cache: copied into a panel first, they
+/// are read once, where the product would read each of their cache lines again and again.
+fn collides(strides: [isize; 2], size: usize) -> bool {
+    // What a way of a second-level cache holds, or half of it.
+    const WAY: usize = 64 << 10;
+    strides.iter().any(|s| *s != 0 && (s.unsigned_abs() * size).is_multiple_of(WAY))
+}
+
 impl Gemm {
     pub(crate) fn new(kernel: &Dot) -> Gemm {
         let numel = |dims: &[usize]| dims.iter().product::<usize>();
         let (batch, m, n, k) = (numel(&kernel.batch), numel(&kernel.m), numel(&kernel.n), numel(&kernel.k));
         let axes = [[&*kernel.batch, &*kernel.m, &*kernel.k], [&*kernel.batch, &*kernel.k, &*kernel.n]];
-        let direct = [0, 1].map(|i| Direct::operand([&kernel.lhs, &kernel.rhs][i], &kernel.args, axes[i]));
+        let own = |i: usize| Direct::operand([&kernel.lhs, &kernel.rhs][i], &kernel.args, axes[i]);
+        let direct = [0, 1].map(|i| own(i).filter(|of| !collides(of.strides, kernel.args[of.arg].dtype.size_bytes())));
         let packed = [direct[0].is_none(), direct[1].is_none()];
         let (block, depth) = blocks(m, n, k, packed);
         let n_blocks = batch * m.div_ceil(block[0]) * n.div_ceil(block[1]);

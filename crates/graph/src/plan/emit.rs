@@ -6,7 +6,7 @@
 
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Body, Instr, Value};
-use kiln_ir::{DType, ExprNode, Graph, NodeId, Op, PointOp};
+use kiln_ir::{DType, ExprNode, Graph, NodeId, Op, PointOp, ReduceOp};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::roots::base;
@@ -132,6 +132,11 @@ impl Emitter<'_> {
                 }
             }
             Op::Gather(axis) => self.gather(id, *axis, map)?,
+            // Nothing is loaded of an empty row, not even what all of its points would share.
+            Op::Reduce(op, axes) if axes.iter().any(|&a| self.graph.nodes[node.inputs[0] as usize].shape[a] == 0) => {
+                let none = if *op == ReduceOp::ArgMax { 0.0 } else { op.identity(dtype) };
+                self.constant(dtype, none)
+            }
             Op::Reduce(op, axes) => {
                 let mut inner = map.clone();
                 for (j, &axis) in axes.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `split` (long sums in parts), `roots` (what gets a
+//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `layouts` (in a
+//! contraction's order), `split` (long sums in parts), `roots` (what gets a
 //! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
 //! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
 //! `memory`.
@@ -13,6 +14,7 @@ mod emit;
 mod fit;
 mod formulas;
 mod fuse;
+mod layouts;
 mod memory;
 mod order;
 mod pack;
@@ -111,7 +113,9 @@ pub fn plan(
     };
     let graph = composed.as_ref().unwrap_or(graph);
     let narrow = formulas::split(graph, caps);
-    let split = split::split(narrow.as_ref().unwrap_or(graph), caps);
+    let graph = narrow.as_ref().unwrap_or(graph);
+    let lying = layouts::follow(graph);
+    let split = split::split(lying.as_ref().unwrap_or(graph), caps);
     let graph = &split;
     let live = roots::live(graph);
     let roots = roots::roots(graph, caps.max_bindings, options.fuse);

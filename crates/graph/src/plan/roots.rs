@@ -9,6 +9,11 @@ use kiln_ir::{Graph, NodeId, Op};
 /// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
 const DEPTH_MAX: usize = 200;
 
+/// A formula of more buffers than this is computed once if several read it, rather than by each of them, where each
+/// of its elements serves so many of theirs.
+const SHARED_LOADS: usize = 4;
+const SPREAD: usize = 8;
+
 /// For each node, whether it gets a buffer of its own when nothing fuses. Leaves have one already.
 pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool> {
     let live = live(graph);
@@ -79,11 +84,20 @@ fn require(graph: &Graph, id: NodeId, roots: &mut [bool]) {
     roots[base as usize] |= !free;
 }
 
-/// Makes roots of nodes inside formulas that are too deep or read too many buffers.
+/// Makes roots of nodes inside formulas that are too deep or read too many buffers, and of such that many share.
 fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bool]) {
+    let mut readers = vec![0u32; graph.nodes.len()];
+    let live_nodes = || graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]);
+    let mut reach = vec![0usize; graph.nodes.len()];
+    for (_, node) in live_nodes() {
+        for &i in &node.inputs {
+            readers[i as usize] += 1;
+            reach[i as usize] = reach[i as usize].max(node.shape.numel());
+        }
+    }
     let mut depth = vec![0usize; graph.nodes.len()];
     let mut loads: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
-    for (id, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
+    for (id, node) in live_nodes() {
         let stored = |i: NodeId, roots: &[bool]| roots[i as usize] || matches!(graph.nodes[i as usize].op, Op::Leaf(_));
         loop {
             let mut union: Vec<NodeId> = Vec::new();
@@ -103,6 +117,9 @@ fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bo
                 (_, Some(d)) if depth[d as usize] >= DEPTH_MAX => roots[d as usize] = true,
                 _ => {
                     depth[id] = deepest.map_or(0, |d| depth[d as usize] + 1);
+                    let spread = node.shape.numel() * SPREAD <= reach[id];
+                    let shared = readers[id] > 1 && union.len() > SHARED_LOADS && spread;
+                    roots[id] |= shared && matches!(node.op, Op::Map(_));
                     loads[id] = union;
                     break;
                 }

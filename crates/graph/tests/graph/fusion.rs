@@ -106,6 +106,15 @@ fn a_row_that_is_repeated_keeps_all_its_points() {
     assert_eq!(row.to_vec::<f32>().unwrap(), [-0.5; 4]);
 }
 
+/// What would be outside of an empty tensor is not loaded, although no bound says so.
+#[test]
+fn nothing_is_loaded_of_an_empty_row() {
+    let x = leaf(&[4, 2, 4]).flip(2) + 1.0;
+    let nothing = x.slice(2, 4..4).sum_all();
+    assert_eq!((nothing + leaf(&[3])).to_vec::<f32>().unwrap(), [0.5; 3]);
+    assert_eq!(x.slice(2, 4..4).prod(&[2]).to_vec::<f32>().unwrap(), [1.0; 8]);
+}
+
 #[test]
 fn epilogues_join_their_contraction() {
     let (x, w, b, residual) = (leaf(&[16, 32]), leaf(&[32, 24]), leaf(&[24]), leaf(&[16, 24]));

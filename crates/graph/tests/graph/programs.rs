@@ -86,7 +86,12 @@ fn many_programs_agree() {
         }
         let kind = if seed % 4 < 2 { Kind::Exact } else { Kind::Smooth };
         let knob = |n: usize| &all[1 + (seed as usize / 4 + n) % (all.len() - 1)];
-        check(kind, seed, &[&all[0], knob(0), knob(4)]);
+        let chosen = [&all[0], knob(0), knob(4)];
+        let run = std::panic::AssertUnwindSafe(|| check(kind, seed, &chosen));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            println!("{kind:?} program {seed} fails on one of {:?}", chosen.map(|d| d.0));
+            std::panic::resume_unwind(panic);
+        }
     }
     println!("{n} programs from seed {first} on agree");
 }

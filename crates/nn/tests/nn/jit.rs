@@ -80,10 +80,11 @@ fn fifty_steps_are_the_same_to_the_bit() {
 fn other_dims_and_modes_are_recorded_anew() {
     let device = Device::new(kiln_cpu::CpuBackend::new());
     let (mut net, _) = state(&device);
-    let mut forward = jit(|net: &mut Net, x: Tensor| {
+    let plain = |net: &mut Net, x: Tensor| {
         let x = net.norm.forward(&net.conv.forward(&x)).relu().flatten(1);
         Ok(net.fc.forward(&net.dropout.forward(&x)))
-    });
+    };
+    let mut forward = jit(plain);
     let x = |n: usize| wave(1.0, &[n, 1, 8, 8], 1.0).cast(DType::F32).to(&device).unwrap();
     for (n, training, expected) in
         [(2, true, 1), (2, true, 1), (3, true, 2), (3, false, 3), (2, false, 4), (2, true, 4)]
@@ -93,10 +94,7 @@ fn other_dims_and_modes_are_recorded_anew() {
         assert_eq!((out.dims(), forward.n_recorded()), (&[n, 3][..], expected));
     }
     net.train(false);
-    let expected = {
-        let x = net.norm.forward(&net.conv.forward(&x(2))).relu().flatten(1);
-        net.fc.forward(&x).to_vec::<f32>().unwrap()
-    };
+    let expected = plain(&mut net, x(2)).unwrap().to_vec::<f32>().unwrap();
     assert_eq!(forward.call(&mut net, x(2)).unwrap().to_vec::<f32>().unwrap(), expected);
 }
 

@@ -1,0 +1,141 @@
+//! Formulas over turned contractions, computed as the contraction lies. Graph to graph, before anything fuses.
+//!
+//! A convolution leaves its result with channels first, and what follows speaks of images first. A formula over such
+//! a view is the same view of a formula: if the view moves behind it, what is stored has the contraction's order, is
+//! written by its epilogue in lines, and its gradient may be written over it. Views cost nothing either way.
+//!
+//! What a convolution and its weight's gradient both walk over in windows stays: the latter's panels are packed at
+//! less than half the speed with channels first.
+
+use kiln_ir::{Graph, Movement, Node, NodeId, Op, Shape};
+
+/// The graph with views of contractions behind the formulas that read them; `None` if there are none.
+pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
+    let turns = |node: &Node| matches!(&node.op, Op::View(Movement::Permute(_)));
+    let has_dot = graph.nodes.iter().any(|n| matches!(n.op, Op::Dot(_)));
+    if !has_dot || !graph.nodes.iter().any(turns) {
+        return None;
+    }
+    let mut out = Graph::default();
+    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
+    // True for what lies as a contraction does.
+    let mut lies: Vec<bool> = Vec::new();
+    let windowed = windowed(graph);
+    for (node, n_windowed) in graph.nodes.iter().zip(windowed) {
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
+        let first = out.nodes.len();
+        let turned = match node.op {
+            Op::Map(_) if n_windowed < 2 => {
+                inputs.iter().filter_map(|&i| turned(&out, &lies, i)).max_by_key(|t| t.views.len())
+            }
+            _ => None,
+        };
+        let id = match turned.filter(|t| t.shape == node.shape) {
+            Some(turned) => {
+                let behind: Vec<NodeId> = inputs.iter().map(|&i| turned.back(&mut out, i)).collect();
+                let value = out.apply(node.op.clone(), &behind);
+                lies.resize(out.nodes.len(), false);
+                lies[value as usize] = true;
+                turned.views.iter().fold(value, |x, view| out.apply(Op::View(view.clone()), &[x]))
+            }
+            None => out.push(Node { inputs, ..node.clone() }),
+        };
+        lies.resize(out.nodes.len(), false);
+        lies[id as usize] |= matches!(node.op, Op::Dot(_));
+        for made in &mut out.nodes[first..] {
+            (made.location, made.stage) = (node.location, node.stage);
+        }
+        moved.push(id);
+    }
+    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
+    Some(out)
+}
+
+/// For each node, how many contractions read it in windows.
+fn windowed(graph: &Graph) -> Vec<u32> {
+    let mut windowed = vec![0; graph.nodes.len()];
+    for dot in graph.nodes.iter().filter(|n| matches!(n.op, Op::Dot(_))) {
+        for &input in &dot.inputs {
+            let (mut base, mut windows) = (input, false);
+            while let Op::View(view) = &graph.nodes[base as usize].op {
+                windows |= matches!(view, Movement::Window { .. });
+                base = graph.nodes[base as usize].inputs[0];
+            }
+            windowed[base as usize] += u32::from(windows);
+        }
+    }
+    windowed
+}
+
+/// A view of all elements of something, in another order.
+struct Turned {
+    base: NodeId,
+    /// From the base to the view.
+    views: Vec<Movement>,
+    /// The dims before each of the views.
+    dims: Vec<Shape>,
+    shape: Shape,
+}
+
+/// The view that a node is, if it is one of something that lies as a contraction does.
+fn turned(graph: &Graph, lies: &[bool], id: NodeId) -> Option<Turned> {
+    let node = |id: NodeId| &graph.nodes[id as usize];
+    let (mut base, mut views, mut dims) = (id, Vec::new(), Vec::new());
+    while let Op::View(view @ (Movement::Permute(_) | Movement::Reshape(_))) = &node(base).op {
+        base = node(base).inputs[0];
+        views.push(view.clone());
+        dims.push(node(base).shape);
+    }
+    views.reverse();
+    dims.reverse();
+    // Of images in order a permutation may be left that moves axes of dim 1 only.
+    let moves = |(view, dims): (&Movement, &Shape)| match view {
+        Movement::Permute(perm) => {
+            let real: Vec<usize> = perm.iter().copied().filter(|&axis| dims[axis] != 1).collect();
+            !real.is_sorted()
+        }
+        _ => false,
+    };
+    let turns = lies[base as usize] && views.iter().zip(&dims).any(moves);
+    turns.then(|| Turned { base, views, dims, shape: node(id).shape })
+}
+
+impl Turned {
+    /// An input of a formula over the view, as an input of a formula over the base.
+    fn back(&self, graph: &mut Graph, id: NodeId) -> NodeId {
+        let shape = graph.nodes[id as usize].shape;
+        if shape.rank() == 0 {
+            return id;
+        }
+        if self.is_behind(graph, id) {
+            return self.base;
+        }
+        let mut x = id;
+        if shape != self.shape {
+            x = graph.apply(Op::View(Movement::Expand(self.shape)), &[x]);
+        }
+        for (view, dims) in self.views.iter().zip(&self.dims).rev() {
+            let back = match view {
+                Movement::Permute(perm) => {
+                    let mut inverse = vec![0; perm.len()];
+                    perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
+                    Movement::Permute(inverse)
+                }
+                _ => Movement::Reshape(*dims),
+            };
+            x = graph.apply(Op::View(back), &[x]);
+        }
+        x
+    }
+
+    /// True iff a node is this view.
+    fn is_behind(&self, graph: &Graph, mut id: NodeId) -> bool {
+        for view in self.views.iter().rev() {
+            match &graph.nodes[id as usize] {
+                Node { op: Op::View(other), inputs, .. } if other == view => id = inputs[0],
+                _ => return false,
+            }
+        }
+        id == self.base
+    }
+}
