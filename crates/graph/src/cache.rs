@@ -44,7 +44,7 @@ pub(crate) struct Plans {
     entries: HashMap<u64, Entry>,
     /// Compiled kernels by [`kernel_key`].
     pub(crate) kernels: HashMap<u128, Executable>,
-    /// For each family of programs, how many plans it took.
+    /// For each family of programs, how many plans it took for new dims.
     families: HashMap<u64, usize>,
     /// The plan that ran last.
     pub(crate) last: Option<Arc<Plan>>,
@@ -70,11 +70,12 @@ impl Plans {
     /// its family takes more plans than it should.
     pub(crate) fn news(&mut self, graph: &Graph, donatable: &[bool]) -> (Option<String>, bool) {
         let family = family(graph);
-        let n = self.families.entry(family).or_insert(0);
-        *n += 1;
-        let tell = *n == FAMILY_MAX;
         let nearest = self.entries.values().max_by_key(|e| (e.family == family, e.last_use));
-        (nearest.map(|e| difference((&e.graph, &e.donatable), (graph, donatable))), tell)
+        let Some(nearest) = nearest else { return (None, false) };
+        let difference = difference((&nearest.graph, &nearest.donatable), (graph, donatable));
+        let n = self.families.entry(family).or_insert(0);
+        *n += usize::from(difference.of_dims && nearest.family == family);
+        (Some(difference.text), difference.of_dims && *n == FAMILY_MAX)
     }
 
     /// Keeps a plan; the one that was not used for longest goes.

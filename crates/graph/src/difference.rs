@@ -16,15 +16,27 @@ pub(crate) fn family(graph: &Graph) -> u64 {
     h.finish()
 }
 
-/// The first thing in which a program differs from another one, for people; the second program's words come last.
-pub(crate) fn difference(old: (&Graph, &[bool]), new: (&Graph, &[bool])) -> String {
-    let ((a, old_donatable), (b, new_donatable)) = (old, new);
+/// A difference, for people.
+pub(crate) struct Difference {
+    pub(crate) text: String,
+    /// True iff it is in a dim.
+    pub(crate) of_dims: bool,
+}
+
+/// The first thing in which a program differs from another one; the second program's words come last.
+pub(crate) fn difference(old: (&Graph, &[bool]), new: (&Graph, &[bool])) -> Difference {
+    let ((a, _), (b, _)) = (old, new);
     for (n, (x, y)) in a.nodes.iter().zip(&b.nodes).enumerate() {
         if let Some(what) = of_nodes(x, y) {
             let at = y.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
-            return format!("%{n} {}{at}: {what}", y.op.name());
+            let of_dims = x.op.name() == y.op.name() && x.dtype == y.dtype && x.shape != y.shape;
+            return Difference { text: format!("%{n} {}{at}: {what}", y.op.name()), of_dims };
         }
     }
+    Difference { text: of_wholes(old, new), of_dims: false }
+}
+
+fn of_wholes((a, old_donatable): (&Graph, &[bool]), (b, new_donatable): (&Graph, &[bool])) -> String {
     if a.nodes.len() != b.nodes.len() {
         return format!("{} nodes, now {}", a.nodes.len(), b.nodes.len());
     }
@@ -80,9 +92,11 @@ mod tests {
     fn the_first_difference_is_named() {
         let (a, b, c) = (sliced(&[4, 3], 0), sliced(&[4, 5], 0), sliced(&[4, 3], 2));
         assert!(family(&a) == family(&b) && family(&a) == family(&c) && family(&a) != family(&sliced(&[4], 0)));
-        let say = |x: &Graph, y: &Graph| difference((x, &[false]), (y, &[false]));
-        assert_eq!(say(&a, &b), "%0 leaf: dim 3 of axis 1, now 5");
-        assert!(say(&a, &c).contains("start: 0") && say(&a, &c).contains("now View(Slice { axis: 0, start: 2"));
-        assert_eq!(difference((&a, &[false]), (&a, &[true])), "argument 0 may be overwritten now");
+        let of = |x: &Graph, y: &Graph| difference((x, &[false]), (y, &[false]));
+        assert_eq!(of(&a, &b).text, "%0 leaf: dim 3 of axis 1, now 5");
+        assert!(of(&a, &b).of_dims && !of(&a, &c).of_dims);
+        let text = of(&a, &c).text;
+        assert!(text.contains("start: 0") && text.contains("now View(Slice { axis: 0, start: 2"), "{text}");
+        assert_eq!(difference((&a, &[false]), (&a, &[true])).text, "argument 0 may be overwritten now");
     }
 }

@@ -46,7 +46,8 @@ impl Backward for Tensor {
             tensors.is_empty() || grads.iter().any(Option::is_some),
             "backward: the loss reaches no parameter of the model; help: what `eval` or a step computed has no history"
         );
-        let entries = params.iter().map(|(name, _)| name.clone()).zip(grads).collect();
+        drop(tensors);
+        let entries = params.into_iter().map(|(name, _)| name).zip(grads).collect();
         Grads { entries, model: PhantomData }
     }
 }

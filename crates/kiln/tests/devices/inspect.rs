@@ -22,10 +22,27 @@ fn child() {
     }
 }
 
-/// Runs the child with these variables; gives what it wrote to standard error.
+/// What another child does: batches of ever other sizes.
+#[test]
+#[ignore = "the child of the other tests"]
+fn ragged() {
+    let device = Device::cpu();
+    let model = Linear::new(6, 4, &device);
+    for n in 1..=12 {
+        let x = Tensor::ones(&[n, 6], &device).detach();
+        device.eval().unwrap();
+        model.forward(&x).relu().to_vec::<f32>().unwrap();
+    }
+}
+
+/// Runs the first child with these variables; gives what it wrote to standard error.
 fn run(variables: &[(&str, &str)]) -> String {
+    run_child("inspect::child", variables)
+}
+
+fn run_child(child: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "inspect::child", "--ignored", "--nocapture"]);
+    command.args(["--exact", child, "--ignored", "--nocapture"]);
     let output = command.envs(variables.iter().copied()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stdout));
@@ -42,6 +59,15 @@ fn each_level_shows_one_layer_more() {
     let three = run(&[("KILN_DEBUG", "3")]);
     assert!(three.lines().count() > two.lines().count(), "{three}");
     assert!(run(&[("KILN_DEBUG", "5")]).contains("= leaf #0 : f32["));
+}
+
+#[test]
+fn new_plans_say_why_they_are_new() {
+    let told = run_child("inspect::ragged", &[("KILN_DEBUG", "0")]);
+    assert_eq!(told.matches("help: pad to one size").count(), told.lines().count(), "{told}");
+    assert!(told.contains("of axis 0, now") && told.contains("inspect.rs:"), "{told}");
+    let one = run_child("inspect::ragged", &[("KILN_DEBUG", "1")]);
+    assert!(one.contains("new plan: %") && one.contains("dim 3 of axis 0, now 4"), "{one}");
 }
 
 #[test]
