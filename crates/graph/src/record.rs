@@ -71,7 +71,7 @@ fn add(
     let node = Node::new(device, source, inputs, meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
         if recorded.len() == recorded.capacity() {
-            recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));
+            recorded.retain(|n| n.upgrade().is_some_and(|n| is_wanted(&n)));
         }
         recorded.push(Arc::downgrade(&node));
     });
@@ -82,14 +82,24 @@ fn is_pending(node: &Node) -> bool {
     matches!(node.books().value, Value::Pending)
 }
 
+/// True iff a handle names a node and it is not computed yet; once no handle does, none ever will.
+fn is_wanted(node: &Node) -> bool {
+    node.handles() > 0 && is_pending(node)
+}
+
 /// What this thread recorded on a device, still holds, and has not computed; views stand for what they view.
 pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
-    let nodes: Vec<Arc<Node>> = RECORDED.with_borrow_mut(|recorded| {
-        recorded.retain(|n| n.upgrade().is_some_and(|n| is_pending(&n)));
-        recorded.iter().filter_map(Weak::upgrade).collect()
+    let mut nodes: Vec<Arc<Node>> = Vec::new();
+    RECORDED.with_borrow_mut(|recorded| {
+        recorded.retain(|n| {
+            let node = n.upgrade().filter(|n| is_wanted(n));
+            let keep = node.is_some();
+            nodes.extend(node);
+            keep
+        });
     });
     let (mut held, mut known): (Vec<Arc<Node>>, FxHashSet<u64>) = Default::default();
-    for node in nodes.into_iter().filter(|n| n.handles() > 0 && n.device == *device) {
+    for node in nodes.into_iter().filter(|n| n.device == *device) {
         let base = behind_views(node);
         let is_op = matches!(&base.source, Source::Op(op) if !matches!(op, Op::Const(_) | Op::Iota(_)));
         if is_op && is_pending(&base) && known.insert(base.id) {

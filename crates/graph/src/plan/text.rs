@@ -5,6 +5,7 @@ use std::fmt;
 use kiln_ir::{Graph, Kernel, Op, Slot};
 
 use super::cluster::{Lowered, reduces};
+use super::roots::base;
 use super::{Output, Plan};
 
 /// A name for a kernel: its kind, and the ops that it stores.
@@ -19,7 +20,8 @@ pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
     };
     let mut name = kind.to_owned();
     for &id in lowered.stores.iter().take(3) {
-        let op = &graph.nodes[id as usize].op;
+        // A view says little of what was computed.
+        let op = &graph.nodes[base(graph, id) as usize].op;
         if !matches!(op, Op::Dot(_) | Op::Scatter { .. }) {
             name.push('_');
             name.push_str(op.name());
