@@ -1,5 +1,6 @@
 //! What the crate promises, on the CPU backend.
 
+mod bounds;
 mod checkpoint;
 mod common;
 mod errors;

@@ -7,31 +7,31 @@ use kiln_graph::plan::PlanOptions;
 use kiln_graph::{Device, Program, Tensor};
 use kiln_ir::DType;
 
+use crate::bounds::of;
 use crate::common::CPU;
 use crate::generate::{Kind, program};
 use crate::limited::Limited;
 
-/// Equal to the bit for exact programs, else within the rounding of a few hundred operations.
+/// Equal to the bit for exact programs, else within the bounds of running error analysis.
 fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
     let outputs = program(kind, seed, &CPU);
     let refs: Vec<&Tensor> = outputs.iter().collect();
     let whole = Program::behind(&refs).unwrap();
     let expected = whole.reference();
+    let bounds = of(kind, &whole, &expected);
     for (name, device) in devices {
         let outputs = program(kind, seed, device);
         // One plan for all that is held, or one for each value that is read.
         if seed.is_multiple_of(2) {
             device.eval().unwrap_or_else(|error| panic!("{name}, {kind:?} program {seed}: {error}"));
         }
-        for (n, (t, expected)) in outputs.iter().zip(&expected).enumerate() {
+        for (n, ((t, expected), bounds)) in outputs.iter().zip(&expected).zip(&bounds).enumerate() {
             let found = t.to_vec_f64().unwrap_or_else(|error| panic!("{name}, {kind:?} program {seed}: {error}"));
-            let scale = expected.iter().copied().filter(|v| v.is_finite()).fold(1.0f64, |a, v| a.max(v.abs()));
-            let tolerance = if kind == Kind::Exact || !t.dtype().is_float() { 0.0 } else { 1e-4 * scale };
-            for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-                let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= tolerance;
+            for (i, ((f, e), bound)) in found.iter().zip(expected).zip(bounds).enumerate() {
+                let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= *bound;
                 assert!(
                     same,
-                    "{name}, {kind:?} program {seed}, output {n} element {i}: {f} is not {e}\n{}\n{}",
+                    "{name}, {kind:?} program {seed}, output {n} element {i}: {f} is not {e} ± {bound}\n{}\n{}",
                     whole.graph,
                     program(kind, seed, device)[n].explain()
                 );

@@ -10,6 +10,7 @@ use kiln::prelude::*;
 use kiln_cpu::CpuBackend;
 use kiln_device::emit::{Target, emit};
 
+use crate::bounds::of;
 use crate::common::CPU;
 use crate::generate::{Kind, program};
 use crate::validate::validate;
@@ -86,13 +87,18 @@ fn check(name: &str, target: Target, lanes: usize, seeds: Range<u32>) {
         let device = Device::new(Elsewhere::new(name, target.clone(), lanes));
         for seed in seeds.clone() {
             let outputs = program(kind, seed, &CPU);
-            let expected = Program::behind(&outputs.iter().collect::<Vec<_>>()).unwrap().reference();
-            for (n, (t, expected)) in program(kind, seed, &device).iter().zip(expected).enumerate() {
-                let scale = expected.iter().copied().filter(|v| v.is_finite()).fold(1.0f64, |a, v| a.max(v.abs()));
-                let tolerance = if kind == Kind::Exact || !t.dtype().is_float() { 0.0 } else { 1e-4 * scale };
-                for (f, e) in t.to_vec_f64().unwrap().iter().zip(&expected) {
-                    let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= tolerance;
-                    assert!(same, "{name}: {kind:?} program {seed}, output {n}: {f} is not {e}\n{}", t.explain());
+            let whole = Program::behind(&outputs.iter().collect::<Vec<_>>()).unwrap();
+            let expected = whole.reference();
+            let bounds = of(kind, &whole, &expected);
+            let found = program(kind, seed, &device);
+            for (n, ((t, expected), bounds)) in found.iter().zip(&expected).zip(&bounds).enumerate() {
+                for ((f, e), bound) in t.to_vec_f64().unwrap().iter().zip(expected).zip(bounds) {
+                    let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= *bound;
+                    assert!(
+                        same,
+                        "{name}: {kind:?} program {seed}, output {n}: {f} is not {e} ± {bound}\n{}",
+                        t.explain()
+                    );
                 }
             }
         }

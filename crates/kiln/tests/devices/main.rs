@@ -2,6 +2,8 @@
 //!
 //! Without an adapter the GPU's half says `skipped: no adapter`, and fails if `KILN_REQUIRE_GPU` is set.
 
+#[path = "../../../graph/tests/graph/bounds.rs"]
+mod bounds;
 mod common;
 mod elsewhere;
 mod files;
