@@ -14,7 +14,9 @@ impl Tensor {
         let mut axes: Vec<usize> = axes.iter().map(|&a| axis_of(op.name(), a, self.rank())).collect();
         axes.sort_unstable();
         axes.dedup();
-        match axes.is_empty() {
+        // One element is its own sum, product and extreme; `record` would have refused truth values.
+        let one = axes.iter().all(|&a| self.dims()[a] == 1) && op != ReduceOp::ArgMax && self.dtype() != DType::Bool;
+        match axes.is_empty() || one {
             true => self.clone(),
             false => record(Op::Reduce(op, axes), &[self]),
         }

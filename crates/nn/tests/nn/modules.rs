@@ -77,7 +77,7 @@ fn an_unreached_parameter_is_named() {
 #[test]
 fn a_loss_without_any_gradient_is_a_mistake() {
     let model = net();
-    let loss = model.inner.0.sum_all();
+    let loss = model.inner.0.exp().sum_all();
     CPU.eval().unwrap();
     let doubled = loss * 2.0;
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(doubled.backward(&model))));
