@@ -265,13 +265,17 @@ impl Captured {
         self.leaves.iter().map(|(id, _)| free(*id)).collect()
     }
 
-    /// The hash of what a plan depends on.
+    /// The hash of what a plan depends on; [`Captured::is`] tells what it has in common with others.
     pub(crate) fn key(&self) -> u64 {
         let mut h = FxHasher::default();
         for (entry, id) in self.entries.iter().zip(0..) {
             self.op(id, |op| hash_op(op, &mut h));
-            (self.inputs(id), entry.node.dtype, entry.stage).hash(&mut h);
-            entry.node.shape.hash(&mut h);
+            let inputs = self.inputs(id);
+            (inputs, entry.node.dtype, entry.stage).hash(&mut h);
+            // Other dims follow from these and from the ops.
+            if inputs.is_empty() {
+                entry.node.shape.hash(&mut h);
+            }
         }
         (&self.outputs, &self.donatable).hash(&mut h);
         h.finish()
