@@ -10,7 +10,7 @@ use kiln_ir::{
 
 use crate::adapter::{self, AdapterInfo, AdapterKind};
 use crate::emit::{self, Schedule, Shader, Target};
-use crate::gpu::{Gpu, lock};
+use crate::gpu::{Gpu, Made, lock};
 use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
 use crate::profile::{KernelTime, Profiler};
@@ -104,6 +104,11 @@ impl WgpuBackend {
     /// What this device's kernels are emitted for.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// How many objects of wgpu's were made so far.
+    pub fn made(&self) -> Made {
+        *self.pool.gpu.made()
     }
 
     /// How long kernels ran since the last call, in order; empty unless [`Options::profile`] is set.

@@ -17,6 +17,18 @@ pub(crate) struct Gpu {
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
     staged: AtomicU64,
+    made: Mutex<Made>,
+}
+
+/// How many objects of wgpu's a device has made so far: constant once a training loop is warm.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Made {
+    /// Buffers, for values as for what is read back.
+    pub buffers: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Compute pipelines.
+    pub pipelines: u64,
 }
 
 #[derive(Default)]
@@ -50,7 +62,12 @@ impl Gpu {
             let message = format!("device lost: {reason:?}: {message}");
             lock(&callback.lost).get_or_insert(Error::new(ErrorKind::DeviceLost, message));
         });
-        Gpu { device, queue, faults, in_flight: Mutex::default(), staged: AtomicU64::new(0) }
+        Gpu { device, queue, faults, in_flight: Mutex::default(), staged: AtomicU64::new(0), made: Mutex::default() }
+    }
+
+    /// What was made so far.
+    pub(crate) fn made(&self) -> MutexGuard<'_, Made> {
+        lock(&self.made)
     }
 
     /// The first error since the last check; a lost device stays lost.

@@ -18,5 +18,6 @@ mod tape;
 
 pub use adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Options, WgpuBackend};
+pub use gpu::Made;
 pub use profile::KernelTime;
 pub use wgpu;

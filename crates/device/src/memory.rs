@@ -100,6 +100,7 @@ impl Pool {
         let label = if usage == STORAGE { "storage" } else { "staging" };
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let buffer = self.gpu.scoped(|| self.gpu.device.create_buffer(&descriptor))?;
+        self.gpu.made().buffers += 1;
         Ok((self.created.fetch_add(1, Ordering::Relaxed), buffer))
     }
 

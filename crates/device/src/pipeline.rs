@@ -101,6 +101,7 @@ impl Pipelines {
         // numel, which the tape compares with the bound buffer; gathered indices are clamped.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let (layout, pipeline_layout) = self.layout(shader);
+        self.gpu.made().pipelines += 1;
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,
             layout: Some(&pipeline_layout),

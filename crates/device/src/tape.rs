@@ -81,6 +81,7 @@ impl Recorded {
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             };
+            pool.gpu.made().buffers += 1;
             pool.gpu.scoped(|| pool.gpu.device.create_buffer(&descriptor))
         });
         let uniforms = uniforms.transpose()?.map(|buffer| Uniforms { buffer, words, last: Mutex::default() });
@@ -200,6 +201,7 @@ impl Recorded {
         }
         let entry = |(n, resource)| wgpu::BindGroupEntry { binding: n as u32, resource };
         let entries: Vec<_> = resources.into_iter().enumerate().map(entry).collect();
+        pool.gpu.made().bind_groups += 1;
         pool.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&exe.shader.name),
             layout: &exe.pipeline.layout,

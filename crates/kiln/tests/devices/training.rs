@@ -73,6 +73,61 @@ fn a_gpu_follows_the_cpu() {
     }
 }
 
+/// Losses of steps on the digits that are recorded once.
+fn run_jitted(device: &Device, n_steps: usize) -> Vec<f64> {
+    manual_seed(3);
+    let (train, _) = kiln::data::digits(3);
+    let (mean, std) = train.mean_std();
+    let model = Net::new(device);
+    let opt = AdamW::new(Schedule::cosine(5e-3, 400).warmup(5)).build(&model);
+    let mut state = (model, opt);
+    let mut step = jit(|(model, opt): &mut (Net, Optimizer<AdamW>), (x, y): (Tensor, Tensor)| {
+        let loss = model.forward(&x).cross_entropy(&y);
+        let grads = loss.backward(model).clip_norm(1.0);
+        opt.step(model, grads)?;
+        Ok(loss)
+    });
+    let batches = train.batches(48).normalised(mean, std).shuffled(1);
+    let epochs = (0..).flat_map(|epoch| batches.clone().epoch(epoch).on(device)).take(n_steps);
+    epochs.map(|batch| batch.and_then(|b| step.call(&mut state, (b.x, b.y))?.item()).unwrap()).collect()
+}
+
+#[test]
+fn a_jitted_step_follows_a_recorded_one() {
+    let plain = run(&CPU, 20).0;
+    assert_eq!(run_jitted(&CPU, 20), plain);
+    let Some(gpu) = gpu() else { return };
+    for (step, (a, b)) in plain.iter().zip(run_jitted(gpu, 20)).enumerate() {
+        assert!((a - b).abs() < 1e-4, "step {step}: {a} on the CPU, {b} on the GPU");
+    }
+}
+
+#[test]
+fn a_warm_loop_on_a_gpu_makes_nothing() {
+    if gpu().is_none() {
+        return;
+    }
+    let backend = std::sync::Arc::new(kiln_device::WgpuBackend::gpu(0, kiln_device::Options::default()).unwrap());
+    let device = Device::with_options(backend.clone(), kiln::graph::plan::PlanOptions::default());
+    let mut model = Net::new(&device);
+    let mut opt = AdamW::new(1e-3).build(&model);
+    let (x, y) = (Tensor::rand(&[8, 1, 8, 8], &device), Tensor::iota(&[8], 0, &device).detach());
+    device.eval().unwrap();
+    let mut warm = None;
+    for step in 0..60 {
+        let loss = model.forward(&x).cross_entropy(&y);
+        let grads = loss.backward(&model);
+        opt.step(&mut model, grads).unwrap();
+        if step % 5 == 0 {
+            loss.item().unwrap();
+        }
+        if step == 25 {
+            warm = Some(backend.made());
+        }
+    }
+    assert_eq!(Some(backend.made()), warm);
+}
+
 #[test]
 fn threads_do_not_change_a_bit() {
     let losses: Vec<Vec<u64>> = [1, 2, 3]
