@@ -29,13 +29,25 @@ pub(crate) fn try_record(op: Op, inputs: &[&Tensor], location: &'static Location
     if let Some(other) = inputs.iter().find(|t| t.device() != device) {
         return fail(&format!("operands on two devices, {device} and {}", other.device()));
     }
-    let metas: Vec<(Shape, DType)> = inputs.iter().map(|t| (*t.shape(), t.dtype())).collect();
+    // Most ops have few inputs, and these need no list.
+    let (mut few, mut many) = ([(Shape::scalar(), DType::F32); 3], Vec::new());
+    let meta = |t: &&Tensor| (*t.shape(), t.dtype());
+    let metas = match few.get_mut(..inputs.len()) {
+        Some(metas) => {
+            metas.iter_mut().zip(inputs).for_each(|(to, t)| *to = meta(t));
+            &*metas
+        }
+        None => {
+            many.extend(inputs.iter().map(meta));
+            &many
+        }
+    };
     let stores_only = matches!(&op, Op::Map(e) if e.nodes.iter().any(|n| matches!(n, kiln_ir::ExprNode::Op(p, _) if *p != PointOp::Select)))
         || matches!(op, Op::Reduce(..));
     if stores_only && metas.iter().any(|m| m.1 == DType::U8) {
         return fail("u8 is a storage dtype; help: cast it first");
     }
-    match infer(&op, &metas) {
+    match infer(&op, metas) {
         Ok(meta) => Ok(add(device, Source::Op(op), inputs, meta, location)),
         Err(why) => fail(&why),
     }

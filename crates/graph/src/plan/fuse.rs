@@ -71,9 +71,7 @@ impl<'a> Fusion<'a> {
     /// Joins until nothing joins any more.
     pub(crate) fn run(&mut self) {
         for c in 0..self.units.len() {
-            while let Some(root) = self.join_a_producer(c) {
-                debug_assert!(self.units[c].is_some(), "%{root} joined its consumer");
-            }
+            while self.join_a_producer(c) {}
         }
         for b in 0..self.units.len() {
             self.join_siblings(b);
@@ -124,13 +122,14 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Joins unit `c` with one of those that it reads from; gives the value that was read.
-    fn join_a_producer(&mut self, c: usize) -> Option<NodeId> {
-        let consumer = self.units[c].as_ref()?;
+    /// Joins unit `c` with one of those that it reads from; false if none joins.
+    fn join_a_producer(&mut self, c: usize) -> bool {
+        let Some(consumer) = &self.units[c] else { return false };
         let mut reads: Vec<(NodeId, IndexMap)> =
             consumer.lowered.reads.iter().filter(|(id, _)| self.home.contains_key(id)).cloned().collect();
         reads.sort_by_key(|(id, _)| (std::cmp::Reverse(cost::bytes(self.scope.graph, *id)), *id));
-        let (root, joined) = reads.iter().find_map(|(root, read)| Some((*root, self.join(*root, read, c).ok()?)))?;
+        let found = reads.iter().find_map(|(root, read)| Some((*root, self.join(*root, read, c).ok()?)));
+        let Some((root, joined)) = found else { return false };
         let (p, first) = (self.home[&root], consumer.cluster.first());
         self.take(c);
         match joined {
@@ -144,7 +143,7 @@ impl<'a> Fusion<'a> {
                 self.joins.push((root, first, "computed again, which costs less than to wait for it"));
             }
         }
-        Some(root)
+        true
     }
 
     /// Unit `c` and the one that computes a root as one, or why not.
@@ -214,12 +213,11 @@ impl<'a> Fusion<'a> {
 
     fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {
         let [x, y] = [self.units[a].as_ref()?, self.units[b].as_ref()?];
-        let (graph, shares) =
-            (self.scope.graph, |x: &Unit, y: &Unit| x.lowered.reads.iter().any(|(id, _)| y.lowered.args.contains(id)));
+        let (graph, mut reads) = (self.scope.graph, x.lowered.reads.iter());
         if !fit::side_by_side(&x.cluster, &y.cluster)
             || x.cluster.stage(graph) != y.cluster.stage(graph)
             || n_steps(x) + n_steps(y) > STEPS_MAX
-            || !shares(x, y)
+            || !reads.any(|(id, _)| y.lowered.args.contains(id))
             || self.reaches(a, b, false)
             || self.reaches(b, a, false)
         {
