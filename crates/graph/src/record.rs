@@ -24,7 +24,7 @@ thread_local! {
 /// # Errors
 /// The rule that the operands break, with the operands.
 pub(crate) fn try_record(op: Op, inputs: &[&Tensor], location: &'static Location<'static>) -> Result<Tensor, String> {
-    let fail = |why: &str| Err(format!("{}: {why}: {}", op.name(), operands(inputs)));
+    let fail = |why: &str| Err(format!("{}: {why}: {}", op.name(), operands(&op, inputs)));
     let device = inputs[0].device();
     if let Some(other) = inputs.iter().find(|t| t.device() != device) {
         return fail(&format!("operands on two devices, {device} and {}", other.device()));
@@ -132,8 +132,9 @@ fn behind_views(mut node: Arc<Node>) -> Arc<Node> {
 }
 
 /// Operands as messages name them.
-fn operands(inputs: &[&Tensor]) -> String {
+fn operands(op: &Op, inputs: &[&Tensor]) -> String {
     let names: &[&str] = match inputs.len() {
+        _ if matches!(op, Op::Attention(_)) => &["q", "k", "v", "mask", "logsum", "delta", "g"],
         1 => &["input"],
         2 => &["lhs", "rhs"],
         _ => &["first", "second", "third"],

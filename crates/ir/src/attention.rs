@@ -106,7 +106,7 @@ pub(crate) fn infer(attend: Attend, inputs: &[(Shape, DType)]) -> Result<(Shape,
     if !dtype.is_float() {
         return Err(format!("takes floats, got {dtype}"));
     }
-    let names = ["q", "k", "v", "bias", "logsum", "delta", "g"];
+    let names = ["q", "k", "v", "mask", "logsum", "delta", "g"];
     for ((name, found), expected) in names.iter().zip(inputs).zip(&expected) {
         if found != expected {
             return Err(format!("{name} is {}{}, expected {}{}", found.1, found.0, expected.1, expected.0));

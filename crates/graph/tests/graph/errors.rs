@@ -72,6 +72,19 @@ fn messages_are_as_blessed() {
         Box::new(|| drop(zeros(&[2, 3]).cross_entropy(&int()))),
         Box::new(|| drop(zeros(&[2, 3, 8, 8]).conv2d(&zeros(&[4, 2, 3, 3]), Conv2dOptions::default()))),
         Box::new(|| drop(zeros(&[2, 3]).mse_loss(&zeros(&[3])))),
+        Box::new(|| {
+            let x = zeros(&[2, 4, 3]);
+            drop(x.scaled_dot_product_attention(&zeros(&[2, 5, 2]), &zeros(&[2, 5, 3]), None, false));
+        }),
+        Box::new(|| drop(zeros(&[3]).scaled_dot_product_attention(&zeros(&[3]), &zeros(&[3]), None, false))),
+        Box::new(|| {
+            let (x, mask) = (zeros(&[2, 4, 3]), zeros(&[5, 4]).lt(1.0));
+            drop(x.scaled_dot_product_attention(&x, &x, Some(&mask), false));
+        }),
+        Box::new(|| {
+            let (x, mask) = (zeros(&[4, 3]), int().cast(DType::I32).expand(&[4, 3]).slice(1, 0..1));
+            drop(x.scaled_dot_product_attention(&x, &x, Some(&mask), false));
+        }),
         Box::new(|| drop(zeros(&[2]).grad(&[]))),
         Box::new(|| drop(zeros(&[2]).item())),
         Box::new(|| drop(zeros(&[2]).to_vec::<i32>())),
