@@ -3,7 +3,7 @@
 mod weightless;
 
 use kiln::prelude::*;
-use kiln_benches::models::{Block, Cnn, Gpt, GptSize, Mlp};
+use kiln_benches::models::{Block, Cnn, Gpt, GptSize, Mlp, gelu_tanh};
 use kiln_benches::rows::ROWS;
 
 use weightless::device;
@@ -82,6 +82,37 @@ fn a_block_of_gpt2() {
     let grads = y.vjp(&g, &wrt);
     assert!(grads.iter().all(Option::is_some));
     assert!(pending(&device) <= 32, "forward and backward:\n{}", device.explain());
+}
+
+/// The same block as a user writes it who names every value.
+#[test]
+fn a_block_of_gpt2_with_every_value_named() {
+    let device = device();
+    let linear = |n_in: usize, n_out: usize| Linear::new(n_in, n_out, &device);
+    let (norm1, norm2) = (LayerNorm::new(768, &device), LayerNorm::new(768, &device));
+    let (qkv, out, up, down) = (linear(768, 2304), linear(768, 768), linear(768, 3072), linear(3072, 768));
+    device.eval().unwrap();
+    let (x, g) = (leaf(&[2, 64, 768], &device), leaf(&[2, 64, 768], &device));
+    let a = norm1.forward(&x);
+    let b = qkv.forward(&a);
+    let split = b.reshape(&[2, 64, 3, 12, 64]).permute(&[2, 0, 3, 1, 4]);
+    let [q, k, v] = [0, 1, 2].map(|n| split.slice(0, n..n + 1).squeeze(0));
+    let c = q.scaled_dot_product_attention(&k, &v, None, true);
+    let d = c.transpose(1, 2).reshape(&[2, 64, 768]);
+    let e = out.forward(&d);
+    let x1 = &x + &e;
+    let f = norm2.forward(&x1);
+    let h = up.forward(&f);
+    let i = gelu_tanh(&h);
+    let j = down.forward(&i);
+    let y = &x1 + &j;
+    assert!(pending(&device) <= 7, "forward:\n{}", device.explain());
+    let layers: [&dyn Module; 6] = [&norm1, &norm2, &qkv, &out, &up, &down];
+    let params: Vec<&Tensor> = layers.iter().flat_map(|l| l.params()).map(|(_, p)| p.tensor()).collect();
+    let grads = y.vjp(&g, &[&[&x], params.as_slice()].concat());
+    assert!(grads.iter().all(Option::is_some));
+    assert!(pending(&device) <= 32, "forward and backward:\n{}", device.explain());
+    println!("{} kernels forward and backward", pending(&device));
 }
 
 #[test]
