@@ -50,7 +50,8 @@ pub(crate) fn note(clock: &Clock) {
 pub struct Trace {
     /// The buffers of the state, by their numbers.
     state: Vec<u64>,
-    inputs: Vec<Tensor>,
+    /// Each with the number of its buffer; none is a number of the host.
+    inputs: Vec<(Tensor, Option<u64>)>,
     generator: (u32, u32),
 }
 
@@ -72,11 +73,10 @@ impl Trace {
     pub fn begin(state: &[&Tensor], inputs: &[&Tensor]) -> Result<Trace> {
         assert!(!is_recording(), "jit: a step is recorded within another one");
         let state = state.iter().map(|t| Ok(t.computed()?.id())).collect::<Result<_>>()?;
-        for input in inputs.iter().filter(|t| !is_scalar(t)) {
-            input.computed()?;
-        }
+        let input =
+            |t: &&Tensor| -> Result<(Tensor, Option<u64>)> { Ok(((*t).clone(), buffer_of(t)?.map(|b| b.id()))) };
+        let inputs = inputs.iter().map(input).collect::<Result<_>>()?;
         LOG.set(Some(Log { clocks: Vec::new() }));
-        let inputs = inputs.iter().map(|t| (*t).clone()).collect();
         Ok(Trace { state, inputs, generator: generator_state() })
     }
 
@@ -108,8 +108,11 @@ impl Trace {
         let places = results.iter().map(result_of).collect();
         let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
         exec::run_captured(&device, &captured, &ready, Some(cut))?;
-        let inputs = self.inputs.iter().map(|t| (*t.shape(), t.dtype())).collect();
-        Ok(Replay { device, ready, args, scalars, places, metas, ticks, draws, inputs, buffers: Vec::new(), cut })
+        let inputs = self.inputs.iter().map(|(t, _)| (*t.shape(), t.dtype())).collect();
+        let ids: Vec<Option<u64>> = self.inputs.iter().map(|i| i.1).collect();
+        let shared = shared(&ids, &self.state);
+        let buffers = Vec::new();
+        Ok(Replay { device, ready, args, scalars, places, metas, ticks, draws, inputs, shared, buffers, cut })
     }
 
     /// Where each argument comes from. What is neither state nor input is kept, and may not be overwritten.
@@ -118,12 +121,11 @@ impl Trace {
         for n in 0..captured.leaves.len() {
             let (id, buffer) = &captured.leaves[n];
             let state = self.state.iter().position(|s| *s == buffer.id());
-            let node = captured.node(*id);
-            let input = || self.inputs.iter().position(|t| t.node().id == node.id);
+            let input = || self.inputs.iter().position(|i| i.1 == Some(buffer.id()));
             let arg = match (state, input()) {
                 (Some(n), _) => Argument::State(n),
                 (None, Some(n)) => Argument::Input(n),
-                (None, None) => Argument::Fixed(Tensor::from_node(node.clone())),
+                (None, None) => Argument::Fixed(Tensor::from_node(captured.node(*id).clone())),
             };
             captured.donatable[n] &= state.is_some();
             args.push(arg);
@@ -135,7 +137,7 @@ impl Trace {
     fn numbers(&self, captured: &Captured, ticks: &[Ticks]) -> Vec<Number> {
         let mut numbers: Vec<Number> = captured.scalars.iter().map(|&word| Number::Fixed(word)).collect();
         for (slot, node) in captured.scalar_nodes() {
-            let input = self.inputs.iter().position(|t| t.node().id == node.id);
+            let input = self.inputs.iter().position(|(t, _)| t.node().id == node.id);
             let Source::Scalar { origin, .. } = &node.source else { continue };
             numbers[slot as usize] = match (input, origin.as_deref()) {
                 (Some(n), _) => Number::Input(n),
@@ -194,6 +196,8 @@ pub struct Replay {
     ticks: Vec<Ticks>,
     draws: u32,
     inputs: Vec<(kiln_ir::Shape, DType)>,
+    /// Which inputs were one tensor, and which one with the state.
+    shared: Vec<Option<usize>>,
     /// Kept for their memory.
     buffers: Vec<Buffer>,
     cut: &'static Location<'static>,
@@ -201,7 +205,8 @@ pub struct Replay {
 
 impl Replay {
     /// Runs the step: state is replaced, and outputs are set. `false` if it was not run, because the step writes over
-    /// a tensor of the state that something else holds too; then nothing has changed.
+    /// a tensor of the state that something else holds too, or because other inputs are one tensor than when it was
+    /// recorded; then nothing has changed.
     ///
     /// # Errors
     /// If memory is short; then nothing has changed. If the device fails; then the state that was being overwritten
@@ -228,11 +233,20 @@ impl Replay {
                 return Ok(false);
             }
         }
+        let states = state.iter().map(|t| t.computed()).collect::<Result<Vec<Buffer>>>()?;
+        let given = inputs.iter().map(|t| buffer_of(t)).collect::<Result<Vec<Option<Buffer>>>>()?;
+        let ids = given.iter().map(|b| b.as_ref().map(Buffer::id)).collect::<Vec<_>>();
+        if shared(&ids, &states.iter().map(Buffer::id).collect::<Vec<_>>()) != self.shared {
+            return Ok(false);
+        }
         self.buffers.clear();
         for arg in &self.args {
             self.buffers.push(match arg {
-                Argument::State(n) => state[*n].computed()?,
-                Argument::Input(n) => inputs[*n].computed()?,
+                Argument::State(n) => states[*n].clone(),
+                Argument::Input(n) => match &given[*n] {
+                    Some(buffer) => buffer.clone(),
+                    None => panic!("jit: an input was in memory when the step was recorded, and is a number now"),
+                },
                 Argument::Fixed(t) => t.computed()?,
             });
         }
@@ -308,7 +322,21 @@ fn is_alone(t: &Tensor) -> bool {
     node.handles() == 1 && Arc::strong_count(node) == 1 && node.books().uses == 0
 }
 
-/// True for a number that is not in memory.
-fn is_scalar(t: &Tensor) -> bool {
-    matches!(t.node().source, Source::Scalar { .. })
+/// The buffer of an input, after computing it if need be; `None` for a number of the host.
+fn buffer_of(t: &Tensor) -> Result<Option<Buffer>> {
+    match t.node().source {
+        Source::Scalar { .. } => Ok(None),
+        Source::Leaf | Source::Op(_) => t.computed().map(Some),
+    }
+}
+
+/// For each input, the first input with its buffer, or a tensor of the state with it, numbered on; `None` if it has
+/// its buffer to itself.
+fn shared(inputs: &[Option<u64>], state: &[u64]) -> Vec<Option<usize>> {
+    let first = |(n, id): (usize, &Option<u64>)| {
+        let id = (*id)?;
+        let among = inputs[..n].iter().position(|other| *other == Some(id));
+        among.or_else(|| state.iter().position(|other| *other == id).map(|at| inputs.len() + at))
+    };
+    inputs.iter().enumerate().map(first).collect()
 }

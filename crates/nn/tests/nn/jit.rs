@@ -145,3 +145,26 @@ fn numbers_are_inputs_and_values_are_read_outside() {
     device.eval().unwrap();
     assert_eq!(total.to_vec::<f32>().unwrap(), [11.0; 2], "the thread records no more");
 }
+
+#[test]
+fn inputs_may_be_views_and_share_tensors() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let data = Tensor::new(&(0..24).map(|v| v as f32).collect::<Vec<_>>(), &[6, 2, 2], &device).unwrap();
+    let mut total = Tensor::zeros(&[4], &device).detach();
+    let mut add = jit(|total: &mut Tensor, (x, y): (Tensor, Tensor)| {
+        *total = &*total + (&x - &y * 0.5).sum(&[0]);
+        Ok(&x + &y)
+    });
+    let mut expected = vec![0.0f32; 4];
+    for n in 0..6 {
+        let row = |n: usize| -> Vec<f32> { (0..4).map(|c| (4 * n + c) as f32).collect() };
+        // Views of other shapes, windows that move, and one tensor for both inputs every other time.
+        let x = data.slice(0, n..n + 1).flatten(1);
+        let y = if n % 2 == 0 { x.clone() } else { data.flatten(1).slice(0, 0..1) };
+        let (a, b) = (row(n), if n % 2 == 0 { row(n) } else { row(0) });
+        let sum = add.call(&mut total, (x, y)).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(sum, a.iter().zip(&b).map(|(a, b)| a + b).collect::<Vec<_>>(), "call {n}");
+        expected.iter_mut().zip(a.iter().zip(&b)).for_each(|(e, (a, b))| *e += a - b * 0.5);
+    }
+    assert_eq!((total.to_vec::<f32>().unwrap(), add.n_recorded()), (expected, 1));
+}
