@@ -322,7 +322,7 @@ impl Lowering<'_> {
             expanded.or(self.reg[v as usize]).expect("operands are computed in order")
         };
         let micro = match &self.body.instrs[i] {
-            Instr::Load { arg, index, gather, .. } if self.of_no_point(*arg, index, *gather) => {
+            Instr::Load { arg, index, gather: None, .. } if self.of_no_point(*arg, index) => {
                 Micro::Fill { dtype: types[i].compute(), value: 0.0, dst }
             }
             Instr::Load { arg, index, valid, gather } => {
@@ -348,10 +348,9 @@ impl Lowering<'_> {
     }
 
     /// True iff rows are empty and this element does not exist: an address of no point may seem the same along the row.
-    fn of_no_point(&self, arg: u32, index: &Index, gather: Option<(Value, usize)>) -> bool {
-        let mut dims = [&*self.space.outer, &self.space.row].concat();
-        dims.extend(gather.map(|g| g.1));
-        self.space.n_points() == 0 && index.range(&dims).1 >= self.args[arg as usize].numel as i64
+    fn of_no_point(&self, arg: u32, index: &Index) -> bool {
+        let (least, greatest) = index.range(&[&*self.space.outer, &self.space.row].concat());
+        self.space.n_points() == 0 && (least < 0 || greatest >= self.args[arg as usize].numel as i64)
     }
 
     /// The register that has a value at every point of a tile.

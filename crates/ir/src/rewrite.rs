@@ -107,8 +107,13 @@ impl Dot {
     /// The same contraction as products summed along rows: for shapes too thin to share operands.
     pub fn as_loop(&self) -> Loop {
         let (b, m, n, k) = (self.batch.len(), self.m.len(), self.n.len(), self.k.len());
-        // A loop reduces iff it has a row; an empty list of axes still is one product.
-        let row = if k == 0 { vec![1] } else { self.k.clone() };
+        let nothing = self.k.contains(&0);
+        // A loop reduces iff it has a row; an empty list of axes still is one product. A sum of nothing needs none.
+        let row = match k {
+            _ if nothing => Vec::new(),
+            0 => vec![1],
+            _ => self.k.clone(),
+        };
         let rank = b + m + n + row.len();
         let lhs = |axis: usize| match axis {
             _ if axis < b + m => axis,
@@ -124,11 +129,15 @@ impl Dot {
         let epilogue = |axis: usize| if axis < b + m + n { axis } else { rank };
         let mut body = Body::default();
         let value = |values: Vec<Value>| *values.last().expect("an operand has a value");
-        let x = value(body.append(&self.lhs.renamed(&lhs), None));
-        let y = value(body.append(&self.rhs.renamed(&rhs), None));
         let dtype = self.lhs.types.last().map_or(DType::F32, |t| t.compute());
-        let product = body.push(Instr::Op(PointOp::Mul, [x, y, y]), dtype);
-        let sum = body.push(Instr::Reduce(ReduceOp::Sum, product), dtype);
+        let sum = if nothing {
+            body.push(Instr::Const(dtype, 0.0), dtype)
+        } else {
+            let x = value(body.append(&self.lhs.renamed(&lhs), None));
+            let y = value(body.append(&self.rhs.renamed(&rhs), None));
+            let product = body.push(Instr::Op(PointOp::Mul, [x, y, y]), dtype);
+            body.push(Instr::Reduce(ReduceOp::Sum, product), dtype)
+        };
         body.append(&self.epilogue.renamed(&epilogue), Some(sum));
         let outer = [&self.batch[..], &self.m, &self.n].concat();
         Loop { outer, row, args: self.args.clone(), body }

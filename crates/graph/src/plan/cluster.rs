@@ -166,13 +166,11 @@ impl Cluster {
         let mut emitter = self.emitter(scope, &self.members, shared, dims, outer);
         let mut kept = Vec::with_capacity(stores.len());
         for &id in stores {
-            let map = &self.members[&id];
-            let value = emitter.value(id, map)?;
-            let (arg, shape) = (emitter.shared.arg(id), &scope.graph.nodes[id as usize].shape);
-            // Nothing is stored of nothing, also where a row without points still has its once-a-row stores.
-            if shape.numel() > 0 {
-                kept.push(Store { arg, index: map.flatten(shape), value });
-            }
+            let (map, shape) = (&self.members[&id], &scope.graph.nodes[id as usize].shape);
+            // Nothing is computed of nothing, also where a row without points has values of its own.
+            let value = if shape.numel() > 0 { Some(emitter.value(id, map)?) } else { None };
+            let arg = emitter.shared.arg(id);
+            kept.extend(value.map(|value| Store { arg, index: map.flatten(shape), value }));
         }
         emitter.body.stores = kept;
         Ok(emitter.body)

@@ -127,6 +127,12 @@ fn nothing_is_loaded_of_an_empty_row() {
     let nothing = x.slice(2, 4..4).sum_all();
     assert_eq!((nothing + leaf(&[3])).to_vec::<f32>().unwrap(), [0.5; 3]);
     assert_eq!(x.slice(2, 4..4).prod(&[2]).to_vec::<f32>().unwrap(), [1.0; 8]);
+    // What is beside it is.
+    let beside = leaf(&[4, 3]);
+    let product = beside.slice(1, 0..0).matmul(&Tensor::zeros(&[0, 2], &CPU)) + beside.slice(1, 1..2);
+    assert_eq!(product.to_vec::<f32>().unwrap(), [0.5; 8]);
+    let sum = x.slice(2, 4..4).sum(&[2]) + beside.slice(1, 1..3);
+    assert_eq!(sum.to_vec::<f32>().unwrap(), [0.5; 8]);
 }
 
 #[test]
