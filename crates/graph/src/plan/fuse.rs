@@ -182,7 +182,12 @@ impl<'a> Fusion<'a> {
         let mut cluster = consumer.cluster.clone();
         cluster.inlined.extend(producer.cluster.members.keys().chain(&producer.cluster.inlined));
         let lowered = cluster.lower(self.scope, &|id| self.wanted(id, c, c)).ok()?;
-        let needs = lowered.args.iter().any(|id| producer.cluster.members.contains_key(id));
+        // An empty producer reads nothing, so what its formula names may not be in memory.
+        let stored = |id: &NodeId| {
+            let home = self.home.get(id).filter(|&&u| u != c).and_then(|&u| self.units[u].as_ref());
+            home.is_none_or(|unit| unit.lowered.stores.contains(id))
+        };
+        let needs = lowered.args.iter().any(|id| producer.cluster.members.contains_key(id) || !stored(id));
         let more = cost::seconds(graph, caps, &lowered) - cost::seconds(graph, caps, &consumer.lowered);
         (!needs && more < cost::START_SECONDS).then_some(Unit { cluster, lowered })
     }

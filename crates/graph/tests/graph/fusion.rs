@@ -135,6 +135,19 @@ fn nothing_is_loaded_of_an_empty_row() {
     assert_eq!(sum.to_vec::<f32>().unwrap(), [0.5; 8]);
 }
 
+/// An empty value is computed from nothing, also where others would compute it again.
+#[test]
+fn a_formula_of_an_empty_value_names_nothing_that_is_gone() {
+    let product = (leaf(&[3]) + 1.0).matmul(&(leaf(&[1, 1]).expand(&[3, 1]) * 0.5)).tanh();
+    let nothing = product.slice(0, 1..1).tanh() * 2.0;
+    let zero = (&product - &product).tanh();
+    let padded = nothing.pad(0, 1, 2).exp();
+    drop(product);
+    let device = padded.device().clone();
+    device.eval().unwrap();
+    assert_eq!((padded.to_vec::<f32>().unwrap(), zero.to_vec::<f32>().unwrap()), (vec![1.0; 3], vec![0.0]));
+}
+
 #[test]
 fn epilogues_join_their_contraction() {
     let (x, w, b, residual) = (leaf(&[16, 32]), leaf(&[32, 24]), leaf(&[24]), leaf(&[16, 24]));

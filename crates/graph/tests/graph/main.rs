@@ -11,4 +11,3 @@ mod limited;
 mod liveness;
 mod programs;
 mod stream;
-mod watched;
