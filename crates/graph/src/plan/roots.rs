@@ -53,7 +53,13 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
     for (root, node) in roots.iter_mut().zip(&graph.nodes) {
         *root &= !matches!(node.op, Op::Leaf(_));
     }
-    split_large(graph, &live, max_bindings.saturating_sub(1).max(3), &mut roots);
+    // A root more is a buffer more for those that read it, also for earlier ones.
+    let count = |roots: &[bool]| roots.iter().filter(|r| **r).count();
+    let mut before = usize::MAX;
+    while count(&roots) != before {
+        before = count(&roots);
+        split_large(graph, &live, max_bindings.saturating_sub(1).max(3), &mut roots);
+    }
     roots
 }
 

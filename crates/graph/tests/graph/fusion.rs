@@ -1,10 +1,12 @@
 //! What must come out of fusion, as counts of kernels, each with and without every value on the way held.
 
 use kiln_cpu::CpuBackend;
+use kiln_graph::plan::PlanOptions;
 use kiln_graph::{Conv2dOptions, Device, Tensor};
 use kiln_ir::DType;
 
 use crate::common::{CPU, golden};
+use crate::limited::Limited;
 
 /// The number of kernels that a tensor takes, with whatever handles name on the way.
 fn n_kernels(t: &Tensor) -> usize {
@@ -133,6 +135,22 @@ fn nothing_is_loaded_of_an_empty_row() {
     assert_eq!(product.to_vec::<f32>().unwrap(), [0.5; 8]);
     let sum = x.slice(2, 4..4).sum(&[2]) + beside.slice(1, 1..3);
     assert_eq!(sum.to_vec::<f32>().unwrap(), [0.5; 8]);
+}
+
+/// A value that is stored for a later reader is one buffer more for an earlier one.
+#[test]
+fn few_bindings_are_enough_for_every_formula() {
+    let device = Device::with_options(std::sync::Arc::new(Limited::bindings(4)), PlanOptions::default());
+    let leaf = |dims: &[usize]| leaf(dims).to(&device).unwrap();
+    let (a, b) = (leaf(&[]), leaf(&[1, 5, 4]));
+    let index = Tensor::new(&[0i32], &[1], &device).unwrap();
+    let sum = &a + b.index_select(0, &index);
+    let other = (&a * 0.5).floor() + &sum;
+    let held = sum.relu().maximum(&other);
+    let last = held.lt(&other).select(&held, &-&other);
+    drop((sum, other));
+    device.eval().unwrap();
+    assert_eq!((last.to_vec::<f32>().unwrap(), held.to_vec::<f32>().unwrap()), (vec![-1.0; 20], vec![1.0; 20]));
 }
 
 /// An empty value is computed from nothing, also where others would compute it again.
