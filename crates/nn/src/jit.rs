@@ -5,6 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use kiln_graph::trace::{Replay, Trace};
 use kiln_graph::{Device, Tensor};
@@ -208,11 +209,12 @@ fn tensors<C: Carry>(of: &mut C) -> Vec<&mut Tensor> {
     all
 }
 
-/// What a recording depends on: modes, dims and dtypes.
+/// What a recording depends on: modes, dims, dtypes, and where the tensors are.
 fn key<S: Carry, I: Carry>(state: &mut S, input: &mut I) -> u64 {
     let mut hash = DefaultHasher::new();
     state.modes(&mut hash);
-    let mut meta = |t: &mut Tensor| (t.shape(), t.dtype()).hash(&mut hash);
+    let place = |t: &Tensor| Arc::as_ptr(t.device().backend()).cast::<()>();
+    let mut meta = |t: &mut Tensor| (t.shape(), t.dtype(), place(t)).hash(&mut hash);
     state.carry(&mut |t| meta(t));
     input.carry(&mut |t| meta(t));
     hash.finish()

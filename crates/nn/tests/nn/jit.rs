@@ -168,3 +168,16 @@ fn inputs_may_be_views_and_share_tensors() {
     }
     assert_eq!((total.to_vec::<f32>().unwrap(), add.n_recorded()), (expected, 1));
 }
+
+#[test]
+fn a_model_that_moved_is_recorded_anew() {
+    let [here, there] = [0, 1].map(|_| Device::new(kiln_cpu::CpuBackend::new()));
+    let mut model = Linear::new(2, 2, &here);
+    let mut forward = jit(|model: &mut Linear, x: Tensor| Ok(model.forward(&x)));
+    let x = |device: &Device| Tensor::new(&[1.0f32, 2.0], &[1, 2], device).unwrap();
+    let expected = forward.call(&mut model, x(&here)).unwrap().to_vec::<f32>().unwrap();
+    model.to_device(&there).unwrap();
+    let moved = forward.call(&mut model, x(&there)).unwrap();
+    assert!(*moved.device() == there && forward.n_recorded() == 2);
+    assert_eq!(moved.to_vec::<f32>().unwrap(), expected);
+}
