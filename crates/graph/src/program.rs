@@ -59,7 +59,16 @@ impl Captured {
             match node.op {
                 Op::Scalar(n) => values[n as usize] = word(node.dtype, self.scalars[n as usize]),
                 Op::Offset(n) => values[n as usize] = word(DType::U32, self.scalars[n as usize]),
-                _ => {}
+                Op::Leaf(_)
+                | Op::Const(_)
+                | Op::Iota(_)
+                | Op::Map(_)
+                | Op::Reduce(..)
+                | Op::View(_)
+                | Op::Gather(_)
+                | Op::Scatter { .. }
+                | Op::Dot(_)
+                | Op::Attention(_) => {}
             }
         }
         values

@@ -93,20 +93,14 @@ fn to_first(axes: &[usize], x: &Tensor, g: &Tensor) -> Tensor {
     let hit = Tensor::iota(rows.dims(), n_kept, x.device()).eq(&first);
     let zero = Tensor::full(&[], 0.0, g.dtype(), g.device());
     let spread = hit.select(&g.permute(&perm).reshape(first.dims()), &zero);
-    spread.reshape(permuted.dims()).permute(&inverse(&perm))
-}
-
-fn inverse(perm: &[usize]) -> Vec<usize> {
-    let mut inverse = vec![0; perm.len()];
-    perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
-    inverse
+    spread.reshape(permuted.dims()).permute(&Movement::inverse(&perm))
 }
 
 #[track_caller]
 fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
     match movement {
         Movement::Reshape(_) => g.reshape(x.dims()),
-        Movement::Permute(perm) => g.permute(&inverse(perm)),
+        Movement::Permute(perm) => g.permute(&Movement::inverse(perm)),
         Movement::Expand(_) => g.sum_to(x.shape()),
         &Movement::Slice { axis, len: 0, .. } => {
             debug_assert!(axis < x.rank());

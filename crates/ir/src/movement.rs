@@ -76,6 +76,17 @@ pub enum Movement {
 }
 
 impl Movement {
+    /// The permutation that undoes another: output axis `perm[i]` is input axis `i`.
+    ///
+    /// ```
+    /// assert_eq!(kiln_ir::Movement::inverse(&[2, 0, 1]), [1, 2, 0]);
+    /// ```
+    pub fn inverse(perm: &[usize]) -> Vec<usize> {
+        let mut inverse = vec![0; perm.len()];
+        perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
+        inverse
+    }
+
     /// The op's name in messages and dumps.
     pub fn name(&self) -> &'static str {
         match self {

@@ -116,11 +116,7 @@ impl Turned {
         }
         for (view, dims) in self.views.iter().zip(&self.dims).rev() {
             let back = match view {
-                Movement::Permute(perm) => {
-                    let mut inverse = vec![0; perm.len()];
-                    perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
-                    Movement::Permute(inverse)
-                }
+                Movement::Permute(perm) => Movement::Permute(Movement::inverse(perm)),
                 _ => Movement::Reshape(*dims),
             };
             x = graph.apply(Op::View(back), &[x]);

@@ -107,10 +107,7 @@ pub fn plan(
     {
         panic!("plan: {why}");
     }
-    let composed = {
-        let roots = roots::roots(graph, caps.max_bindings, options.fuse);
-        anchors::decompose(&Scope { graph, roots: &roots, caps, supports })
-    };
+    let composed = anchors::decompose(graph, caps, supports, options.fuse);
     let graph = composed.as_ref().unwrap_or(graph);
     let narrow = formulas::split(graph, caps);
     let graph = narrow.as_ref().unwrap_or(graph);
