@@ -32,6 +32,7 @@ pub struct CpuBackend {
 /// A recorded sequence of steps.
 struct Recorded {
     steps: Vec<Step>,
+    /// The last one is what tasks of a kernel share.
     temps: Vec<u64>,
 }
 
@@ -84,11 +85,12 @@ impl CpuBackend {
         };
         let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
         let parallel = self.threads.current_num_threads() > 1 && recorded.steps.iter().any(heavy);
+        let scratch = temps.last().expect("the shared memory is always there").view();
         let all = || {
             for step in &recorded.steps {
                 let views: Vec<View> = step.binds.iter().map(|b| view(b.0)).collect();
                 let words: Vec<u32> = step.scalars.iter().map(|&i| scalars[i as usize]).collect();
-                step.exe.get::<Exe>().run(Env { args: &views, scalars: &words }, parallel);
+                step.exe.get::<Exe>().run(Env { args: &views, scalars: &words, scratch }, parallel);
             }
         };
         if parallel { self.threads.install(all) } else { all() }
@@ -149,9 +151,11 @@ impl Backend for CpuBackend {
     }
 
     fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
+        let scratch = steps.iter().map(|step| step.exe.get::<Exe>().scratch_bytes() as u64).max().unwrap_or(0);
+        let temps = [temps, &[scratch]].concat();
         // Taken once and given back: a replay then finds them in the pool.
         let reserved: Result<Vec<Memory>> = temps.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
-        reserved.map(|_| Tape::new(Recorded { steps: steps.to_vec(), temps: temps.to_vec() }))
+        reserved.map(|_| Tape::new(Recorded { steps: steps.to_vec(), temps }))
     }
 
     fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {

@@ -40,6 +40,14 @@ impl Exe {
         }
     }
 
+    /// Bytes of memory that its tasks share while it runs.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        match self {
+            Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
+            Exe::Loop(_) | Exe::Dot(DotExe::Loop(_)) | Exe::Scatter(_) | Exe::Group(_) | Exe::Attention(_) => 0,
+        }
+    }
+
     pub(crate) fn run(&self, env: Env, parallel: bool) {
         match self {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.run(env, parallel),

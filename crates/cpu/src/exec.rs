@@ -23,6 +23,8 @@ pub(crate) struct Env<'a> {
     pub(crate) args: &'a [View],
     /// The kernel's scalar words.
     pub(crate) scalars: &'a [u32],
+    /// Memory that the kernel's tasks share while it runs, as much as it asked for.
+    pub(crate) scratch: View,
 }
 
 /// The sums that an epilogue finishes: those of a tile's points, from element `at` on.

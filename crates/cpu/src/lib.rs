@@ -12,7 +12,6 @@ mod cast;
 mod dot;
 mod exe;
 mod exec;
-mod gemm;
 mod heads;
 mod lanes;
 mod loops;

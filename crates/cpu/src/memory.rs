@@ -195,13 +195,16 @@ impl View {
     }
 
     /// The view's first byte.
-    pub(crate) fn as_ptr<T>(self) -> *mut T {
-        self.start.cast()
+    #[cfg(test)]
+    fn as_ptr(self) -> *mut u8 {
+        self.start
     }
 
-    /// The number of whole elements.
-    pub(crate) fn len<T>(self) -> usize {
-        self.bytes / size_of::<T>()
+    /// The view without its first bytes.
+    pub(crate) fn after(self, bytes: usize) -> View {
+        assert!(bytes <= self.bytes, "cpu: byte {bytes} of a buffer of {}", self.bytes);
+        // SAFETY: inside the view or at its end, as was just checked.
+        View { start: unsafe { self.start.add(bytes) }, bytes: self.bytes - bytes }
     }
 
     /// Elements from `at` on, for reading.
@@ -257,9 +260,9 @@ mod tests {
     fn a_dropped_block_is_used_again() {
         let pool = Pool::new(false);
         let first = pool.alloc(5000).unwrap();
-        let at = first.view().as_ptr::<u8>();
+        let at = first.view().as_ptr();
         drop(first);
-        assert_eq!(pool.alloc(5001).unwrap().view().as_ptr::<u8>(), at);
+        assert_eq!(pool.alloc(5001).unwrap().view().as_ptr(), at);
     }
 
     #[test]

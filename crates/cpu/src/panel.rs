@@ -1,7 +1,6 @@
 //! Bodies over `[batch, rows, columns]`, evaluated into panels or finished from them.
 //!
-//! Operands and results of a contraction are matrices, and `gemm` takes any strides: so a panel may
-//! be filled row by row or column by column, whichever way its loads and stores find long runs. That
+//! A panel may be filled row by row or column by column, whichever way its loads and stores find long runs. That
 //! choice is what makes window views cheap: the points of an image row are neighbours in memory.
 
 use std::ops::Range;
@@ -52,30 +51,26 @@ impl Panel {
         Panel { program, dims: [rows.iter().product(), columns.iter().product()], swapped }
     }
 
-    /// Strides of rows and columns in a panel that holds this block.
-    pub(crate) fn strides(&self, block: &Block) -> [isize; 2] {
-        if self.swapped { [1, block.rows.len() as isize] } else { [block.columns.len() as isize, 1] }
-    }
-
     /// A measure of the work at a point.
     pub(crate) fn weight(&self) -> usize {
         self.program.weight()
     }
 
-    /// Calls `visit` for tiles that cover a block, with each one's first element in the panel.
-    fn tiles(&self, block: &Block, mut visit: impl FnMut(Tile, usize)) {
+    /// Calls `visit` for tiles that cover a block, at most `most` points wide, with where each begins in the block.
+    fn tiles(&self, block: &Block, most: usize, mut visit: impl FnMut(Tile, [usize; 2])) {
         let [rows, columns] = self.dims;
         let (n_slow, n_fast, slow, fast) = match self.swapped {
             false => (rows, columns, block.rows.clone(), block.columns.clone()),
             true => (columns, rows, block.columns.clone(), block.rows.clone()),
         };
-        let (high, wide) = ((TILE / fast.len().max(1)).max(1), fast.len().clamp(1, TILE));
+        let wide = fast.len().clamp(1, TILE.min(most));
+        let high = TILE / wide;
         for s in slow.clone().step_by(high) {
             for f in fast.clone().step_by(wide) {
                 let (count, len) = (high.min(slow.end - s), wide.min(fast.end - f));
                 let span = Span::new((block.batch * n_slow + s) * n_fast + f, len, count, n_fast);
                 let tile = Tile { span, ..Tile::flat(0, len * count) };
-                visit(tile, (s - slow.start) * fast.len() + f - fast.start);
+                visit(tile, [s - slow.start, f - fast.start]);
             }
         }
     }
@@ -85,23 +80,53 @@ impl Panel {
         worker.prepare(&self.program, TILE, env);
     }
 
+    /// Calls `visit` for parts of an operand's block, at most `most` points wide, each with where it begins; `T` is the
+    /// lane of its compute dtype.
+    pub(crate) fn evaluate<T: bytemuck::Pod>(
+        &self,
+        worker: &mut Worker,
+        env: Env,
+        block: &Block,
+        most: usize,
+        mut visit: impl FnMut(Part<'_, T>, [usize; 2]),
+    ) {
+        let value = self.program.last.expect("an operand has a value");
+        self.tiles(block, most, |tile, at| {
+            worker.run(&self.program, &self.program.passes[0].points, tile, env);
+            let wide = most.min(self.wide(block) - at[1]).min(TILE);
+            visit(Part { lanes: &worker.regs[value].lanes()[..tile.lanes], dims: [tile.lanes / wide, wide] }, at);
+        });
+    }
+
     /// Evaluates an operand over a block into a dense panel; `T` is the lane of its compute dtype.
     pub(crate) fn fill<T: bytemuck::Pod>(&self, worker: &mut Worker, env: Env, block: &Block, out: &mut [T]) {
-        let value = self.program.last.expect("an operand has a value");
-        self.tiles(block, |tile, at| {
-            worker.run(&self.program, &self.program.passes[0].points, tile, env);
-            out[at..at + tile.lanes].copy_from_slice(&worker.regs[value].lanes()[..tile.lanes]);
+        let wide = self.wide(block);
+        self.evaluate(worker, env, block, usize::MAX, |part, [slow, fast]| {
+            out[slow * wide + fast..][..part.lanes.len()].copy_from_slice(part.lanes);
         });
     }
 
     /// Runs an epilogue over a block whose sums lie in a dense panel.
     pub(crate) fn finish(&self, worker: &mut Worker, env: Env, block: &Block, sums: View) {
-        self.tiles(block, |tile, at| {
-            let tile = Tile { sums: Some(Sums { view: sums, at }), ..tile };
+        let wide = self.wide(block);
+        self.tiles(block, usize::MAX, |tile, [slow, fast]| {
+            let tile = Tile { sums: Some(Sums { view: sums, at: slow * wide + fast }), ..tile };
             worker.run(&self.program, &self.program.passes[0].points, tile, env);
             worker.put(&self.program, &self.program.puts, tile.span, env);
         });
     }
+
+    /// Points of a block along its fast axis.
+    fn wide(&self, block: &Block) -> usize {
+        if self.swapped { block.rows.len() } else { block.columns.len() }
+    }
+}
+
+/// Some points of an operand, those along the fast axis beside each other.
+pub(crate) struct Part<'a, T> {
+    pub(crate) lanes: &'a [T],
+    /// Points along the slow axis, and along the fast one.
+    pub(crate) dims: [usize; 2],
 }
 
 /// The points that one address computation serves, over all loads and stores.

@@ -1,0 +1,113 @@
+//! How a contraction is cut into tasks, from its sizes alone.
+//!
+//! The smaller operand is packed once for all tasks of a *wave*, whose share of it the outer cache holds; the larger
+//! one is cut into *blocks* of lines, each packed by the task that computes with it. So nothing is packed twice as long
+//! as one wave does. Small results over long sums are cut along `k` instead, into *groups* whose sums are
+//! added in order; a batch of small products is cut by its elements only.
+
+use super::tile::{COLUMNS, ROWS};
+
+/// Elements of an operand that a wave packs: 8 MiB of `f32`.
+const WAVE: usize = 1 << 21;
+
+/// Sums of a task, and elements of an operand that it packs: the nearer caches hold them.
+const SUMS: usize = 1 << 17;
+const PANEL: usize = 1 << 16;
+
+/// Tasks that keep all threads busy.
+const TASKS: usize = 16;
+
+/// Multiply-adds that are worth a task.
+const SMALL: usize = 1 << 18;
+
+/// Steps along `k` at a time, and in a group.
+const DEPTH: [usize; 2] = [128, 512];
+const GROUP: usize = 512;
+
+/// Sums of all groups together: 8 MiB of `f32`.
+const PARTIALS: usize = 1 << 21;
+
+/// Lines of a block.
+const LINES: usize = 256;
+
+/// How a contraction is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The operand that a wave packs, or `None` if each task packs both.
+    pub(super) shared: Option<usize>,
+    /// Elements of the batch in a wave.
+    pub(super) batch: usize,
+    /// Lines of either operand: of the shared one in a wave, of another one in a block.
+    pub(super) lines: [usize; 2],
+    /// Steps along `k` in a group.
+    pub(super) group: usize,
+    /// Steps along `k` that are packed at a time.
+    pub(super) depth: usize,
+}
+
+/// Lines in a strip of either operand.
+pub(super) const WIDTH: [usize; 2] = [ROWS, COLUMNS];
+
+impl Cut {
+    /// For a batch of products of `lines[0]` rows and `lines[1]` columns, each a sum of `k`.
+    pub(super) fn new(batch: usize, lines: [usize; 2], k: usize) -> Cut {
+        let [m, n] = lines;
+        let alone = Cut { shared: None, batch: 1, lines, group: k, depth: depth(m + n, k) };
+        if m * n <= SUMS && (batch >= TASKS || batch * m * n * k <= SMALL) {
+            return alone;
+        }
+        let groups = (TASKS.div_ceil(batch)).min(k / GROUP).min(PARTIALS / (batch * m * n));
+        if m * n <= 2 * SUMS && k >= m.min(n) && groups > TASKS.div_ceil(batch) / 2 {
+            let group = k.div_ceil(groups);
+            return Cut { group, depth: depth(m + n, group), ..alone };
+        }
+        let shared = usize::from(n <= m);
+        let own = 1 - shared;
+        let of_wave = (WAVE / k).max(LINES).min(lines[shared]);
+        let (in_tasks, in_room) = (lines[own].div_ceil(TASKS.div_ceil(batch)), SUMS / of_wave);
+        let worth = SMALL / (of_wave * k);
+        let block = in_tasks.min(in_room).max(worth).min(LINES).next_multiple_of(WIDTH[own]).min(lines[own]);
+        let mut cut = [block; 2];
+        cut[shared] = of_wave;
+        let batch = if of_wave < lines[shared] { 1 } else { (WAVE / (of_wave * k)).clamp(1, batch) };
+        Cut { shared: Some(shared), batch, lines: cut, group: k, depth: depth(block, k) }
+    }
+}
+
+/// Equal parts of `k`, as long as that many lines leave room for.
+fn depth(lines: usize, k: usize) -> usize {
+    let most = (PANEL / lines).clamp(DEPTH[0], DEPTH[1]);
+    k.div_ceil(k.div_ceil(most).max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_out_and_sizes_are_bounded() {
+        for [m, n, k] in [[4096, 4096, 4096], [16, 4096, 4096], [2048, 50257, 768], [64, 50176, 576], [2, 3, 9]] {
+            for batch in [1, 5, 96] {
+                let cut = Cut::new(batch, [m, n], k);
+                assert!(cut.depth <= cut.group && cut.group <= k && cut.batch <= batch, "{cut:?}");
+                assert!((1..=m).contains(&cut.lines[0]) && (1..=n).contains(&cut.lines[1]), "{cut:?}");
+                let shared = cut.shared.map_or(0, |s| cut.lines[s] * cut.batch * k);
+                assert!(shared <= WAVE.max(LINES * k), "{cut:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_of_few_are_cut_along_them() {
+        let cut = Cut::new(1, [64, 576], 50176);
+        assert_eq!((cut.shared, cut.lines, cut.group), (None, [64, 576], 50176 / 16));
+        assert_eq!(Cut::new(1, [768, 768], 2048).group, 2048);
+    }
+
+    #[test]
+    fn the_smaller_operand_is_shared() {
+        assert_eq!(Cut::new(1, [128, 512], 784).shared, Some(0));
+        assert_eq!(Cut::new(1, [2048, 384], 384).shared, Some(1));
+        assert_eq!(Cut::new(96, [64, 64], 32).shared, None);
+    }
+}

@@ -1,0 +1,174 @@
+//! Operands in strips, as `tile` reads them.
+
+use bytemuck::Pod;
+
+/// How an operand is packed: in strips of `width` lines and `depth` steps along `k`, a step's lines side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Strips {
+    pub(super) width: usize,
+    pub(super) depth: usize,
+}
+
+/// A matrix to pack from: line `i` at step `p` is element `i·line + p·step`.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) line: usize,
+    pub(super) step: usize,
+}
+
+impl Strips {
+    /// Elements of so many lines, of which the last strip is filled up.
+    pub(super) fn len(self, lines: usize) -> usize {
+        lines.next_multiple_of(self.width) * self.depth
+    }
+
+    /// Where a line has its element of a step.
+    #[inline(always)]
+    pub(super) fn at(self, line: usize, step: usize) -> usize {
+        line / self.width * self.width * self.depth + step * self.width + line % self.width
+    }
+
+    /// Zeros for the lines that fill up the last strip.
+    pub(super) fn pad<T: Pod>(self, lines: usize, out: &mut [T]) {
+        let rest = lines % self.width;
+        if rest > 0 {
+            let last = &mut out[lines / self.width * self.width * self.depth..][..self.width * self.depth];
+            last.chunks_exact_mut(self.width).for_each(|step| step[rest..].fill(T::zeroed()));
+        }
+    }
+
+    /// Packs `dims` lines and steps, to line and step `at` of these strips.
+    pub(super) fn put<T: Pod>(self, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
+        let ([first, from], [lines, steps]) = (at, dims);
+        let mut line = 0;
+        while line < lines {
+            let to = first + line;
+            let n = (self.width - to % self.width).min(lines - line);
+            let strip = &mut out[to / self.width * self.width * self.depth..][..self.width * self.depth];
+            let strip = &mut strip[from * self.width + to % self.width..];
+            let part = Lines { data: &src.data[line * src.line..], ..src };
+            match (src.line, src.step) {
+                (1, _) => across(part, [n, steps], strip, self.width),
+                (_, 1) => along(part, [n, steps], strip, self.width),
+                _ => one_by_one(part, [n, steps], 0, strip, self.width),
+            }
+            line += n;
+        }
+    }
+}
+
+/// Lines beside each other: a step's part is copied.
+fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
+    let whole = |out: &mut [T]| match lines {
+        12 => copy::<T, 12>(src, steps, out, width),
+        16 => copy::<T, 16>(src, steps, out, width),
+        32 => copy::<T, 32>(src, steps, out, width),
+        _ => (0..steps).for_each(|p| out[p * width..][..lines].copy_from_slice(&src.data[p * src.step..][..lines])),
+    };
+    whole(out);
+}
+
+/// As above for a number of lines that is known to the compiler.
+#[inline(always)]
+fn copy<T: Pod, const N: usize>(src: Lines<'_, T>, steps: usize, out: &mut [T], width: usize) {
+    for (p, out) in out.chunks_mut(width).enumerate().take(steps) {
+        out[..N].copy_from_slice(&src.data[p * src.step..][..N]);
+    }
+}
+
+/// Lines and steps of a square that is turned at once.
+pub(super) const SQUARE: usize = 4;
+
+/// Steps beside each other: squares are turned.
+fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
+    let whole = [lines / SQUARE * SQUARE, steps / SQUARE * SQUARE];
+    for line in (0..whole[0]).step_by(SQUARE) {
+        turn(std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]), &mut out[line..], width);
+    }
+    let right = Lines { data: src.data.get(whole[1]..).unwrap_or(&[]), ..src };
+    one_by_one(right, [whole[0], steps - whole[1]], 0, out.get_mut(whole[1] * width..).unwrap_or(&mut []), width);
+    one_by_one(src, [lines, steps], whole[0], out, width);
+}
+
+/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them.
+#[inline(always)]
+pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], out: &mut [T], width: usize) {
+    for p in 0..rows[0].len() / SQUARE {
+        // Loops rather than `map`: these are moves of vectors once they are unrolled.
+        let mut square = [[T::zeroed(); SQUARE]; SQUARE];
+        for i in 0..SQUARE {
+            square[i] = rows[i][p * SQUARE..][..SQUARE].try_into().expect("as long as the slice");
+        }
+        let square = turned(square);
+        for j in 0..SQUARE {
+            out[(p * SQUARE + j) * width..][..SQUARE].copy_from_slice(&square[j]);
+        }
+    }
+}
+
+/// A square's transpose.
+#[inline(always)]
+fn turned<T: Pod>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<T>() == 4 {
+        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
+        // Compilers do not find these eight moves.
+        let vector = |i: usize| bytemuck::cast::<[T; SQUARE], __m128>(square[i]);
+        let (a, b, c, d) = (vector(0), vector(1), vector(2), vector(3));
+        // SAFETY: every processor of this architecture has these instructions.
+        let rows = unsafe {
+            let (low, high) =
+                ([_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d)], [_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d)]);
+            [
+                _mm_movelh_ps(low[0], low[1]),
+                _mm_movehl_ps(low[1], low[0]),
+                _mm_movelh_ps(high[0], high[1]),
+                _mm_movehl_ps(high[1], high[0]),
+            ]
+        };
+        let row = |i: usize| bytemuck::cast::<__m128, [T; SQUARE]>(rows[i]);
+        return [row(0), row(1), row(2), row(3)];
+    }
+    let mut turned = square;
+    for j in 0..SQUARE {
+        for i in 0..SQUARE {
+            turned[j][i] = square[i][j];
+        }
+    }
+    turned
+}
+
+/// Any layout, from some line on.
+fn one_by_one<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], from: usize, out: &mut [T], width: usize) {
+    for line in from..lines {
+        for p in 0..steps {
+            out[p * width + line] = src.data[line * src.line + p * src.step];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_is_packed_alike() {
+        for (width, [lines, steps]) in [(12, [29, 7]), (32, [64, 9]), (32, [5, 3]), (12, [12, 16])] {
+            let strips = Strips { width, depth: steps + 2 };
+            for (line, step) in [(1, lines + 1), (steps + 3, 1), (2 * steps, 2)] {
+                let data: Vec<u32> = (0..(lines * line + steps * step) as u32).collect();
+                let mut out = vec![7; strips.len(lines + 3)];
+                strips.put(Lines { data: &data, line, step }, [3, 2], [lines, steps], &mut out);
+                strips.pad(lines + 3, &mut out);
+                for (at, p) in (0..lines + 3).flat_map(|at| (0..steps + 2).map(move |p| (at, p))) {
+                    let found = out[at / width * width * strips.depth + p * width + at % width];
+                    let want = if at < 3 || p < 2 { 7 } else { data[(at - 3) * line + (p - 2) * step] };
+                    assert_eq!(found, want, "{width}: line {at}, step {p}");
+                }
+                let filled = (lines + 3).next_multiple_of(width);
+                assert!((lines + 3..filled).all(|at| out[at / width * width * strips.depth + at % width] == 0));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Products of packed operands: a tile of sums held in registers, walked along `k`.
+//!
+//! An operand is packed in *strips* of [`ROWS`] or [`COLUMNS`] lines: what the lines have for one step along `k`
+//! lies together. A step then reads a few vectors of columns and multiplies each by every row's number. The tile of
+//! 12 × 32 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs.
+//! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+
+use bytemuck::Pod;
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::memory::View;
+
+/// Lines of a strip of the left operand.
+pub(super) const ROWS: usize = 12;
+
+/// Lines of a strip of the right operand.
+pub(super) const COLUMNS: usize = 32;
+
+/// What is multiplied.
+pub(super) trait Element: Pod + std::ops::AddAssign + std::ops::Add<Output = Self> + Send + Sync {
+    type Vector<S: Simd>: Pod;
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
+    fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
+}
+
+macro_rules! element {
+    ($t:ty, $vector:ident, $splat:ident, $add:ident, $mul_add:ident) => {
+        impl Element for $t {
+            type Vector<S: Simd> = S::$vector;
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: $t) -> S::$vector {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn sum<S: Simd>(simd: S, x: S::$vector, y: S::$vector) -> S::$vector {
+                simd.$add(x, y)
+            }
+            #[inline(always)]
+            fn mul_add<S: Simd>(simd: S, x: S::$vector, by: S::$vector, to: S::$vector) -> S::$vector {
+                simd.$mul_add(x, by, to)
+            }
+        }
+    };
+}
+
+element!(f32, f32s, splat_f32s, add_f32s, mul_add_e_f32s);
+element!(f64, f64s, splat_f64s, add_f64s, mul_add_e_f64s);
+
+/// Strips of an operand, from some step along `k` on.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a, T> {
+    pub(super) data: &'a [T],
+    /// From the start of a strip to that of the next.
+    pub(super) pitch: usize,
+}
+
+/// A matrix to write into.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) view: View,
+    pub(super) at: isize,
+    pub(super) strides: [isize; 2],
+}
+
+/// `out = lhs · rhs` for `[m, n, k]`, or `out += lhs · rhs` if `more`.
+pub(super) fn multiply<T: Element>(dims: [usize; 3], lhs: Packed<'_, T>, rhs: Packed<'_, T>, out: Target, more: bool) {
+    Arch::new().dispatch(Multiply { dims, lhs, rhs, out, more });
+}
+
+struct Multiply<'a, T> {
+    dims: [usize; 3],
+    lhs: Packed<'a, T>,
+    rhs: Packed<'a, T>,
+    out: Target,
+    more: bool,
+}
+
+impl<T: Element> WithSimd for Multiply<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Multiply { dims: [m, n, k], lhs, rhs, out, more } = self;
+        for column in (0..n).step_by(COLUMNS) {
+            let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
+            for row in (0..m).step_by(ROWS) {
+                let lhs = &lhs.data[row / ROWS * lhs.pitch..][..k * ROWS];
+                let place = Place { out, rows: m, columns: n, more }.at(row, column);
+                // By how many there are of registers, and how long they are.
+                match lanes::<T, S>() {
+                    16 => high::<T, S, 2>(simd, lhs, rhs, place),
+                    8 if size_of::<T>() == 8 => parts::<T, S, 6, 4>(simd, lhs, rhs, place),
+                    8 => parts::<T, S, 6, 2>(simd, lhs, rhs, place),
+                    4 if size_of::<T>() == 4 => parts::<T, S, 6, 4>(simd, lhs, rhs, place),
+                    _ => parts::<T, S, 4, 2>(simd, lhs, rhs, place),
+                }
+            }
+        }
+    }
+}
+
+/// Elements of a vector.
+const fn lanes<T: Element, S: Simd>() -> usize {
+    size_of::<T::Vector<S>>() / size_of::<T>()
+}
+
+/// Where a tile goes.
+#[derive(Clone, Copy)]
+struct Place {
+    out: Target,
+    /// Rows and columns of the result from here on.
+    rows: usize,
+    columns: usize,
+    more: bool,
+}
+
+impl Place {
+    #[inline(always)]
+    fn at(self, row: usize, column: usize) -> Place {
+        let [rs, cs] = self.out.strides;
+        let at = self.out.at + row as isize * rs + column as isize * cs;
+        Place { out: Target { at, ..self.out }, rows: self.rows - row, columns: self.columns - column, more: self.more }
+    }
+}
+
+/// A whole tile at once, no higher and no wider than is needed.
+#[inline(always)]
+fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+    match (place.rows, place.columns <= lanes::<T, S>()) {
+        (..=4, true) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
+        (..=8, true) => sums::<T, S, 8, 1>(simd, lhs, rhs, place),
+        (_, true) => sums::<T, S, 12, 1>(simd, lhs, rhs, place),
+        (..=4, false) => sums::<T, S, 4, N>(simd, lhs, rhs, place),
+        (..=8, false) => sums::<T, S, 8, N>(simd, lhs, rhs, place),
+        _ => sums::<T, S, 12, N>(simd, lhs, rhs, place),
+    }
+}
+
+/// A tile in parts of `M` rows and `N` vectors.
+#[inline(always)]
+fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+    for row in (0..place.rows.min(ROWS)).step_by(M) {
+        for column in (0..place.columns.min(COLUMNS)).step_by(N * lanes::<T, S>()) {
+            let (lhs, rhs) = (lhs.get(row..).unwrap_or(&[]), rhs.get(column..).unwrap_or(&[]));
+            sums::<T, S, M, N>(simd, lhs, rhs, place.at(row, column));
+        }
+    }
+}
+
+/// `M` rows of `N` vectors, at most; the operands begin at the first of them.
+#[inline(always)]
+fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+    let width = N * lanes::<T, S>();
+    let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
+    for (lhs, rhs) in lhs.chunks(ROWS).zip(rhs.chunks(COLUMNS)) {
+        let lhs: &[T; M] = lhs[..M].try_into().expect("as long as the slice");
+        let rhs: &[T::Vector<S>; N] = bytemuck::cast_slice(&rhs[..width]).try_into().expect("as long as the slice");
+        for i in 0..M {
+            let lhs = T::splat(simd, lhs[i]);
+            for j in 0..N {
+                sums[i][j] = T::mul_add(simd, lhs, rhs[j], sums[i][j]);
+            }
+        }
+    }
+    // What is chosen by number has to be in memory: these copies are, so that the sums themselves need not be.
+    let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
+    for i in 0..M {
+        for j in 0..N {
+            spilled[i][j] = sums[i][j];
+        }
+    }
+    if place.out.strides[1] == 1 && place.columns >= width {
+        return whole::<T, S, N>(simd, &spilled, place);
+    }
+    let spilled: &[T] = bytemuck::cast_slice(spilled.as_flattened());
+    ragged(spilled, width, Place { rows: place.rows.min(M), columns: place.columns.min(width), ..place });
+}
+
+/// Writes whole vectors of a tile.
+#[inline(always)]
+fn whole<T: Element, S: Simd, const N: usize>(simd: S, sums: &[[T::Vector<S>; N]], place: Place) {
+    let Place { out: Target { view, at, strides: [rs, _] }, rows, more, .. } = place;
+    for (i, sums) in sums.iter().enumerate().take(rows) {
+        // SAFETY: a task's own part of the result, by the view's contract.
+        let out = unsafe { view.slice_mut::<T>((at + i as isize * rs) as usize, N * lanes::<T, S>()) };
+        for (out, &sum) in bytemuck::cast_slice_mut(out).iter_mut().zip(sums) {
+            *out = if more { T::sum(simd, *out, sum) } else { sum };
+        }
+    }
+}
+
+/// Writes some rows and columns of a tile.
+#[inline(never)]
+fn ragged<T: Element>(sums: &[T], pitch: usize, place: Place) {
+    let Place { out: Target { view, at, strides: [rs, cs] }, rows, columns, more } = place;
+    for (i, sums) in sums.chunks_exact(pitch).enumerate().take(rows) {
+        let at = at + i as isize * rs;
+        let (step, n) = if cs == 1 { (columns, 1) } else { (1, columns) };
+        for j in 0..n {
+            // SAFETY: a task's own part of the result, by the view's contract.
+            let out = unsafe { view.slice_mut::<T>((at + j as isize * cs) as usize, step) };
+            for (o, &sum) in out.iter_mut().zip(&sums[j..j + step]) {
+                *o = if more { *o + sum } else { sum };
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Operands whose address is a sum over axes: matrices, whatever order their axes lie in, and windows of images.
+//!
+//! An address is a share of the line plus a share of the step. So a block's lines and steps are listed once, in *runs*
+//! along which addresses grow evenly, and packing copies run by run. Bounds would have to be minded at each run: what
+//! has some is first copied to where nothing lies beyond them (see `padded`).
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use bytemuck::Pod;
+use kiln_ir::kernel::{Arg, Body, Instr};
+use kiln_ir::{Atom, DType};
+
+use super::pack::{Lines, SQUARE, Strips, turn};
+use super::padded::Padded;
+use crate::exec::Env;
+use crate::memory::View;
+use crate::simd::multiversion;
+
+/// A dim, and what going on along it adds to an address.
+pub(super) type Axis = (usize, i64);
+
+/// The operand of a contraction that is an affine view of an argument.
+pub(super) struct Window {
+    arg: usize,
+    /// The address where all coordinates are 0.
+    base: i64,
+    /// Where it begins, if a scalar of the kernel says so; below this number.
+    begin: Option<(usize, usize)>,
+    /// Of the batch, the lines and the steps.
+    axes: [Vec<Axis>; 3],
+    /// What the argument is copied into first.
+    pub(super) padded: Option<Padded>,
+    /// True iff neighbouring lines, rather than steps, are neighbours in memory.
+    across: bool,
+}
+
+/// Some lines or steps along which addresses grow evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    len: usize,
+    head: i64,
+    by: i64,
+}
+
+impl Window {
+    /// The operand that a body over `axes` is, if it only loads at such an address; `rows` iff its lines come first.
+    pub(super) fn new(body: &Body, args: &[Arg], axes: [&[usize]; 3], rows: bool) -> Option<Window> {
+        let Some(Instr::Load { arg, index, valid, gather }) = body.instrs.last() else { return None };
+        if !matches!(args[*arg as usize].dtype, DType::F32 | DType::F64) {
+            return None;
+        }
+        let rank = axes.iter().map(|dims| dims.len()).sum();
+        let mut begin = None;
+        let mut index = index.clone();
+        if let Some((value, n)) = *gather {
+            // The scalar is an element to begin at iff its coordinate is added as it is.
+            let Instr::Scalar(_, word) = body.instrs[value as usize] else { return None };
+            (index.affine(rank + 1)?.last() == Some(&1)).then_some(())?;
+            index.terms.retain(|t| t.1 != Atom::Var(rank));
+            begin = Some((word as usize, n));
+        }
+        let (base, strides, padded) = if valid.is_empty() {
+            (index.constant, index.affine(rank)?, None)
+        } else {
+            let (padded, strides) = Padded::new(&index, valid, &axes.concat()).filter(|_| begin.is_none())?;
+            (0, strides, Some(padded))
+        };
+        Some(Window { arg: *arg as usize, begin, padded, ..Window::over(axes, base, &strides, rows) })
+    }
+
+    fn over(axes: [&[usize]; 3], base: i64, strides: &[i64], rows: bool) -> Window {
+        let mut strides = strides.iter();
+        let mut listed = axes.map(|dims| -> Vec<Axis> {
+            let axes = dims.iter().zip(&mut strides).map(|(&dim, &stride)| (dim, stride));
+            axes.filter(|a| a.0 != 1).collect()
+        });
+        if !rows {
+            listed.swap(1, 2);
+        }
+        let across = neighbours(&listed[1]) >= neighbours(&listed[2]).min(LONG);
+        Window { arg: 0, base, begin: None, axes: listed, padded: None, across }
+    }
+
+    /// What is packed from: the argument, or the copy of it that `scratch` holds.
+    pub(super) fn source(&self, env: Env, scratch: View) -> View {
+        if self.padded.is_some() { scratch } else { env.args[self.arg] }
+    }
+
+    /// Copies the argument into `scratch` if that is needed.
+    pub(super) fn pad<T: Pod + Send + Sync>(&self, env: Env, scratch: View, parallel: bool) {
+        if let Some(padded) = &self.padded {
+            padded.fill::<T>(env.args[self.arg], scratch, parallel);
+        }
+    }
+
+    /// Packs lines and steps of one matrix into strips that begin with the first of them.
+    pub(super) fn pack<T: Pod>(
+        &self,
+        (src, env): (View, Env),
+        batch: usize,
+        [lines, steps]: [&Range<usize>; 2],
+        strips: Strips,
+        out: &mut [T],
+    ) {
+        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as i64).min(n.max(1) as i64 - 1));
+        let start = self.base + begin + address(&self.axes[0], batch);
+        LISTS.with_borrow_mut(|[of_lines, of_steps]| {
+            list(&self.axes[1], lines.clone(), start, usize::MAX, of_lines);
+            list(&self.axes[2], steps.clone(), 0, usize::MAX, of_steps);
+            if let ([line], [step]) = (&of_lines[..], &of_steps[..])
+                && line.by >= 0
+                && step.by >= 0
+            {
+                let (by_line, by_step) = (line.by as usize, step.by as usize);
+                let len = (line.len - 1) * by_line + (step.len - 1) * by_step + 1;
+                let data = src.slice((line.head + step.head) as usize, len);
+                return strips.put(Lines { data, line: by_line, step: by_step }, [0, 0], [line.len, step.len], out);
+            }
+            if self.across {
+                list(&self.axes[1], lines.clone(), start, strips.width, of_lines);
+            }
+            let listed = [&of_lines[..], &of_steps[..]];
+            // Both only move bits.
+            match size_of::<T>() {
+                4 => pack_words(src, listed, self.across, strips, bytemuck::cast_slice_mut(out)),
+                _ => pack_pairs(src, listed, self.across, strips, bytemuck::cast_slice_mut(out)),
+            }
+        });
+    }
+}
+
+multiversion! {
+    fn pack_words(src: View, listed: [&[Run]; 2], is_across: bool, strips: Strips, out: &mut [u32]) {
+        if is_across { across(src, listed, strips, out) } else { along(src, listed, strips, out) }
+    }
+}
+
+multiversion! {
+    fn pack_pairs(src: View, listed: [&[Run]; 2], is_across: bool, strips: Strips, out: &mut [u64]) {
+        if is_across { across(src, listed, strips, out) } else { along(src, listed, strips, out) }
+    }
+}
+
+/// Step by step, runs of lines, none of which goes beyond a strip.
+#[inline(always)]
+fn across<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &mut [T]) {
+    let mut p = 0;
+    for step in steps {
+        for i in 0..step.len {
+            let share = step.head + step.by * i as i64;
+            let mut line = 0;
+            for run in lines {
+                let to = &mut out[strips.at(line, p)..][..run.len];
+                line += run.len;
+                if run.by == 1 {
+                    copy(src.slice((share + run.head) as usize, run.len), to);
+                } else {
+                    let values = src.stepped(share + run.head, run.by, run.len);
+                    to.iter_mut().zip(values).for_each(|(o, x)| *o = x);
+                }
+            }
+            p += 1;
+        }
+    }
+}
+
+/// Four lines at a time, runs of steps: squares are turned, and what is left over goes one by one.
+#[inline(always)]
+fn along<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &mut [T]) {
+    let each = |run: &Run| {
+        let Run { len, head, by } = *run;
+        (0..len as i64).map(move |i| head + by * i)
+    };
+    let mut lines = lines.iter().flat_map(each);
+    let mut first = 0;
+    loop {
+        let mut group = [0; SQUARE];
+        let mut n = 0;
+        for (to, line) in group.iter_mut().zip(&mut lines) {
+            (*to, n) = (line, n + 1);
+        }
+        if n == 0 {
+            return;
+        }
+        let mut p = 0;
+        for run in steps {
+            let out = &mut out[strips.at(first, p)..];
+            p += run.len;
+            let whole = if n == SQUARE && run.by == 1 { run.len / SQUARE * SQUARE } else { 0 };
+            if whole > 0 {
+                let mut rows: [&[T]; SQUARE] = [&[]; SQUARE];
+                for (row, line) in rows.iter_mut().zip(group) {
+                    *row = src.slice((line + run.head) as usize, whole);
+                }
+                turn(rows, out, strips.width);
+            }
+            for (i, line) in group.iter().enumerate().take(n) {
+                for p in whole..run.len {
+                    out[p * strips.width + i] = src.get((line + run.head + run.by * p as i64) as usize);
+                }
+            }
+        }
+        first += n;
+    }
+}
+
+/// Runs of lines this long are better copied than any runs of steps are turned.
+const LONG: usize = 8;
+
+/// How many elements are neighbours in memory.
+fn neighbours(axes: &[Axis]) -> usize {
+    axes.iter()
+        .rev()
+        .scan(1, |next, &(dim, stride)| (stride == *next as i64).then(|| *next *= dim).map(|()| *next))
+        .last()
+        .unwrap_or(1)
+}
+
+/// The share that the element with this number has of an address.
+pub(super) fn address(axes: &[Axis], mut number: usize) -> i64 {
+    let mut sum = 0;
+    for (dim, stride) in axes.iter().rev() {
+        sum += stride * (number % dim) as i64;
+        number /= dim;
+    }
+    sum
+}
+
+/// Lists elements with these numbers, row-major, as runs that cross no multiple of `most`, counted from the first.
+fn list(axes: &[Axis], range: Range<usize>, start: i64, most: usize, out: &mut Vec<Run>) {
+    out.clear();
+    let (dim, by) = axes.last().copied().unwrap_or((1, 0));
+    let mut number = range.start;
+    while number < range.end {
+        let listed = number - range.start;
+        let len = (dim - number % dim).min(range.end - number).min(most - listed % most);
+        let head = start + address(axes, number);
+        number += len;
+        match out.last_mut() {
+            Some(last) if !listed.is_multiple_of(most) && head == last.head + by * last.len as i64 => last.len += len,
+            _ => out.push(Run { len, head, by }),
+        }
+    }
+}
+
+/// Copies a run within a strip, in a few moves that may overlap.
+#[inline(always)]
+fn copy<T: Pod>(from: &[T], to: &mut [T]) {
+    let n = from.len();
+    match n {
+        32 => ends::<T, 32>(from, to),
+        16.. => ends::<T, 16>(from, to),
+        8.. => ends::<T, 8>(from, to),
+        4.. => ends::<T, 4>(from, to),
+        _ => (0..n).for_each(|i| to[i] = from[i]),
+    }
+}
+
+/// Copies the first `N` elements and the last.
+#[inline(always)]
+fn ends<T: Pod, const N: usize>(from: &[T], to: &mut [T]) {
+    let n = from.len();
+    to[..N].copy_from_slice(&from[..N]);
+    to[n - N..n].copy_from_slice(&from[n - N..]);
+}
+
+thread_local! {
+    static LISTS: RefCell<[Vec<Run>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_list_every_element_once() {
+        let axes = [(3, 100), (4, 10), (5, 2)];
+        for (range, most) in [(0..60, usize::MAX), (3..47, 8), (11..12, 1), (5..60, 32)] {
+            let mut runs = Vec::new();
+            list(&axes, range.clone(), 7, most, &mut runs);
+            let all: Vec<i64> = runs.iter().flat_map(|r| (0..r.len).map(|i| r.head + r.by * i as i64)).collect();
+            let want: Vec<i64> = range.clone().map(|n| 7 + address(&axes, n)).collect();
+            assert_eq!(all, want);
+            let mut at = 0;
+            for run in runs {
+                assert!(at / most == (at + run.len - 1) / most, "a run crosses {most}");
+                at += run.len;
+            }
+        }
+    }
+
+    #[test]
+    fn what_merges_is_one_run() {
+        let mut runs = Vec::new();
+        list(&[(4, 10), (5, 2)], 0..20, 0, usize::MAX, &mut runs);
+        assert_eq!(runs.len(), 1);
+    }
+}
