@@ -145,11 +145,13 @@ pub fn compose(graph: &mut Graph, attend: Attend, inputs: &[NodeId]) -> NodeId {
             let sum = c.graph.apply(Op::Reduce(ReduceOp::Sum, vec![axis]), &[p]);
             // Nothing but a row that sees no score: a sum that is NaN is not 0, and stays.
             let none = E::op(PointOp::Eq, &[&E::input(0), &E::lit(0.0)]);
+            // Never 0, so that such a row has gradients, which are 0.
+            let sum_or_one = E::lit(1.0).when(&none, &E::input(0));
             if attend.part == Part::LogSum {
-                let log = E::input(0).map(PointOp::Log) + E::input(1);
+                let log = sum_or_one.map(PointOp::Log) + E::input(1);
                 c.map(&E::lit(f64::from(f32::MAX)).when(&none, &log), &[sum, max])
             } else {
-                let share = E::lit(0.0).when(&none, &(E::input(1) / E::input(0)));
+                let share = E::input(1) / sum_or_one;
                 let p = c.map(&share, &[sum, p]);
                 c.dot(p, x[2])
             }
