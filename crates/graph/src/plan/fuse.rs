@@ -274,7 +274,7 @@ fn n_steps(unit: &Unit) -> usize {
 
 fn refused(scope: &Scope, id: NodeId, why: &str) -> Error {
     let node = &scope.graph.nodes[id as usize];
-    let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+    let at = node.place();
     let (op, device) = (node.op.name(), &scope.caps.name);
     let message = format!("{op} {}{}{at} cannot run on {device}: {why}", node.dtype, node.shape);
     Error::new(ErrorKind::Unsupported, message)

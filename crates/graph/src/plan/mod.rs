@@ -154,7 +154,7 @@ impl Plan {
         ids.sort_by_key(|&id| std::cmp::Reverse(cost::bytes(&self.graph, id)));
         let show = |id: &NodeId| {
             let node = &self.graph.nodes[*id as usize];
-            let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+            let at = node.place();
             format!(
                 "{} {}{}, {}{at}",
                 node.op.name(),
