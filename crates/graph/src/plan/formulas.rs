@@ -100,6 +100,7 @@ fn moved(step: &ExprNode, first: u16) -> ExprNode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::caps;
     use super::*;
     use kiln_ir::expr::E;
     use kiln_ir::{DType, PointOp, Shape, reference};
@@ -113,22 +114,12 @@ mod tests {
         let formula = (&a * &constant + b.when(&E::op(PointOp::Lt, &[&a, &c]), &constant)) / (d + constant);
         let y = g.apply(Op::Map(Arc::new(formula.build())), &leaves);
         g.outputs = vec![y];
-        let caps = Caps {
-            name: "test".into(),
-            dtypes: DType::ALL.to_vec(),
-            max_bindings: 4,
-            max_binding_bytes: u64::MAX,
-            max_workgroups: 65535,
-            bool_bytes: 4,
-            lanes: 1,
-            flops: 1.0,
-            bandwidth: 1.0,
-        };
-        let parts = split(&g, &caps).unwrap();
+        let caps = |max_bindings: usize| Caps { max_bindings, ..caps() };
+        let parts = split(&g, &caps(4)).unwrap();
         kiln_ir::verify(&parts).unwrap();
         assert!(parts.nodes.iter().all(|n| n.inputs.len() < 4), "{parts}");
         let values: Vec<Vec<f64>> = (0..4).map(|n| vec![n as f64, 1.0 - n as f64, 2.5]).collect();
         assert_eq!(reference::eval(&parts, &values, &[]), reference::eval(&g, &values, &[]));
-        assert!(split(&g, &Caps { max_bindings: 5, ..caps }).is_none());
+        assert!(split(&g, &caps(5)).is_none());
     }
 }

@@ -12,6 +12,8 @@ mod cost;
 mod donate;
 mod emit;
 mod fit;
+#[cfg(test)]
+mod fixture;
 mod formulas;
 mod fuse;
 mod layouts;
