@@ -8,29 +8,35 @@ use kiln_ir::{Caps, Expr, ExprNode, Graph, Node, NodeId, Op};
 
 /// The graph with its widest formulas apart; `None` if the device binds enough for all.
 pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
-    let wide = |node: &Node| match &node.op {
-        Op::Map(expr) => expr.n_inputs() >= caps.max_bindings,
-        _ => false,
-    };
-    if !graph.nodes.iter().any(wide) {
+    let wide = |node| formula(node).filter(|expr| expr.n_inputs() >= caps.max_bindings);
+    if !graph.nodes.iter().any(|node| wide(node).is_some()) {
         return None;
     }
     let mut out = Graph::default();
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        moved.push(match &node.op {
-            Op::Map(expr) if wide(node) => {
+        moved.push(match wide(node) {
+            Some(expr) => {
                 let first = out.nodes.len();
                 let value = steps(&mut out, expr, &inputs);
                 out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
                 value
             }
-            _ => out.push(Node { inputs, ..node.clone() }),
+            None => out.push(Node { inputs, ..node.clone() }),
         });
     }
     out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
     Some(out)
+}
+
+/// The formula that a node is, if it is one.
+fn formula(node: &Node) -> Option<&Expr> {
+    match &node.op {
+        Op::Map(expr) => Some(expr),
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
+        Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) | Op::Attention(_) => None,
+    }
 }
 
 /// Where the value of a step of a formula is.
@@ -85,7 +91,7 @@ fn steps(graph: &mut Graph, expr: &Expr, inputs: &[NodeId]) -> NodeId {
     }
     match places.pop() {
         Some(Place::Node(id)) => id,
-        _ => unreachable!("a formula that reads many tensors depends on them"),
+        Some(Place::Inline(_)) | None => unreachable!("a formula that reads many tensors depends on them"),
     }
 }
 
