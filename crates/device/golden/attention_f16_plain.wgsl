@@ -188,26 +188,27 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
                 out3_1 += w.w * r1;
             }
         }
-        let portion = select(vec4<f32>(), 1.0f / total, total > vec4<f32>());
+        let empty = bitcast<vec4<u32>>(total) == vec4<u32>(); // by its bits, since NaN is not 0
+        let portion = select(1.0f / total, vec4<f32>(), empty);
         if (own + 0u < 9u) {
             keep_out(b, own + 0u, 0u, out0_0 * portion.x);
             keep_out(b, own + 0u, 4u, out0_1 * portion.x);
-            a5[b * 9u + own + 0u] = select(k_f32(0x7f7fffffu), log(total.x) + top.x, total.x > 0.0f);
+            a5[b * 9u + own + 0u] = select(log(total.x) + top.x, k_f32(0x7f7fffffu), empty.x);
         }
         if (own + 1u < 9u) {
             keep_out(b, own + 1u, 0u, out1_0 * portion.y);
             keep_out(b, own + 1u, 4u, out1_1 * portion.y);
-            a5[b * 9u + own + 1u] = select(k_f32(0x7f7fffffu), log(total.y) + top.y, total.y > 0.0f);
+            a5[b * 9u + own + 1u] = select(log(total.y) + top.y, k_f32(0x7f7fffffu), empty.y);
         }
         if (own + 2u < 9u) {
             keep_out(b, own + 2u, 0u, out2_0 * portion.z);
             keep_out(b, own + 2u, 4u, out2_1 * portion.z);
-            a5[b * 9u + own + 2u] = select(k_f32(0x7f7fffffu), log(total.z) + top.z, total.z > 0.0f);
+            a5[b * 9u + own + 2u] = select(log(total.z) + top.z, k_f32(0x7f7fffffu), empty.z);
         }
         if (own + 3u < 9u) {
             keep_out(b, own + 3u, 0u, out3_0 * portion.w);
             keep_out(b, own + 3u, 4u, out3_1 * portion.w);
-            a5[b * 9u + own + 3u] = select(k_f32(0x7f7fffffu), log(total.w) + top.w, total.w > 0.0f);
+            a5[b * 9u + own + 3u] = select(log(total.w) + top.w, k_f32(0x7f7fffffu), empty.w);
         }
     }
 }

@@ -173,29 +173,30 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         for (var lane = 1u; lane < 16u; lane++) {
             total += stage[lane * 8u + row];
         }
-        let portion = select(vec4<f32>(), 1.0f / total, total > vec4<f32>());
+        let empty = bitcast<vec4<u32>>(total) == vec4<u32>(); // by its bits, since NaN is not 0
+        let portion = select(1.0f / total, vec4<f32>(), empty);
         if (own + 0u < 200u) {
             keep_out(b, own + 0u, column * 4u, out0_0 * portion.x);
             if (column == 0u) {
-                a4[b * 200u + own + 0u] = select(k_f32(0x7f7fffffu), log(total.x) + top.x, total.x > 0.0f);
+                a4[b * 200u + own + 0u] = select(log(total.x) + top.x, k_f32(0x7f7fffffu), empty.x);
             }
         }
         if (own + 1u < 200u) {
             keep_out(b, own + 1u, column * 4u, out1_0 * portion.y);
             if (column == 0u) {
-                a4[b * 200u + own + 1u] = select(k_f32(0x7f7fffffu), log(total.y) + top.y, total.y > 0.0f);
+                a4[b * 200u + own + 1u] = select(log(total.y) + top.y, k_f32(0x7f7fffffu), empty.y);
             }
         }
         if (own + 2u < 200u) {
             keep_out(b, own + 2u, column * 4u, out2_0 * portion.z);
             if (column == 0u) {
-                a4[b * 200u + own + 2u] = select(k_f32(0x7f7fffffu), log(total.z) + top.z, total.z > 0.0f);
+                a4[b * 200u + own + 2u] = select(log(total.z) + top.z, k_f32(0x7f7fffffu), empty.z);
             }
         }
         if (own + 3u < 200u) {
             keep_out(b, own + 3u, column * 4u, out3_0 * portion.w);
             if (column == 0u) {
-                a4[b * 200u + own + 3u] = select(k_f32(0x7f7fffffu), log(total.w) + top.w, total.w > 0.0f);
+                a4[b * 200u + own + 3u] = select(log(total.w) + top.w, k_f32(0x7f7fffffu), empty.w);
             }
         }
     }

@@ -42,7 +42,7 @@ fn compare(kernel: &str, node: &kiln_ir::Node, found: &[f64], expected: &[f64]) 
         !(same || (node.dtype.is_float() && (f - e).abs() <= TOLERANCE * scale))
     };
     let Some(n) = found.iter().zip(expected).position(differs) else { return Ok(()) };
-    let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+    let at = node.place();
     let (op, dtype, shape) = (node.op.name(), node.dtype, node.shape);
     let message = format!(
         "KILN_CHECK: kernel {kernel}, {op} {dtype}{shape}{at}: element {n} is {}, expected {}",

@@ -28,7 +28,7 @@ pub(crate) fn difference(old: (&Graph, &[bool]), new: (&Graph, &[bool])) -> Diff
     let ((a, _), (b, _)) = (old, new);
     for (n, (x, y)) in a.nodes.iter().zip(&b.nodes).enumerate() {
         if let Some(what) = of_nodes(x, y) {
-            let at = y.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+            let at = y.place();
             let of_dims = x.op.name() == y.op.name() && x.dtype == y.dtype && x.shape != y.shape;
             return Difference { text: format!("%{n} {}{at}: {what}", y.op.name()), of_dims };
         }

@@ -68,7 +68,7 @@ pub(crate) fn run_captured(
 /// One buffer per output.
 fn results(device: &Device, captured: &Captured, plan: &Plan) -> Result<Vec<Buffer>> {
     if plan.peak_bytes > device.budget() {
-        return Err(plan.over(device.budget(), &device.caps().name));
+        return Err(plan.over(device.budget(), device.caps()));
     }
     let buffer = |output: &Output| match output {
         Output::Fresh(bytes) => device.backend().alloc(*bytes),

@@ -59,9 +59,9 @@ pub(crate) fn describe(plan: &Plan) -> String {
             plan.notes.iter().for_each(|note| text.push_str(&format!("      {note}\n")));
         }
         text.push_str(line);
-        let last = step.and_then(|s| s.stores.last()).and_then(|&id| plan.graph.nodes[id as usize].location);
-        if let Some(at) = last {
-            text.push_str(&format!("  at {}:{}", at.file(), at.line()));
+        let place = step.and_then(|s| s.stores.last()).map(|&id| plan.graph.nodes[id as usize].place());
+        if let Some(place) = place.filter(|place| !place.is_empty()) {
+            text.push_str(&format!(" {place}"));
         }
         text.push('\n');
     }

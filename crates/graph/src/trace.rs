@@ -220,7 +220,7 @@ impl Replay {
         }
         let plan = &self.ready.plan;
         if plan.peak_bytes() > self.device.budget() {
-            return Err(plan.over(self.device.budget(), &self.device.caps().name));
+            return Err(plan.over(self.device.budget(), self.device.caps()));
         }
         let overwritten = |leaf: u32| match self.args[leaf as usize] {
             Argument::State(n) => n,

@@ -13,9 +13,10 @@ use crate::{Contraction, DType, Expr, ExprNode, Graph, Movement, NodeId, Op, Poi
 /// `v [b.., s, e]` and `bias [b.., t, s]`, with the cotangent `g [b.., t, e]` of its output.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Part {
-    /// The output `[b.., t, e]`; a row with no score above -∞ is 0.
+    /// The output `[b.., t, e]`; a row with no score above -∞ is 0, one that sees a NaN is NaN.
     Out,
-    /// `log Σ e^score` of each row, `[b.., t, 1]`, in the compute dtype; the greatest float where the sum is 0.
+    /// `log Σ e^score` of each row, `[b.., t, 1]`, in the compute dtype; the greatest float where the sum is 0, NaN
+    /// where the row sees one.
     LogSum,
     /// The cotangent of `q`.
     GradQ,
@@ -142,12 +143,15 @@ pub fn compose(graph: &mut Graph, attend: Attend, inputs: &[NodeId]) -> NodeId {
             let max = c.map(&E::op(PointOp::Max, &[&E::input(0), &E::lit(f64::from(f32::MIN))]), &[max]);
             let p = c.map(&(E::input(0) - E::input(1)).map(PointOp::Exp), &[scores, max]);
             let sum = c.graph.apply(Op::Reduce(ReduceOp::Sum, vec![axis]), &[p]);
-            let some = E::op(PointOp::Lt, &[&E::lit(0.0), &E::input(0)]);
+            // Nothing but a row that sees no score: a sum that is NaN is not 0, and stays.
+            let none = E::op(PointOp::Eq, &[&E::input(0), &E::lit(0.0)]);
+            // Never 0, so that such a row has gradients, which are 0.
+            let sum_or_one = E::lit(1.0).when(&none, &E::input(0));
             if attend.part == Part::LogSum {
-                let log = E::input(0).map(PointOp::Log) + E::input(1);
-                c.map(&log.when(&some, &E::lit(f64::from(f32::MAX))), &[sum, max])
+                let log = sum_or_one.map(PointOp::Log) + E::input(1);
+                c.map(&E::lit(f64::from(f32::MAX)).when(&none, &log), &[sum, max])
             } else {
-                let share = (E::input(1) / E::input(0)).when(&some, &E::lit(0.0));
+                let share = E::input(1) / sum_or_one;
                 let p = c.map(&share, &[sum, p]);
                 c.dot(p, x[2])
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::kernel::{Access, Kernel};
-use crate::{DType, Result};
+use crate::{DType, Node, Result};
 
 /// Where a step finds a buffer: among the arguments of a replay, or among the tape's temporaries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -77,6 +77,11 @@ impl Caps {
     pub fn bytes(&self, dtype: DType, numel: usize) -> u64 {
         let one = if dtype == DType::Bool { self.bool_bytes } else { dtype.size_bytes() };
         ((numel * one) as u64).next_multiple_of(4).max(4)
+    }
+
+    /// Bytes of a buffer that holds a node's value.
+    pub fn bytes_of(&self, node: &Node) -> u64 {
+        self.bytes(node.dtype, node.shape.numel())
     }
 }
 

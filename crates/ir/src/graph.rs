@@ -264,6 +264,13 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
     }
 }
 
+impl Node {
+    /// ` at file:line`, the place where the user wrote it, for messages; nothing where that is unknown.
+    pub fn place(&self) -> String {
+        self.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()))
+    }
+}
+
 impl Graph {
     /// Appends a source node, which states its own shape and dtype.
     pub fn source(&mut self, op: Op, shape: Shape, dtype: DType) -> NodeId {

@@ -305,3 +305,42 @@ fn attention_is_what_its_formula_says() {
         }
     }
 }
+
+#[test]
+fn a_nan_score_makes_its_row_nan() {
+    let (t, s, d, e) = (4, 5, 2, 3);
+    let clean = [
+        numbers(1, t * d, (-1.0, 1.0)),
+        numbers(2, s * d, (-1.0, 1.0)),
+        numbers(3, s * e, (-1.0, 1.0)),
+        vec![0.0; t * s],
+    ];
+    let eval = |leaves: &[Vec<f64>], causal: bool| {
+        let mut g = Graph::default();
+        let mut leaf = |n, dims: &[usize]| g.source(Op::Leaf(n), Shape::new(dims), DType::F32);
+        let inputs = [leaf(0, &[t, d]), leaf(1, &[s, d]), leaf(2, &[s, e]), leaf(3, &[t, s])];
+        let part = |part| Op::Attention(Attend { part, causal });
+        g.outputs = [Part::Out, Part::LogSum].map(|p| g.apply(part(p), &inputs)).to_vec();
+        reference::eval(&g, leaves, &[])
+    };
+    for (operand, row) in [(0, 2), (1, 1), (1, 3)] {
+        for causal in [false, true] {
+            let mut leaves = clean.clone();
+            if operand == 0 {
+                // A row that sees nothing is 0 still.
+                leaves[3][..s].fill(f64::NEG_INFINITY);
+            }
+            let expected = eval(&leaves, causal);
+            leaves[operand][row * d] = f64::NAN;
+            let found = eval(&leaves, causal);
+            for i in 0..t {
+                let nan = if operand == 0 { i == row } else { !causal || row <= i };
+                let same = |found: f64, expected: f64| if nan { found.is_nan() } else { found == expected };
+                assert!(same(found[1][i], expected[1][i]), "log-sum of row {i}: {}", found[1][i]);
+                for c in i * e..(i + 1) * e {
+                    assert!(same(found[0][c], expected[0][c]), "element {c}: {}", found[0][c]);
+                }
+            }
+        }
+    }
+}

@@ -92,6 +92,8 @@ struct Case {
     bias: Bias,
     /// True iff operands lie with their last axes exchanged.
     turned: bool,
+    /// Which element of which operand is NaN.
+    nan: Option<(usize, usize)>,
 }
 
 /// Unit roundoff of `f32`.
@@ -100,7 +102,7 @@ const U: f64 = 1.0 / (1 << 24) as f64;
 impl Case {
     fn new(batch: &[usize], [t, s, d, e]: [usize; 4]) -> Case {
         let extents = Extents { batch: batch.to_vec(), t, s, d, e };
-        Case { extents, causal: false, dtype: DType::F32, bias: Bias::Zero, turned: false }
+        Case { extents, causal: false, dtype: DType::F32, bias: Bias::Zero, turned: false, nan: None }
     }
 
     /// The arguments, operands and contents for `q, k, v, bias`.
@@ -138,6 +140,9 @@ impl Case {
             }
         }
         bodies.push(body);
+        if let Some((operand, element)) = self.nan {
+            values[operand][element] = f64::NAN;
+        }
         (args, bodies, values)
     }
 
@@ -278,6 +283,19 @@ fn every_size() {
                 Case { causal, bias, turned, ..Case::new(batch, [t, s, d, e]) }.check(&mut rng, ALL);
             }
         }
+    }
+}
+
+/// All that a NaN score has a part in, and nothing else: rows before a key that is NaN do not see it.
+#[test]
+fn a_nan_score_makes_its_row_nan() {
+    let mut rng = Rng::new(29);
+    let d = 20;
+    for nan in [(0, 40 * d), (0, 65 * d + 7), (1, 37 * d + 3), (1, 80 * d)] {
+        let case = Case { nan: Some(nan), ..Case::new(&[2], [70, 90, d, 12]) };
+        case.check(&mut rng, FORWARD);
+        case.check(&mut rng, BACKWARD);
+        Case { causal: true, ..case }.check(&mut rng, FORWARD);
     }
 }
 

@@ -49,6 +49,8 @@ struct Case {
     bias: Bias,
     layout: Layout,
     dtype: DType,
+    /// Which element of which operand is NaN.
+    nan: Option<(usize, usize)>,
 }
 
 const FORWARD: &[Part] = &[Part::Out, Part::LogSum];
@@ -58,8 +60,8 @@ const TILED_AND_PLAIN: [Schedule; 2] = [Schedule::Plain, Schedule::Shared];
 
 impl Case {
     fn new(batch: &[usize], [t, d]: [usize; 2], [s, e]: [usize; 2]) -> Case {
-        let batch = batch.to_vec();
-        Case { batch, t, s, d, e, causal: false, bias: Bias::None, layout: Layout::Rows, dtype: DType::F32 }
+        let (batch, layout, dtype) = (batch.to_vec(), Layout::Rows, DType::F32);
+        Case { batch, t, s, d, e, causal: false, bias: Bias::None, layout, dtype, nan: None }
     }
 
     fn causal(self) -> Case {
@@ -157,6 +159,9 @@ impl Case {
                 numbers(n as u32 + 1, self.numel(shapes[n]), dtype, if n == 2 { (-1.0, 1.0) } else { (-2.0, 2.0) })
             })
             .collect();
+        if let Some((operand, element)) = self.nan {
+            values[operand][element] = f64::NAN;
+        }
         if let Some(bias) = self.bias_values() {
             args.push(read(dtype, bias.len()));
             values.push(bias);
@@ -230,7 +235,8 @@ fn check_on(device: &WgpuBackend, case: &Case, parts: &[Part]) {
                 DType::BF16 => (2f64.powi(-8), 0.0),
                 _ => (2f64.powi(-24), 1e-37),
             };
-            let near = (f - e.value).abs() <= e.error * (1.0 + relative) + e.value.abs() * relative + least;
+            let same = f.is_nan() && e.value.is_nan();
+            let near = same || (f - e.value).abs() <= e.error * (1.0 + relative) + e.value.abs() * relative + least;
             let schedule = device.target().schedule;
             assert!(near, "{case:?} {part:?} {schedule:?} [{i}]: {f} ≠ {e:?}\n{}", shader.wgsl);
         }
@@ -288,6 +294,17 @@ fn biases_hide_single_scores_and_whole_rows() {
     check(&case(Bias::Distance), GRAD_Q);
     check(&case(Bias::Steep).causal(), FORWARD);
     check(&case(Bias::Steep).causal(), GRAD_KV);
+}
+
+/// All that a NaN score has a part in, and nothing else: rows before a key that is NaN do not see it.
+#[test]
+fn a_nan_score_makes_its_row_nan() {
+    let d = 8;
+    for nan in [(0, 40 * d), (1, 37 * d + 3), (1, 66 * d)] {
+        let case = Case { nan: Some(nan), ..Case::new(&[2], [65, d], [70, 4]) };
+        check_all(&case);
+        check(&case.causal(), FORWARD);
+    }
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Pairs {
         let worst = row.iter().fold(0f64, |worst, s| worst.max(s.error));
         let column = |c: usize| {
             let mut near = Near::default();
-            for (j, p) in p.iter().enumerate().filter(|_| sum > 0.0) {
+            for (j, p) in p.iter().enumerate().filter(|_| sum != 0.0) {
                 let term = p / sum * self.v[j][c];
                 // Once in the share, once in the sum that it is divided by.
                 let relative = 2.0 * (EXP + worst + UNIT * spread(row[j].value, top)) + (row.len() + 4) as f64 * UNIT;

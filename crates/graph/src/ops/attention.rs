@@ -14,7 +14,8 @@ impl Tensor {
     /// Dtypes: one float type for all; sums in `f32` (`f64` for `f64`). A mask of `bool` says who takes part, one
     /// of floats is added. With `causal`, row `i` sees columns up to `i` only.
     /// Gradient: `q`, `k`, `v` and a mask of floats.
-    /// Numerics: subtracts the row maximum; a fully masked row gives zeros.
+    /// Numerics: subtracts the row maximum; a fully masked row gives zeros, one that sees a NaN among its scores gives
+    /// NaN. `causal` hides a NaN, a mask need not.
     ///
     /// ```
     /// # use kiln_graph::{Device, Tensor};

@@ -1,6 +1,6 @@
 //! Anchors that a device has no kernel for, as the compositions that they mean. Graph to graph, before anything fuses.
 
-use kiln_ir::attention::compose;
+use kiln_ir::attention::{Attend, compose};
 use kiln_ir::{Caps, Graph, Kernel, Node, NodeId, Op, Reject};
 
 use super::cluster::{Cluster, Scope};
@@ -14,8 +14,7 @@ pub(crate) fn decompose(
     supports: &dyn Fn(&Kernel) -> Result<(), Reject>,
     fuse: bool,
 ) -> Option<Graph> {
-    let is_anchor = |node: &Node| matches!(node.op, Op::Attention(_));
-    if !graph.nodes.iter().any(is_anchor) {
+    if !graph.nodes.iter().any(|node| anchor(node).is_some()) {
         return None;
     }
     let scope = Scope { graph, roots: &roots(graph, caps.max_bindings, fuse), caps, supports };
@@ -24,17 +23,27 @@ pub(crate) fn decompose(
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for (node, id) in graph.nodes.iter().zip(0..) {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        let place = match node.op {
-            Op::Attention(attend) if !runs(id) => {
+        let place = match anchor(node).filter(|_| !runs(id)) {
+            Some(attend) => {
                 let first = out.nodes.len();
                 let value = compose(&mut out, attend, &inputs);
                 out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
                 value
             }
-            _ => out.push(Node { inputs, ..node.clone() }),
+            None => out.push(Node { inputs, ..node.clone() }),
         };
         moved.push(place);
     }
     out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
     Some(out)
+}
+
+/// What a node computes that a device may have no kernel for.
+fn anchor(node: &Node) -> Option<Attend> {
+    match node.op {
+        Op::Attention(attend) => Some(attend),
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
+        // Every device has these.
+        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
+    }
 }

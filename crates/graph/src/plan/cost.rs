@@ -1,7 +1,7 @@
 //! The cost model: a roofline from the device's figures, and what it costs to start a kernel.
 
 use kiln_ir::kernel::{Body, Instr};
-use kiln_ir::{Caps, DType, Graph, Kernel, NodeId};
+use kiln_ir::{Caps, Graph, Kernel};
 
 use super::cluster::Lowered;
 
@@ -9,15 +9,9 @@ use super::cluster::Lowered;
 /// backends differ less in this than workloads do.
 pub(crate) const START_SECONDS: f64 = 4e-6;
 
-/// Bytes of a node in memory.
-pub(crate) fn bytes(graph: &Graph, id: NodeId) -> u64 {
-    let node = &graph.nodes[id as usize];
-    (node.shape.numel() * if node.dtype == DType::Bool { 4 } else { node.dtype.size_bytes() }) as u64
-}
-
 /// Seconds that a kernel runs at least: its buffers once through memory, its steps at the arithmetic peak.
 pub(crate) fn seconds(graph: &Graph, caps: &Caps, unit: &Lowered) -> f64 {
-    let traffic: u64 = unit.args.iter().map(|&id| bytes(graph, id)).sum();
+    let traffic: u64 = unit.args.iter().map(|&id| caps.bytes_of(&graph.nodes[id as usize])).sum();
     let numel = |dims: &[usize]| dims.iter().product::<usize>();
     let steps = |body: &Body| body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count();
     let flops = match &unit.kernel {

@@ -31,8 +31,7 @@ pub(crate) struct Places {
 impl Places {
     /// Nothing over anything.
     pub(crate) fn fresh(graph: &Graph, caps: &Caps) -> Places {
-        let node = |id: &NodeId| &graph.nodes[*id as usize];
-        let fresh = |id| Output::Fresh(caps.bytes(node(id).dtype, node(id).shape.numel()));
+        let fresh = |id: &NodeId| Output::Fresh(caps.bytes_of(&graph.nodes[*id as usize]));
         Places { outputs: graph.outputs.iter().map(fresh).collect(), over: HashMap::default() }
     }
 }

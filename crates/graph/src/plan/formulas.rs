@@ -8,29 +8,35 @@ use kiln_ir::{Caps, Expr, ExprNode, Graph, Node, NodeId, Op};
 
 /// The graph with its widest formulas apart; `None` if the device binds enough for all.
 pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
-    let wide = |node: &Node| match &node.op {
-        Op::Map(expr) => expr.n_inputs() >= caps.max_bindings,
-        _ => false,
-    };
-    if !graph.nodes.iter().any(wide) {
+    let wide = |node| formula(node).filter(|expr| expr.n_inputs() >= caps.max_bindings);
+    if !graph.nodes.iter().any(|node| wide(node).is_some()) {
         return None;
     }
     let mut out = Graph::default();
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        moved.push(match &node.op {
-            Op::Map(expr) if wide(node) => {
+        moved.push(match wide(node) {
+            Some(expr) => {
                 let first = out.nodes.len();
                 let value = steps(&mut out, expr, &inputs);
                 out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
                 value
             }
-            _ => out.push(Node { inputs, ..node.clone() }),
+            None => out.push(Node { inputs, ..node.clone() }),
         });
     }
     out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
     Some(out)
+}
+
+/// The formula that a node is, if it is one.
+fn formula(node: &Node) -> Option<&Expr> {
+    match &node.op {
+        Op::Map(expr) => Some(expr),
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
+        Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) | Op::Attention(_) => None,
+    }
 }
 
 /// Where the value of a step of a formula is.
@@ -85,7 +91,7 @@ fn steps(graph: &mut Graph, expr: &Expr, inputs: &[NodeId]) -> NodeId {
     }
     match places.pop() {
         Some(Place::Node(id)) => id,
-        _ => unreachable!("a formula that reads many tensors depends on them"),
+        Some(Place::Inline(_)) | None => unreachable!("a formula that reads many tensors depends on them"),
     }
 }
 
@@ -100,6 +106,7 @@ fn moved(step: &ExprNode, first: u16) -> ExprNode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::caps;
     use super::*;
     use kiln_ir::expr::E;
     use kiln_ir::{DType, PointOp, Shape, reference};
@@ -113,22 +120,12 @@ mod tests {
         let formula = (&a * &constant + b.when(&E::op(PointOp::Lt, &[&a, &c]), &constant)) / (d + constant);
         let y = g.apply(Op::Map(Arc::new(formula.build())), &leaves);
         g.outputs = vec![y];
-        let caps = Caps {
-            name: "test".into(),
-            dtypes: DType::ALL.to_vec(),
-            max_bindings: 4,
-            max_binding_bytes: u64::MAX,
-            max_workgroups: 65535,
-            bool_bytes: 4,
-            lanes: 1,
-            flops: 1.0,
-            bandwidth: 1.0,
-        };
-        let parts = split(&g, &caps).unwrap();
+        let caps = |max_bindings: usize| Caps { max_bindings, ..caps() };
+        let parts = split(&g, &caps(4)).unwrap();
         kiln_ir::verify(&parts).unwrap();
         assert!(parts.nodes.iter().all(|n| n.inputs.len() < 4), "{parts}");
         let values: Vec<Vec<f64>> = (0..4).map(|n| vec![n as f64, 1.0 - n as f64, 2.5]).collect();
         assert_eq!(reference::eval(&parts, &values, &[]), reference::eval(&g, &values, &[]));
-        assert!(split(&g, &Caps { max_bindings: 5, ..caps }).is_none());
+        assert!(split(&g, &caps(5)).is_none());
     }
 }

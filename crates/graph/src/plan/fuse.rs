@@ -127,7 +127,8 @@ impl<'a> Fusion<'a> {
         let Some(consumer) = &self.units[c] else { return false };
         let mut reads: Vec<(NodeId, IndexMap)> =
             consumer.lowered.reads.iter().filter(|(id, _)| self.home.contains_key(id)).cloned().collect();
-        reads.sort_by_key(|(id, _)| (std::cmp::Reverse(cost::bytes(self.scope.graph, *id)), *id));
+        let bytes = |id: NodeId| self.scope.caps.bytes_of(&self.scope.graph.nodes[id as usize]);
+        reads.sort_by_key(|(id, _)| (std::cmp::Reverse(bytes(*id)), *id));
         let found = reads.iter().find_map(|(root, read)| Some((*root, self.join(*root, read, c).ok()?)));
         let Some((root, joined)) = found else { return false };
         let (p, first) = (self.home[&root], consumer.cluster.first());
@@ -274,7 +275,7 @@ fn n_steps(unit: &Unit) -> usize {
 
 fn refused(scope: &Scope, id: NodeId, why: &str) -> Error {
     let node = &scope.graph.nodes[id as usize];
-    let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
+    let at = node.place();
     let (op, device) = (node.op.name(), &scope.caps.name);
     let message = format!("{op} {}{}{at} cannot run on {device}: {why}", node.dtype, node.shape);
     Error::new(ErrorKind::Unsupported, message)

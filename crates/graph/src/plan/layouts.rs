@@ -28,7 +28,8 @@ pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
             Op::Map(_) if n_windowed < 2 => {
                 inputs.iter().filter_map(|&i| turned(&out, &lies, i)).max_by_key(|t| t.views.len())
             }
-            _ => None,
+            Op::Map(_) | Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
+            Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) | Op::Attention(_) => None,
         };
         let id = match turned.filter(|t| t.shape == node.shape) {
             Some(turned) => {
@@ -72,32 +73,37 @@ struct Turned {
     base: NodeId,
     /// From the base to the view.
     views: Vec<Movement>,
-    /// The dims before each of the views.
-    dims: Vec<Shape>,
+    /// From the view to the base.
+    undone: Vec<Movement>,
     shape: Shape,
 }
 
 /// The view that a node is, if it is one of something that lies as a contraction does.
 fn turned(graph: &Graph, lies: &[bool], id: NodeId) -> Option<Turned> {
     let node = |id: NodeId| &graph.nodes[id as usize];
-    let (mut base, mut views, mut dims) = (id, Vec::new(), Vec::new());
-    while let Op::View(view @ (Movement::Permute(_) | Movement::Reshape(_))) = &node(base).op {
-        base = node(base).inputs[0];
+    let (mut base, mut views, mut undone, mut moves) = (id, Vec::new(), Vec::new(), false);
+    while let Op::View(view) = &node(base).op {
+        let source = node(base).inputs[0];
+        let dims = node(source).shape;
+        let Some(undo) = undoing(view, dims) else { break };
+        // Of images in order a permutation may be left that moves axes of dim 1 only.
+        moves |= matches!(view, Movement::Permute(perm) if !perm.iter().filter(|&&axis| dims[axis] != 1).is_sorted());
         views.push(view.clone());
-        dims.push(node(base).shape);
+        undone.push(undo);
+        base = source;
     }
     views.reverse();
-    dims.reverse();
-    // Of images in order a permutation may be left that moves axes of dim 1 only.
-    let moves = |(view, dims): (&Movement, &Shape)| match view {
-        Movement::Permute(perm) => {
-            let real: Vec<usize> = perm.iter().copied().filter(|&axis| dims[axis] != 1).collect();
-            !real.is_sorted()
-        }
-        _ => false,
-    };
-    let turns = lies[base as usize] && views.iter().zip(&dims).any(moves);
-    turns.then(|| Turned { base, views, dims, shape: node(id).shape })
+    (lies[base as usize] && moves).then(|| Turned { base, views, undone, shape: node(id).shape })
+}
+
+/// What undoes a view of something with these dims, if it is one that contractions are turned by.
+fn undoing(view: &Movement, dims: Shape) -> Option<Movement> {
+    match view {
+        Movement::Permute(perm) => Some(Movement::Permute(Movement::inverse(perm))),
+        Movement::Reshape(_) => Some(Movement::Reshape(dims)),
+        Movement::Expand(_) | Movement::Slice { .. } | Movement::Flip(_) | Movement::Pad { .. } => None,
+        Movement::Window { .. } | Movement::Unwindow { .. } | Movement::Rewindow { .. } => None,
+    }
 }
 
 impl Turned {
@@ -114,23 +120,17 @@ impl Turned {
         if shape != self.shape {
             x = graph.apply(Op::View(Movement::Expand(self.shape)), &[x]);
         }
-        for (view, dims) in self.views.iter().zip(&self.dims).rev() {
-            let back = match view {
-                Movement::Permute(perm) => Movement::Permute(Movement::inverse(perm)),
-                _ => Movement::Reshape(*dims),
-            };
-            x = graph.apply(Op::View(back), &[x]);
-        }
-        x
+        self.undone.iter().fold(x, |x, view| graph.apply(Op::View(view.clone()), &[x]))
     }
 
     /// True iff a node is this view.
     fn is_behind(&self, graph: &Graph, mut id: NodeId) -> bool {
         for view in self.views.iter().rev() {
-            match &graph.nodes[id as usize] {
-                Node { op: Op::View(other), inputs, .. } if other == view => id = inputs[0],
-                _ => return false,
+            let node = &graph.nodes[id as usize];
+            if !matches!(&node.op, Op::View(other) if other == view) {
+                return false;
             }
+            id = node.inputs[0];
         }
         id == self.base
     }

@@ -85,8 +85,7 @@ fn lives(
     let mut life_of: HashMap<NodeId, usize> = HashMap::default();
     for (from, unit) in units.iter().enumerate() {
         for &id in unit.stores.iter().filter(|id| !slots.contains_key(id)) {
-            let node = &graph.nodes[id as usize];
-            let bytes = caps.bytes(node.dtype, node.shape.numel());
+            let bytes = caps.bytes_of(&graph.nodes[id as usize]);
             let to = last.get(&id).copied().unwrap_or(from);
             let at = over.get(&id).map_or(lives.len(), |old| life_of[old]);
             life_of.insert(id, at);

@@ -12,6 +12,8 @@ mod cost;
 mod donate;
 mod emit;
 mod fit;
+#[cfg(test)]
+mod fixture;
 mod formulas;
 mod fuse;
 mod layouts;
@@ -127,8 +129,7 @@ pub fn plan(
     let memory = memory::assign(graph, &units, donatable.len(), &places, caps, options.reuse);
     let fresh = |o: &Output| if let Output::Fresh(bytes) = o { *bytes } else { 0 };
     let leaves = graph.nodes.iter().filter(|n| matches!(n.op, kiln_ir::Op::Leaf(_)));
-    let args = leaves.map(|n| caps.bytes(n.dtype, n.shape.numel())).sum::<u64>()
-        + places.outputs.iter().map(fresh).sum::<u64>();
+    let args = leaves.map(|n| caps.bytes_of(n)).sum::<u64>() + places.outputs.iter().map(fresh).sum::<u64>();
     let steps = units.into_iter().map(|unit| step(graph, unit, &memory.slots)).collect();
     let (peak_bytes, least_bytes) = (args + memory.temps.iter().sum::<u64>(), args + memory.least_temps);
     Ok(Plan { graph: split, steps, temps: memory.temps, outputs: places.outputs, peak_bytes, least_bytes, notes })
@@ -146,28 +147,23 @@ impl Plan {
     }
 
     /// Why a device with this budget must not run the plan: its largest tensors, and where they come from.
-    pub(crate) fn over(&self, budget: u64, device: &str) -> Error {
+    pub(crate) fn over(&self, budget: u64, caps: &Caps) -> Error {
         const SHOWN: usize = 5;
         let mut ids: Vec<NodeId> = self.steps.iter().flat_map(|s| s.args.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
-        ids.sort_by_key(|&id| std::cmp::Reverse(cost::bytes(&self.graph, id)));
+        ids.sort_by_key(|&id| std::cmp::Reverse(caps.bytes_of(&self.graph.nodes[id as usize])));
         let show = |id: &NodeId| {
             let node = &self.graph.nodes[*id as usize];
-            let at = node.location.map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
-            format!(
-                "{} {}{}, {}{at}",
-                node.op.name(),
-                node.dtype,
-                node.shape,
-                text::size(cost::bytes(&self.graph, *id))
-            )
+            let (size, at) = (text::size(caps.bytes_of(node)), node.place());
+            format!("{} {}{}, {size}{at}", node.op.name(), node.dtype, node.shape)
         };
         let largest: Vec<String> = ids.iter().take(SHOWN).map(show).collect();
         let message = format!(
-            "a program of {} kernels takes {}, and {device} may use {}; largest: {}",
+            "a program of {} kernels takes {}, and {} may use {}; largest: {}",
             self.steps.len(),
             text::size(self.peak_bytes),
+            caps.name,
             text::size(budget),
             largest.join("; ")
         );

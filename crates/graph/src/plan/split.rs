@@ -115,22 +115,9 @@ fn part(shape: &Shape, axes: &[usize], wanted: usize) -> Option<(usize, usize)> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::caps;
     use super::*;
     use kiln_ir::reference;
-
-    fn caps(lanes: usize) -> Caps {
-        Caps {
-            name: "test".into(),
-            dtypes: DType::ALL.to_vec(),
-            max_bindings: 8,
-            max_binding_bytes: u64::MAX,
-            max_workgroups: 65535,
-            bool_bytes: 4,
-            lanes,
-            flops: 1.0,
-            bandwidth: 1.0,
-        }
-    }
 
     fn values(n: usize) -> Vec<f64> {
         (0..n).map(|i| (i * 7919 % 17) as f64 - 8.0).collect()
@@ -148,7 +135,7 @@ mod tests {
         g.outputs = vec![sum, dot, max];
         let leaves = [values(64 * 6 * 200), values(64 * 200 * 9)];
         let expected = reference::eval(&g, &leaves, &[]);
-        let parted = split(&g, &caps(1 << 17));
+        let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
         kiln_ir::verify(&parted).unwrap();
         let n = |g: &Graph, name: &str| g.nodes.iter().filter(|n| n.op.name() == name).count();
         assert_eq!((n(&parted, "sum"), n(&parted, "dot"), n(&parted, "amax")), (3, 1, 1), "{parted}");
@@ -164,7 +151,7 @@ mod tests {
         let x = g.source(Op::Leaf(0), Shape::new(&[2, 100_000]), DType::F32);
         let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[x]);
         g.outputs = vec![sum];
-        assert_eq!(split(&g, &caps(1)).nodes.len(), 2);
-        assert_eq!(split(&g, &caps(1 << 17)).nodes.len(), 6);
+        assert_eq!(split(&g, &caps()).nodes.len(), 2);
+        assert_eq!(split(&g, &Caps { lanes: 1 << 17, ..caps() }).nodes.len(), 6);
     }
 }

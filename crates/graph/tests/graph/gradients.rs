@@ -170,6 +170,13 @@ const CASES: &[Case] = &[
             .logical_and(Tensor::iota(&[3, 4], 0, device).eq(1.0).logical_not());
         x[0].scaled_dot_product_attention(&x[1], &x[2], Some(&seen), false).square()
     }),
+    ("the bias of masked attention", &[(&[3, 2], -1.0, 1.0), (&[4, 2], -1.0, 1.0), (&[3, 4], -1.0, 1.0)], |x| {
+        // The second row sees nothing.
+        let hidden = Tensor::iota(&[3, 1], 0, x[0].device()).eq(1.0);
+        let least = leaf(&[f64::NEG_INFINITY], &[]);
+        let bias = &x[2] + hidden.select(&least, &leaf(&[0.0], &[]));
+        x[0].scaled_dot_product_attention(&x[1], &x[1], Some(&bias), false).square()
+    }),
     ("mse_loss", &[(&[3, 4], -1.0, 1.0), (&[3, 4], -1.0, 1.0)], |x| x[0].mse_loss(&x[1])),
     ("gelu", &[(&[5], -2.0, 2.0)], |x| x[0].gelu()),
     ("silu", &[(&[5], -2.0, 2.0)], |x| x[0].silu()),

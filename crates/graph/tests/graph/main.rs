@@ -9,5 +9,6 @@ mod generate;
 mod gradients;
 mod limited;
 mod liveness;
+mod nan;
 mod programs;
 mod stream;

@@ -11,6 +11,7 @@ use crate::bounds::of;
 use crate::common::CPU;
 use crate::generate::{Kind, program};
 use crate::limited::Limited;
+use crate::nan;
 
 /// Equal to the bit for exact programs, else within the bounds of running error analysis.
 fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
@@ -112,4 +113,12 @@ fn positions_of_extremes_are_the_first() {
     assert_eq!(x.argmax(-1).to_vec::<i32>().unwrap(), [0, 1]);
     assert_eq!(x.argmin(-1).to_vec::<i32>().unwrap(), [1, 0]);
     assert_eq!(x.argmin(0).to_vec::<i32>().unwrap(), [1, 0, 1]);
+}
+
+#[test]
+fn a_nan_score_makes_its_row_nan() {
+    let plain = Device::with_options(Arc::new(Limited::plain()), PlanOptions::default());
+    for (name, device) in [("the CPU", &*CPU), ("without anchors", &plain)] {
+        nan::check(name, device, 8);
+    }
 }

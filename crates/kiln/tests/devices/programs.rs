@@ -6,6 +6,7 @@ use kiln::graph::Program;
 use crate::bounds::of;
 use crate::common::{CPU, gpu};
 use crate::generate::{Kind, program};
+use crate::nan;
 
 /// Runs the programs of these seeds on the GPU and compares with the reference.
 fn check(kind: Kind, seeds: std::ops::Range<u32>) {
@@ -38,4 +39,13 @@ fn exact_programs_agree_to_the_bit() {
 #[test]
 fn smooth_programs_agree_within_rounding() {
     check(Kind::Smooth, 0..100);
+}
+
+/// No kernel of a GPU takes the wider rows: there it runs the composition.
+#[test]
+fn a_nan_score_makes_its_row_nan() {
+    let Some(gpu) = gpu() else { return };
+    for width in [8, 130] {
+        nan::check("a GPU", gpu, width);
+    }
 }

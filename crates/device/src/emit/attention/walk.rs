@@ -2,6 +2,10 @@
 //!
 //! The hard idea is that each invocation knows its rows' maxima, but only its own part of their sums: the maximum is
 //! needed at every step and the sum at the end. So one exchange a step is enough, and one more when all is over.
+//!
+//! WGSL promises nothing of NaN. No comparison here takes one for a hidden score or an empty sum, and it matters not
+//! whether `max` keeps or drops it, since its own share is `exp` of it: a NaN score reaches its row's sum, and with it
+//! all results of the row, wherever a device's arithmetic and its `exp` and `log` pass NaN on.
 
 use super::super::code::Code;
 use super::{BIAS, Flash, NAMES, Sum, Weight, greatest, least};
@@ -182,8 +186,10 @@ fn shares_of(code: &mut Code, x: &Flash, masked: bool) {
 pub(crate) fn finish(code: &mut Code, x: &Flash, team: &dyn Team) {
     if x.forward() {
         team.exchange(code, "total", "sums", "total += {}");
+        // A sum of shares is never -0.
+        code.line("let empty = bitcast<vec4<u32>>(total) == vec4<u32>(); // by its bits, since NaN is not 0");
         if !x.sums.is_empty() {
-            code.line("let portion = select(vec4<f32>(), 1.0f / total, total > vec4<f32>());");
+            code.line("let portion = select(1.0f / total, vec4<f32>(), empty);");
         }
     }
     let ragged = !x.own.rows.is_multiple_of(team.rows().0);
@@ -201,7 +207,7 @@ pub(crate) fn finish(code: &mut Code, x: &Flash, team: &dyn Team) {
             }
         }
         if let Some(arg) = x.logsum {
-            let log = format!("select({}, log(total.{axis}) + top.{axis}, total.{axis} > 0.0f)", greatest());
+            let log = format!("select(log(total.{axis}) + top.{axis}, {}, empty.{axis})", greatest());
             let keep = format!("a{arg}[b * {}u + own + {i}u] = {log};", x.own.rows);
             guarded(code, team.leads().map(String::from), &keep);
         }
