@@ -12,6 +12,7 @@ mod cast;
 mod dot;
 mod exe;
 mod exec;
+mod fused;
 mod gemm;
 mod heads;
 mod lanes;

@@ -12,7 +12,7 @@ use crate::exec::{Env, Loan, Tile, Worker};
 use crate::lower::lower;
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
-use crate::reduce::{Partial, Rows, Tree, identity, reduce_tile};
+use crate::reduce::{Partial, Rows, Tree, identity};
 use crate::simd::Reg;
 use crate::space::{Span, stride};
 use crate::split::split;
@@ -107,7 +107,7 @@ impl LoopExe {
                 self.run_tile(worker, env, p, self.tile(first, rows, 0, points));
                 for r in &pass.reductions {
                     let shape = self.tile(first, rows, 0, points).rows;
-                    reduce_tile(r.op, r.dtype, &worker.regs[r.src], shape, &mut worker.partial);
+                    worker.reduce(r, shape, env);
                     copy(worker.partial.result(r.op), &mut worker.regs[r.dst], rows * self.program.lane_bytes);
                 }
                 continue;
@@ -175,9 +175,9 @@ impl LoopExe {
         for from in range.clone().step_by(self.chunk) {
             let tile = self.tile(first, rows, from, self.chunk.min(range.end - from));
             self.run_tile(worker, env, p, tile);
-            for (r, tree) in pass.reductions.iter().zip(&mut worker.trees) {
-                reduce_tile(r.op, r.dtype, &worker.regs[r.src], tile.rows, &mut worker.partial);
-                tree.push(r.op, r.dtype, &mut worker.partial, rows, self.bytes(self.lanes()));
+            for (i, r) in pass.reductions.iter().enumerate() {
+                worker.reduce(r, tile.rows, env);
+                worker.trees[i].push(r.op, r.dtype, &mut worker.partial, rows, self.bytes(self.lanes()));
             }
         }
     }

@@ -8,7 +8,7 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
-use crate::simd::{Reg, multiversion};
+use crate::simd::{Operand, Reg, multiversion};
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
 #[derive(Default)]
@@ -24,6 +24,13 @@ pub(crate) struct Rows {
     pub(crate) rows: usize,
     pub(crate) points: usize,
     pub(crate) first: usize,
+}
+
+impl Rows {
+    /// True iff what is one value a row is one value a tile.
+    pub(crate) fn is_single(self) -> bool {
+        self.inner && self.rows == 1
+    }
 }
 
 /// A lane type that can be reduced.
@@ -120,7 +127,7 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 
 multiversion! {
     /// The partial results of a tile's rows.
-    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &mut Partial) {
         let op = effective(op, dtype);
         if shape.inner {
             with_lane!(dtype, inner(op, dtype, src, shape, out))
@@ -149,7 +156,7 @@ pub(crate) fn identity(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
 }
 
 #[inline(always)]
-fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &mut Partial) {
     let src = src.lanes::<T>();
     let best = out.best.lanes_mut::<T>();
     let rows = (0..shape.rows).map(|r| &src[r * shape.points..][..shape.points]);
@@ -199,7 +206,7 @@ fn fold<T: Lane>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
 
 /// Halves the points until one of each row is left; in order, so that an earlier one wins a tie.
 #[inline(always)]
-fn outer<T: Lane>(op: ReduceOp, src: &Reg, Rows { rows, points, first, .. }: Rows, out: &mut Partial) {
+fn outer<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, points, first, .. }: Rows, out: &mut Partial) {
     let src = &src.lanes::<T>()[..rows * points];
     if op == ReduceOp::ArgMax {
         let (best, at) = (&mut out.best.lanes_mut::<T>()[..rows], &mut out.at.lanes_mut::<i32>()[..rows]);

@@ -12,7 +12,7 @@ use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place};
 use crate::lanes::{LaneIndex, coordinates, mask_range};
 use crate::memory::View;
-use crate::simd::Reg;
+use crate::simd::{Operand, Out, Reg};
 use crate::space::{Runs, Span, admitted};
 
 /// Runs at least this long are walked, however costly their heads.
@@ -72,7 +72,7 @@ impl Site {
     }
 
     /// The coordinate that a gathered value stands for.
-    fn gathered(&self, value: Option<&Reg>, point: usize) -> Option<usize> {
+    fn gathered(&self, value: Option<Operand>, point: usize) -> Option<usize> {
         let ((dtype, n), value) = self.gather.zip(value)?;
         let last = n.saturating_sub(1);
         Some(match dtype {
@@ -86,7 +86,7 @@ impl Site {
     fn walk(
         &self,
         span: Span,
-        gather: Option<&Reg>,
+        gather: Option<Operand>,
         walker: &mut Walker,
         mut visit: impl FnMut(usize, usize, Segment),
     ) {
@@ -141,7 +141,7 @@ impl Site {
 
     /// Computes the address of each point of a span in `walker.offsets`, and in `walker.mask` whether
     /// it exists; false iff this address is walked instead.
-    fn eval_lanes(&self, span: Span, gather: Option<&Reg>, walker: &mut Walker) -> bool {
+    fn eval_lanes(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> bool {
         let Some((index, bounds)) = &self.lanes else { return false };
         let (n, rank) = (span.points(), self.dims.len());
         let mut used = vec![false; rank + 1];
@@ -166,26 +166,48 @@ impl Site {
         true
     }
 
+    /// The first address of a span whose points are neighbours in memory and all exist, if they are.
+    pub(crate) fn dense(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
+        let run = self.runs.len;
+        if span.count != 1 || self.runs.steps[0] != 1 || span.len > run {
+            return None;
+        }
+        let skip = span.start % run;
+        if skip + span.len > run {
+            return None;
+        }
+        let (gathered, place) = (self.gathered(gather, 0), &mut walker.place);
+        self.heads.seek(span.start / run, place);
+        for (b, bound) in self.bounds.iter().enumerate() {
+            let step = self.runs.steps[b + 1];
+            let head = self.heads.value(b + 1, place, gathered) + step * skip as i64;
+            if admitted(head, step, bound.lo, bound.hi, span.len) != (0..span.len) {
+                return None;
+            }
+        }
+        Some((self.heads.value(0, place, gathered) + skip as i64) as usize)
+    }
+
     /// Loads elements of an argument, 0 where a bound fails.
     pub(crate) fn load(
         &self,
         dtype: DType,
         arg: View,
         span: Span,
-        gather: Option<&Reg>,
-        dst: &mut Reg,
+        gather: Option<Operand>,
+        dst: &mut Out,
         w: &mut Walker,
     ) {
         with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w));
     }
 
     /// Stores lanes into an argument.
-    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, w: &mut Walker) {
         with_stored!(dtype, store::<_>(self, arg, span, src, w));
     }
 
     /// Writes the addresses themselves, as `i32`.
-    pub(crate) fn coord(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+    pub(crate) fn coord(&self, span: Span, dst: &mut Out, w: &mut Walker) {
         if self.eval_lanes(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<i32>()[..n].copy_from_slice(&w.offsets.lanes::<i32>()[..n]);
@@ -201,7 +223,7 @@ impl Site {
     }
 
     /// Writes whether all bounds hold.
-    pub(crate) fn inside(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+    pub(crate) fn inside(&self, span: Span, dst: &mut Out, w: &mut Walker) {
         if self.eval_lanes(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<u32>()[..n].copy_from_slice(&w.mask.lanes::<u32>()[..n]);
@@ -213,7 +235,7 @@ impl Site {
     }
 }
 
-fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst: &mut Reg, w: &mut Walker) {
+fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, dst: &mut Out, w: &mut Walker) {
     let out = dst.lanes_mut::<S::Lane>();
     if site.eval_lanes(span, gather, w) {
         let n = span.points();
@@ -236,7 +258,7 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst
     });
 }
 
-fn store<S: Stored>(site: &Site, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Walker) {
     let src = src.lanes::<S::Lane>();
     let put = |at: i64, lane: S::Lane| {
         // SAFETY: each point stores at an element of its own, which no other task touches.
