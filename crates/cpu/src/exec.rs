@@ -49,10 +49,16 @@ enum Held {
 pub(crate) struct Worker {
     pub(crate) regs: Vec<Reg>,
     held: Vec<Held>,
+    /// Bytes of arguments that the next tile will read: from there, to there.
+    ahead: Vec<(usize, usize, usize)>,
     pub(crate) walker: Walker,
     pub(crate) trees: Vec<Tree>,
-    pub(crate) partial: Partial,
+    /// One for each reduction of a pass.
+    pub(crate) partials: Vec<Partial>,
 }
+
+/// Cache lines that are asked for before a step: fewer than a core can wait for at once.
+const AHEAD: usize = 32;
 
 thread_local! {
     static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
@@ -110,6 +116,12 @@ impl Tile {
         Tile { span: Span::range(start, n), lanes: n, rows, sums: None }
     }
 
+    /// The tile as far as a cache line of lanes goes.
+    fn first_lanes(self) -> Tile {
+        let n = self.lanes.min(16);
+        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: 16, ..self.rows }, ..self }
+    }
+
     /// True iff the lanes fill cache lines: vector kernels touch no others then.
     fn is_whole(self) -> bool {
         self.lanes.is_multiple_of(16)
@@ -122,7 +134,9 @@ impl Worker {
         let bytes = (lanes.next_multiple_of(16) * program.lane_bytes).max(64);
         self.regs.resize_with(self.regs.len().max(program.n_regs), Reg::default);
         self.regs[..program.n_regs].iter_mut().for_each(|r| r.reserve_bytes(bytes));
-        self.partial.reserve(bytes);
+        let most = program.passes.iter().map(|pass| pass.reductions.len()).max().unwrap_or(0);
+        self.partials.resize_with(self.partials.len().max(most), Partial::default);
+        self.partials[..most].iter_mut().for_each(|partial| partial.reserve(bytes));
         self.held.clear();
         self.held.resize(program.n_regs, Held::Lanes);
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
@@ -132,7 +146,9 @@ impl Worker {
 
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
+        self.ahead.clear();
         for micro in micros {
+            self.fetch_ahead(env);
             let slot = micro.dst();
             if let Some(lent) = self.lend(program, micro, tile, env) {
                 self.held[slot] = lent;
@@ -149,12 +165,25 @@ impl Worker {
                     Held::Lent { arg, at, bytes }
                 }
                 _ => {
+                    let one = program.single[slot] && self.is_one(micro, tile);
+                    let tile = if one { tile.first_lanes() } else { tile };
                     self.step(program, micro, tile, env, &mut reg.out());
-                    let one = matches!(micro, Micro::Expand { lazy: true, .. }) && tile.rows.is_single();
                     if one { Held::One } else { Held::Lanes }
                 }
             };
             self.regs[slot] = reg;
+        }
+    }
+
+    /// True iff a step gives the same at every point of a tile.
+    fn is_one(&mut self, micro: &Micro, tile: Tile) -> bool {
+        let one = |slot: &RegId| self.held[*slot] == Held::One;
+        match micro {
+            Micro::Expand { .. } => tile.rows.is_single(),
+            Micro::Op { args, .. } | Micro::Fused { args, .. } => args.iter().all(one),
+            Micro::Cast { src, .. } => one(src),
+            Micro::Load { site, gather: None, .. } => tile.is_whole() && site.is_constant(tile.span, &mut self.walker),
+            _ => false,
         }
     }
 
@@ -167,7 +196,21 @@ impl Worker {
         let gather = gather.map(|g| operand(&self.regs, &self.held, g, env));
         let at = site.dense(tile.span, gather, &mut self.walker)?;
         let size = program.dtypes[*arg].size_bytes();
-        Some(Held::Lent { arg: *arg, at: at * size, bytes: tile.lanes * size })
+        let (at, bytes) = (at * size, tile.lanes * size);
+        if program.busy {
+            self.ahead.push((*arg, at + bytes, at + 2 * bytes));
+        }
+        Some(Held::Lent { arg: *arg, at, bytes })
+    }
+
+    /// Asks for some of what comes next, while there is something to compute.
+    fn fetch_ahead(&mut self, env: Env) {
+        let Some((arg, from, to)) = self.ahead.pop() else { return };
+        let end = to.min(from + AHEAD * 64);
+        (from..end).step_by(64).for_each(|at| env.args[arg].prefetch(at));
+        if end < to {
+            self.ahead.push((arg, end, to));
+        }
     }
 
     /// The memory into which a tile's value is stored, where its elements lie as its lanes do.
@@ -200,13 +243,8 @@ impl Worker {
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
             Micro::Spread { dtype, .. } if *dtype == DType::F64 => spread::<u64>(tile.lanes, dst),
             Micro::Spread { .. } => spread::<u32>(tile.lanes, dst),
-            Micro::Expand { dtype, src, lazy, .. } => {
-                let rows = if *lazy && tile.rows.is_single() { Rows { points: 16, ..tile.rows } } else { tile.rows };
-                match dtype {
-                    DType::F64 => expand::<u64>(rows, read(*src), dst),
-                    _ => expand::<u32>(rows, read(*src), dst),
-                }
-            }
+            Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
+            Micro::Expand { src, .. } => expand::<u32>(tile.rows, read(*src), dst),
             Micro::Acc { dtype, .. } => {
                 let Sums { view, at } = tile.sums.expect("only a contraction's epilogue reads its sum");
                 match dtype {
@@ -217,10 +255,10 @@ impl Worker {
         }
     }
 
-    /// Reduces what a tile has computed, into `partial`.
-    pub(crate) fn reduce(&mut self, r: &Reduction, shape: Rows, env: Env) {
+    /// Reduces what a tile has computed, into partial result number `i`; `more` iff that goes on.
+    pub(crate) fn reduce(&mut self, i: usize, r: &Reduction, shape: Rows, more: bool, env: Env) {
         let src = operand(&self.regs, &self.held, r.src, env);
-        reduce_tile(r.op, r.dtype, src, shape, &mut self.partial);
+        reduce_tile(r.op, r.dtype, src, shape, more, &mut self.partials[i]);
     }
 
     /// Stores what a tile has computed.

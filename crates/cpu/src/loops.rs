@@ -24,8 +24,11 @@ pub(crate) const TILE: usize = 1024;
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
 const WHOLE_TILE: usize = 8192;
 
-/// Rows side by side in a tile.
-const BLOCK: usize = 256;
+/// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
+const BLOCK: usize = 1024;
+
+/// Single points that are folded in turn.
+const IN_TURN: usize = 8;
 
 /// Points of a block that are worth a group of their own.
 const GROUP: usize = 1 << 16;
@@ -57,18 +60,19 @@ impl LoopExe {
         // A tile holds whole rows if they fit, with at least a cache line of them side by side.
         let least = if space.inner { 1 } else { rows.min(16) };
         let whole = points * least <= room;
-        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK };
+        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK / 4 };
         let block = match (whole, space.inner) {
             (true, true) => (TILE / points).clamp(1, rows),
             (true, false) => rows.min(most).min((room / points).max(1)).max(least),
             (false, true) => 1,
-            (false, false) => rows.min(most),
+            (false, false) => rows.min(BLOCK),
         };
         let chunk = if whole { points } else { (TILE / block).max(1).min(points) };
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
-        let program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        let mut program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        program.busy &= space.inner || block == rows || kernel.row.is_empty();
         LoopExe { space, program, block, chunk, group }
     }
 
@@ -105,10 +109,10 @@ impl LoopExe {
             worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
             if self.chunk >= points && points > 0 {
                 self.run_tile(worker, env, p, self.tile(first, rows, 0, points));
-                for r in &pass.reductions {
+                for (i, r) in pass.reductions.iter().enumerate() {
                     let shape = self.tile(first, rows, 0, points).rows;
-                    worker.reduce(r, shape, env);
-                    copy(worker.partial.result(r.op), &mut worker.regs[r.dst], rows * self.program.lane_bytes);
+                    worker.reduce(i, r, shape, false, env);
+                    copy(worker.partials[i].result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
                 }
                 continue;
             }
@@ -172,12 +176,17 @@ impl LoopExe {
         if pass.reductions.is_empty() && (!last || self.program.puts.is_empty()) {
             return;
         }
-        for from in range.clone().step_by(self.chunk) {
+        let single = !self.space.inner && self.chunk == 1;
+        for (n, from) in range.clone().step_by(self.chunk).enumerate() {
             let tile = self.tile(first, rows, from, self.chunk.min(range.end - from));
             self.run_tile(worker, env, p, tile);
+            // A few single points are folded one after the other, and then go to the tree together.
+            let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
             for (i, r) in pass.reductions.iter().enumerate() {
-                worker.reduce(r, tile.rows, env);
-                worker.trees[i].push(r.op, r.dtype, &mut worker.partial, rows, self.bytes(self.lanes()));
+                worker.reduce(i, r, tile.rows, single && n % IN_TURN > 0, env);
+                if last {
+                    worker.trees[i].push(r.op, r.dtype, &mut worker.partials[i], rows, self.bytes(self.lanes()));
+                }
             }
         }
     }

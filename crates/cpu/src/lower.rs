@@ -50,6 +50,8 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         last: None,
         n_regs: 0,
         direct: Vec::new(),
+        single: Vec::new(),
+        busy: false,
         lane_bytes: if body.types.contains(&DType::F64) { 8 } else { 4 },
         dtypes: args.iter().map(|a| a.dtype).collect(),
     };
@@ -73,9 +75,18 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
     };
     this.classify();
     this.emit(last);
-    this.mark_lazy();
+    this.mark_single();
+    this.out.busy = this.out.passes.iter().any(|pass| steps(&pass.points) >= BUSY);
     this.out.direct.resize(this.out.n_regs, None);
     this.out
+}
+
+/// Steps of a pass from which on memory would idle.
+const BUSY: usize = 5;
+
+/// How many steps compute.
+fn steps(micros: &[Micro]) -> usize {
+    micros.iter().filter(|m| !matches!(m, Micro::Load { .. })).count()
 }
 
 /// True iff elements lie in memory as they are computed with.
@@ -366,25 +377,17 @@ impl Lowering<'_> {
         class == Class::Point && is_lane(self.args[arg].dtype) && !moved && !wanted && self.direct(v).is_none()
     }
 
-    /// Marks what is repeated only for steps that take a single value as well.
-    fn mark_lazy(&mut self) {
+    /// Marks what is read only by steps that take a single value as well.
+    fn mark_single(&mut self) {
         let out = &mut self.out;
-        let mut whole = vec![false; out.n_regs];
-        out.last.into_iter().for_each(|reg| whole[reg] = true);
-        out.puts.iter().for_each(|put| whole[put.src] = true);
-        for pass in &out.passes {
-            pass.reductions.iter().for_each(|r| whole[r.src] = true);
-            for micro in &pass.points {
-                if let Micro::Load { gather: Some(reg), .. } = micro {
-                    whole[*reg] = true;
-                }
-            }
-        }
-        for micro in out.passes.iter_mut().flat_map(|pass| &mut pass.rows) {
-            if let Micro::Expand { lazy, dst, .. } = micro {
-                *lazy = !whole[*dst];
-            }
-        }
+        out.single = vec![true; out.n_regs];
+        let ends = out.passes.iter().flat_map(|pass| &pass.reductions).map(|r| r.src);
+        let indices = out.passes.iter().flat_map(|pass| &pass.points).filter_map(|micro| match micro {
+            Micro::Load { gather, .. } => *gather,
+            _ => None,
+        });
+        let whole = ends.chain(indices).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
+        whole.for_each(|reg| out.single[reg] = false);
     }
 
     /// An address over the tile's points.
@@ -476,7 +479,7 @@ impl Lowering<'_> {
         let dst = self.fresh();
         let dtype = self.body.types[v].compute();
         debug_assert!(self.level[v] <= pass, "a row's value is there when its points need it");
-        self.out.passes[self.level[v]].rows.push(Micro::Expand { dtype, src: reg, lazy: false, dst });
+        self.out.passes[self.level[v]].rows.push(Micro::Expand { dtype, src: reg, dst });
         self.expanded[v] = Some(dst);
         dst
     }

@@ -35,8 +35,8 @@ pub(crate) enum Micro {
     Cast { from: DType, to: DType, src: RegId, dst: RegId },
     /// Lane 0 in every lane.
     Spread { dtype: DType, dst: RegId },
-    /// One lane a row, repeated for each of the row's points; `lazy` iff a single lane will do for a single row.
-    Expand { dtype: DType, src: RegId, lazy: bool, dst: RegId },
+    /// One lane a row, repeated for each of the row's points.
+    Expand { dtype: DType, src: RegId, dst: RegId },
     /// The contraction's sum.
     Acc { dtype: DType, dst: RegId },
 }
@@ -81,6 +81,10 @@ pub(crate) struct Program {
     pub(crate) n_regs: usize,
     /// For each register, which of `puts` stores it and nothing else is in it: it may be computed in place.
     pub(crate) direct: Vec<Option<usize>>,
+    /// For each register, whether all its readers take a single value as well.
+    pub(crate) single: Vec<bool>,
+    /// True iff there is so much to compute that memory would idle meanwhile: what comes next is asked for early.
+    pub(crate) busy: bool,
     /// Bytes of the widest lane.
     pub(crate) lane_bytes: usize,
     /// How each argument is stored.

@@ -126,10 +126,12 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 }
 
 multiversion! {
-    /// The partial results of a tile's rows.
-    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &mut Partial) {
+    /// The partial results of a tile's rows; `more` iff they go on from those of earlier points.
+    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, more: bool, out: &mut Partial) {
         let op = effective(op, dtype);
-        if shape.inner {
+        if more {
+            with_lane!(dtype, go_on(op, src, shape, out))
+        } else if shape.inner {
             with_lane!(dtype, inner(op, dtype, src, shape, out))
         } else {
             with_lane!(dtype, outer(op, src, shape, out))
@@ -234,6 +236,21 @@ fn outer<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, points, first, .. }: 
         let n = half * rows;
         with_fold!(op, f => low[..n].iter_mut().zip(&high[..n]).for_each(|(a, &x)| *a = f(*a, x)));
         left -= half;
+    }
+}
+
+/// Folds one more point of each row.
+#[inline(always)]
+fn go_on<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, first, .. }: Rows, out: &mut Partial) {
+    let (src, best) = (&src.lanes::<T>()[..rows], &mut out.best.lanes_mut::<T>()[..rows]);
+    if op != ReduceOp::ArgMax {
+        with_fold!(op, f => best.iter_mut().zip(src).for_each(|(b, &x)| *b = f(*b, x)));
+        return;
+    }
+    for ((b, at), &x) in best.iter_mut().zip(out.at.lanes_mut::<i32>()).zip(src) {
+        let better = (x > *b) | (x.is_nan() & !b.is_nan());
+        *b = if better { x } else { *b };
+        *at = if better { first as i32 } else { *at };
     }
 }
 

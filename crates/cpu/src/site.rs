@@ -168,24 +168,29 @@ impl Site {
 
     /// The first address of a span whose points are neighbours in memory and all exist, if they are.
     pub(crate) fn dense(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
-        let run = self.runs.len;
-        if span.count != 1 || self.runs.steps[0] != 1 || span.len > run {
-            return None;
-        }
-        let skip = span.start % run;
-        if skip + span.len > run {
+        (self.runs.steps[0] == 1).then(|| self.whole_run(span, gather, walker)).flatten()
+    }
+
+    /// True iff a span's points all have one address, and exist.
+    pub(crate) fn is_constant(&self, span: Span, walker: &mut Walker) -> bool {
+        self.runs.steps[0] == 0 && self.whole_run(span, None, walker).is_some()
+    }
+
+    /// The address of a span's first point, if the span is part of a single run and all of it exists.
+    fn whole_run(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
+        let (run, skip) = (self.runs.len, span.start % self.runs.len);
+        if span.count != 1 || skip + span.len > run {
             return None;
         }
         let (gathered, place) = (self.gathered(gather, 0), &mut walker.place);
         self.heads.seek(span.start / run, place);
+        let mut head = |e: usize| self.heads.value(e, place, gathered) + self.runs.steps[e] * skip as i64;
         for (b, bound) in self.bounds.iter().enumerate() {
-            let step = self.runs.steps[b + 1];
-            let head = self.heads.value(b + 1, place, gathered) + step * skip as i64;
-            if admitted(head, step, bound.lo, bound.hi, span.len) != (0..span.len) {
+            if admitted(head(b + 1), self.runs.steps[b + 1], bound.lo, bound.hi, span.len) != (0..span.len) {
                 return None;
             }
         }
-        Some((self.heads.value(0, place, gathered) + skip as i64) as usize)
+        Some(head(0) as usize)
     }
 
     /// Loads elements of an argument, 0 where a bound fails.
