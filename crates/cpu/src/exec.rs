@@ -226,6 +226,8 @@ impl Worker {
     fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out) {
         let (regs, held, walker) = (&self.regs, &self.held, &mut self.walker);
         let read = |slot: RegId| operand(regs, held, slot, env);
+        // Written out: `map` would send each operand through memory.
+        let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
         match micro {
             Micro::Load { site, arg, gather, .. } => {
                 site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather.map(read), dst, walker);
@@ -238,8 +240,8 @@ impl Worker {
             }
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
-            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, args.map(read)),
-            Micro::Fused { op, dtype, args, .. } => fused(*op, *dtype, tile.lanes, dst, args.map(read)),
+            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, all(args)),
+            Micro::Fused { op, dtype, args, .. } => fused(*op, *dtype, tile.lanes, dst, all(args)),
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
             Micro::Spread { dtype, .. } if *dtype == DType::F64 => spread::<u64>(tile.lanes, dst),
             Micro::Spread { .. } => spread::<u32>(tile.lanes, dst),

@@ -100,18 +100,28 @@ fn map<T: Pod>(n: usize, dst: &mut Out, args: [Operand; 3], f: impl Fn(T, T, T) 
     let out = dst.lanes_mut::<T>()[..n].iter_mut().zip(&x.lanes::<T>()[..n]);
     let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
     match ones {
-        (false, false) => out.zip(&y[..n]).zip(&z[..n]).for_each(|(((o, &x), &y), &z)| *o = f(x, y, z)),
+        (false, false) => {
+            for (((o, &x), &y), &z) in out.zip(&y[..n]).zip(&z[..n]) {
+                *o = f(x, y, z);
+            }
+        }
         (true, false) => {
             let y = y[0];
-            out.zip(&z[..n]).for_each(|((o, &x), &z)| *o = f(x, y, z));
+            for ((o, &x), &z) in out.zip(&z[..n]) {
+                *o = f(x, y, z);
+            }
         }
         (false, true) => {
             let z = z[0];
-            out.zip(&y[..n]).for_each(|((o, &x), &y)| *o = f(x, y, z));
+            for ((o, &x), &y) in out.zip(&y[..n]) {
+                *o = f(x, y, z);
+            }
         }
         (true, true) => {
             let (y, z) = (y[0], z[0]);
-            out.for_each(|(o, &x)| *o = f(x, y, z));
+            for (o, &x) in out {
+                *o = f(x, y, z);
+            }
         }
     }
 }

@@ -45,14 +45,22 @@ fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], f: imp
     let out = dst.lanes_mut()[..n].iter_mut();
     let (ones, x, y) = ((x.one, y.one), x.lanes::<T>(), y.lanes::<T>());
     match ones {
-        (false, false) => out.zip(&x[..n]).zip(&y[..n]).for_each(|((o, &x), &y)| *o = f(x, y)),
+        (false, false) => {
+            for ((o, &x), &y) in out.zip(&x[..n]).zip(&y[..n]) {
+                *o = f(x, y);
+            }
+        }
         (false, true) => {
             let y = y[0];
-            out.zip(&x[..n]).for_each(|(o, &x)| *o = f(x, y));
+            for (o, &x) in out.zip(&x[..n]) {
+                *o = f(x, y);
+            }
         }
         (true, false) => {
             let x = x[0];
-            out.zip(&y[..n]).for_each(|(o, &y)| *o = f(x, y));
+            for (o, &y) in out.zip(&y[..n]) {
+                *o = f(x, y);
+            }
         }
         (true, true) => out.into_slice().fill(f(x[0], y[0])),
     }
