@@ -46,6 +46,11 @@ impl Heads {
         self.strides.is_some()
     }
 
+    /// By how much an expression differs from one coordinate of an axis to the next, if that is known.
+    pub(crate) fn stride(&self, e: usize, axis: usize) -> Option<i64> {
+        self.strides.as_ref().map(|strides| strides[axis][e])
+    }
+
     /// Goes to the run with this number.
     pub(crate) fn seek(&self, mut number: usize, place: &mut Place) {
         place.at.clear();

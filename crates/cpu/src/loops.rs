@@ -43,6 +43,8 @@ pub(crate) struct LoopExe {
     chunk: usize,
     /// Points of a row in a group; all of them unless long rows are cut.
     group: usize,
+    /// The other axis of a tile where some argument lies across: see [`turned`].
+    turned: Option<usize>,
 }
 
 impl LoopExe {
@@ -73,7 +75,8 @@ impl LoopExe {
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
         let mut program = lower(&kernel.body, &kernel.args, &space, whole, false);
         program.busy &= space.inner || block == rows || kernel.row.is_empty();
-        LoopExe { space, program, block, chunk, group }
+        let turned = turned(kernel);
+        LoopExe { space, program, block, chunk, group, turned }
     }
 
     /// A measure of the work: lanes times steps.
@@ -85,6 +88,9 @@ impl LoopExe {
         if self.space.n_rows() == 0 {
             return;
         }
+        if let Some(axis) = self.turned {
+            return self.run_turned(axis, env, parallel);
+        }
         if self.group < self.space.n_points() {
             return self.run_groups(env, parallel);
         }
@@ -95,6 +101,26 @@ impl LoopExe {
         for_each(parallel, n_blocks, work, init, |worker, i| {
             let first = i * self.block;
             self.run_block(worker, env, first, self.block.min(rows - first));
+        });
+    }
+
+    /// Square tiles along the last axis and another one.
+    fn run_turned(&self, axis: usize, env: Env, parallel: bool) {
+        let dims = &self.space.outer;
+        let (high, wide) = (dims[axis], dims[dims.len() - 1]);
+        let pitch: usize = dims[axis + 1..].iter().product();
+        let counts = [dims[..axis].iter().product(), high.div_ceil(SIDE), pitch / wide, wide.div_ceil(SIDE)];
+        let init = || Loan::new(&self.program, TILE, env);
+        let n = counts.iter().product();
+        for_each(parallel, n, TILE * self.program.weight(), init, |worker, i| {
+            let (i, column) = (i / counts[3], i % counts[3] * SIDE);
+            let (i, between) = (i / counts[2], i % counts[2]);
+            let (before, row) = (i / counts[1], i % counts[1] * SIDE);
+            let (count, len) = (SIDE.min(high - row), SIDE.min(wide - column));
+            let start = (before * high + row) * pitch + between * wide + column;
+            let tile = Tile { span: Span::new(start, len, count, pitch), ..Tile::flat(0, len * count) };
+            worker.run(&self.program, &self.program.passes[0].points, tile, env);
+            worker.put(&self.program, &self.program.puts, tile.span, env);
         });
     }
 
@@ -209,6 +235,24 @@ impl LoopExe {
 /// Copies the first bytes of a register.
 fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
+}
+
+/// Points along each axis of a tile with two of them: two cache lines of `f32`.
+const SIDE: usize = 32;
+
+/// An axis along which some argument of a map is dense that is not so along the last, as in a transposition: tiles
+/// then take some points along both, so that the cache lines of all arguments are used whole.
+fn turned(kernel: &Loop) -> Option<usize> {
+    let last = kernel.outer.len().checked_sub(1)?;
+    if !kernel.row.is_empty() || kernel.outer[last] < SIDE {
+        return None;
+    }
+    let across = |instr: &Instr| {
+        let Instr::Load { index, gather: None, valid, .. } = instr else { return None };
+        let far = valid.is_empty() && index.affine(last + 1).is_some_and(|strides| strides[last].abs() > 1);
+        (0..last).rev().filter(|&axis| kernel.outer[axis] >= SIDE && far).find(|&a| stride(index, a) == Some(1))
+    };
+    kernel.body.instrs.iter().find_map(across)
 }
 
 /// Rows this short are reduced side by side, as lanes, wherever there are enough of them.

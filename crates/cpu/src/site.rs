@@ -37,6 +37,13 @@ pub(crate) enum Segment {
     Run { head: i64, step: i64 },
 }
 
+/// A tile as a matrix: the address of point `j` of range `i` is `head + i·down + j·across`.
+struct Plane {
+    head: i64,
+    down: i64,
+    across: i64,
+}
+
 /// Working memory of address computations.
 #[derive(Default)]
 pub(crate) struct Walker {
@@ -193,6 +200,24 @@ impl Site {
         Some(head(0) as usize)
     }
 
+    /// The addresses of several ranges as a matrix, if each is part of one run and all along one axis.
+    fn plane(&self, span: Span, walker: &mut Walker) -> Option<Plane> {
+        let (run, skip) = (self.runs.len, span.start % self.runs.len);
+        let alone = self.bounds.is_empty() && self.gather.is_none() && span.count > 1;
+        if !alone || skip + span.len > run || !span.pitch.is_multiple_of(run) {
+            return None;
+        }
+        let pitch = |axis: usize| self.dims[axis + 1..].iter().product::<usize>();
+        let axis = (0..self.runs.lead).find(|&axis| self.dims[axis] > 1 && pitch(axis) == span.pitch)?;
+        if span.start / span.pitch % self.dims[axis] + span.count > self.dims[axis] {
+            return None;
+        }
+        let (down, across) = (self.heads.stride(0, axis)?, self.runs.steps[0]);
+        self.heads.seek(span.start / run, &mut walker.place);
+        let head = self.heads.value(0, &mut walker.place, None) + across * skip as i64;
+        Some(Plane { head, down, across })
+    }
+
     /// Loads elements of an argument, 0 where a bound fails.
     pub(crate) fn load(
         &self,
@@ -242,6 +267,9 @@ impl Site {
 
 fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, dst: &mut Out, w: &mut Walker) {
     let out = dst.lanes_mut::<S::Lane>();
+    if let Some(plane) = site.plane(span, w) {
+        return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
+    }
     if site.eval_lanes(span, gather, w) {
         let n = span.points();
         let addresses = w.offsets.lanes::<i32>()[..n].iter().zip(&w.mask.lanes::<u32>()[..n]);
@@ -263,6 +291,58 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
     });
 }
 
+/// Lines of a block that is turned: a cache line of `f32` each way, so that every line is read once.
+const TURNED: usize = 16;
+
+fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usize) {
+    let Plane { head, down, across } = plane;
+    match across {
+        1 => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                S::widen_run(arg.slice((head + down * i as i64) as usize, len), out);
+            }
+        }
+        0 => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                out.fill(arg.get::<S>((head + down * i as i64) as usize).widen());
+            }
+        }
+        _ if down == 1 => {
+            for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
+                for from in (0..len).step_by(TURNED) {
+                    let at = head + (i * TURNED) as i64 + across * from as i64;
+                    turn::<S>(arg, at, across, out, len, from);
+                }
+            }
+        }
+        _ => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                let line = arg.stepped::<S>(head + down * i as i64, across, len);
+                out.iter_mut().zip(line).for_each(|(o, x)| *o = x.widen());
+            }
+        }
+    }
+}
+
+/// Turns one block: lines that lie `across` apart become columns `from..` of some rows of `len` lanes.
+fn turn<S: Stored>(arg: View, at: i64, across: i64, out: &mut [S::Lane], len: usize, from: usize) {
+    let (rows, columns) = (out.len() / len, (len - from).min(TURNED));
+    let mut block = [[S::Lane::zeroed(); TURNED]; TURNED];
+    for (j, line) in block[..columns].iter_mut().enumerate() {
+        S::widen_run(arg.slice((at + across * j as i64) as usize, rows), &mut line[..rows]);
+    }
+    if columns == TURNED {
+        for (i, out) in out.chunks_exact_mut(len).enumerate() {
+            let out: &mut [S::Lane; TURNED] = out[from..].first_chunk_mut().expect("so many columns");
+            *out = std::array::from_fn(|j| block[j][i]);
+        }
+    } else {
+        for (i, out) in out.chunks_exact_mut(len).enumerate() {
+            out[from..][..columns].iter_mut().zip(&block).for_each(|(o, line)| *o = line[i]);
+        }
+    }
+}
+
 fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Walker) {
     let src = src.lanes::<S::Lane>();
     let put = |at: i64, lane: S::Lane| {
@@ -270,6 +350,13 @@ fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Wa
         let element = unsafe { arg.slice_mut::<S>(at as usize, 1) };
         element[0] = S::narrow(lane);
     };
+    if let Some(Plane { head, down, across: 1 }) = site.plane(span, w) {
+        for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
+            // SAFETY: as above, for the points of a range.
+            S::narrow_run(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
+        }
+        return;
+    }
     if site.eval_lanes(span, None, w) {
         let n = span.points();
         return w.offsets.lanes::<i32>()[..n].iter().zip(src).for_each(|(&at, &lane)| put(at as i64, lane));
