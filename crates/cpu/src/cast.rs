@@ -5,10 +5,10 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kiln_ir::DType;
 
-use crate::simd::{Reg, multiversion};
+use crate::simd::{Operand, Out, multiversion};
 
 /// Converts the first `n` lanes as [`DType::round`] says; `to` may be narrow, `from` computes.
-pub(crate) fn cast(from: DType, to: DType, n: usize, dst: &mut Reg, src: &Reg) {
+pub(crate) fn cast(from: DType, to: DType, n: usize, dst: &mut Out, src: Operand) {
     let n = n.next_multiple_of(16);
     match (to, from) {
         (DType::F16 | DType::BF16, _) => {
@@ -21,14 +21,18 @@ pub(crate) fn cast(from: DType, to: DType, n: usize, dst: &mut Reg, src: &Reg) {
 }
 
 #[inline(always)]
-fn map<T: Pod, U: Pod>(n: usize, dst: &mut Reg, src: &Reg, f: impl Fn(T) -> U) {
-    for (o, &x) in dst.lanes_mut()[..n].iter_mut().zip(&src.lanes()[..n]) {
+fn map<T: Pod, U: Pod>(n: usize, dst: &mut Out, src: Operand, f: impl Fn(T) -> U) {
+    let out = &mut dst.lanes_mut()[..n];
+    if src.one {
+        return out.fill(f(src.lanes()[0]));
+    }
+    for (o, &x) in out.iter_mut().zip(&src.lanes()[..n]) {
         *o = f(x);
     }
 }
 
 multiversion! {
-    fn cast_wide(from: DType, to: DType, n: usize, dst: &mut Reg, src: &Reg) {
+    fn cast_wide(from: DType, to: DType, n: usize, dst: &mut Out, src: Operand) {
         use DType::{Bool, F32, F64, I32, U8, U32};
         match (from, to) {
             (F32, F32) | (I32, I32) | (U32 | Bool, U32) | (Bool, I32 | U8 | Bool) => map(n, dst, src, |x: u32| x),

@@ -8,11 +8,12 @@ use bytemuck::Pod;
 use kiln_ir::DType;
 
 use crate::cast::cast;
+use crate::fused::fused;
 use crate::memory::View;
 use crate::point::point;
-use crate::program::{Micro, Program, Put};
-use crate::reduce::{Partial, Rows, Tree};
-use crate::simd::Reg;
+use crate::program::{Micro, Program, Put, Reduction, RegId};
+use crate::reduce::{Partial, Rows, Tree, reduce_tile};
+use crate::simd::{Operand, Out, Reg};
 use crate::site::Walker;
 use crate::space::Span;
 
@@ -34,14 +35,32 @@ pub(crate) struct Sums {
     pub(crate) at: usize,
 }
 
+/// Where the lanes of a register are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    /// In the register.
+    Lanes,
+    /// In the register, and all the same.
+    One,
+    /// In an argument's memory: so many bytes from there on.
+    Lent { arg: usize, at: usize, bytes: usize },
+}
+
 /// The working memory of one thread.
 #[derive(Default)]
 pub(crate) struct Worker {
     pub(crate) regs: Vec<Reg>,
+    held: Vec<Held>,
+    /// Bytes of arguments that the next tile will read: from there, to there.
+    ahead: Vec<(usize, usize, usize)>,
     pub(crate) walker: Walker,
     pub(crate) trees: Vec<Tree>,
-    pub(crate) partial: Partial,
+    /// One for each reduction of a pass.
+    pub(crate) partials: Vec<Partial>,
 }
+
+/// Cache lines that are asked for before a step: fewer than a core can wait for at once.
+const AHEAD: usize = 32;
 
 thread_local! {
     static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
@@ -98,6 +117,17 @@ impl Tile {
         let rows = Rows { inner: false, rows: n, points: 1, first: 0 };
         Tile { span: Span::range(start, n), lanes: n, rows, sums: None }
     }
+
+    /// The tile as far as a cache line of lanes goes.
+    fn first_lanes(self) -> Tile {
+        let n = self.lanes.min(16);
+        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: 16, ..self.rows }, ..self }
+    }
+
+    /// True iff the lanes fill cache lines: vector kernels touch no others then.
+    fn is_whole(self) -> bool {
+        self.lanes.is_multiple_of(16)
+    }
 }
 
 impl Worker {
@@ -106,27 +136,103 @@ impl Worker {
         let bytes = (lanes.next_multiple_of(16) * program.lane_bytes).max(64);
         self.regs.resize_with(self.regs.len().max(program.n_regs), Reg::default);
         self.regs[..program.n_regs].iter_mut().for_each(|r| r.reserve_bytes(bytes));
-        self.partial.reserve(bytes);
+        let most = program.passes.iter().map(|pass| pass.reductions.len()).max().unwrap_or(0);
+        self.partials.resize_with(self.partials.len().max(most), Partial::default);
+        self.partials[..most].iter_mut().for_each(|partial| partial.reserve(bytes));
+        self.held.clear();
+        self.held.resize(program.n_regs, Held::Lanes);
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
         self.run(program, &program.setup, setup, env);
+        program.setup.iter().for_each(|micro| self.held[micro.dst()] = Held::One);
     }
 
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
+        self.ahead.clear();
         for micro in micros {
+            self.fetch_ahead(env);
             let slot = micro.dst();
-            let mut dst = std::mem::take(&mut self.regs[slot]);
-            self.step(program, micro, tile, env, &mut dst);
-            self.regs[slot] = dst;
+            if let Some(lent) = self.lend(program, micro, tile, env) {
+                self.held[slot] = lent;
+                continue;
+            }
+            let target = program.direct[slot].and_then(|put| self.target(program, &program.puts[put], tile));
+            let mut reg = std::mem::take(&mut self.regs[slot]);
+            self.held[slot] = match target {
+                Some(Held::Lent { arg, at, bytes }) => {
+                    // SAFETY: the points of this tile are this task's to store, the kernel never loads from an
+                    // argument that it stores directly, and each operand of the step lies elsewhere.
+                    let mut dst = Out::lent(unsafe { env.args[arg].slice_mut(at, bytes) });
+                    self.step(program, micro, tile, env, &mut dst);
+                    Held::Lent { arg, at, bytes }
+                }
+                _ => {
+                    let one = program.single[slot] && self.is_one(micro, tile);
+                    let tile = if one { tile.first_lanes() } else { tile };
+                    self.step(program, micro, tile, env, &mut reg.out());
+                    if one { Held::One } else { Held::Lanes }
+                }
+            };
+            self.regs[slot] = reg;
         }
     }
 
-    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Reg) {
-        let (regs, walker) = (&self.regs, &mut self.walker);
+    /// True iff a step gives the same at every point of a tile.
+    fn is_one(&mut self, micro: &Micro, tile: Tile) -> bool {
+        let one = |slot: &RegId| self.held[*slot] == Held::One;
+        match micro {
+            Micro::Expand { .. } => tile.rows.is_single(),
+            Micro::Op { args, .. } | Micro::Fused { args, .. } => args.iter().all(one),
+            Micro::Cast { src, .. } => one(src),
+            Micro::Load { site, gather: None, .. } => tile.is_whole() && site.is_constant(tile.span, &mut self.walker),
+            _ => false,
+        }
+    }
+
+    /// What a load gives without moving anything, where a tile's elements lie as its lanes would.
+    fn lend(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env) -> Option<Held> {
+        let Micro::Load { site, arg, gather, lend: true, .. } = micro else { return None };
+        if !tile.is_whole() {
+            return None;
+        }
+        let gather = gather.map(|g| operand(&self.regs, &self.held, g, env));
+        let at = site.dense(tile.span, gather, &mut self.walker)?;
+        let size = program.dtypes[*arg].size_bytes();
+        let (at, bytes) = (at * size, tile.lanes * size);
+        if program.busy {
+            self.ahead.push((*arg, at + bytes, at + 2 * bytes));
+        }
+        Some(Held::Lent { arg: *arg, at, bytes })
+    }
+
+    /// Asks for some of what comes next, while there is something to compute.
+    fn fetch_ahead(&mut self, env: Env) {
+        let Some((arg, from, to)) = self.ahead.pop() else { return };
+        let end = to.min(from + AHEAD * 64);
+        (from..end).step_by(64).for_each(|at| env.args[arg].prefetch(at));
+        if end < to {
+            self.ahead.push((arg, end, to));
+        }
+    }
+
+    /// The memory into which a tile's value is stored, where its elements lie as its lanes do.
+    fn target(&mut self, program: &Program, put: &Put, tile: Tile) -> Option<Held> {
+        if !tile.is_whole() {
+            return None;
+        }
+        let at = put.site.dense(tile.span, None, &mut self.walker)?;
+        let size = program.dtypes[put.arg].size_bytes();
+        Some(Held::Lent { arg: put.arg, at: at * size, bytes: tile.lanes * size })
+    }
+
+    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out) {
+        let (regs, held, walker) = (&self.regs, &self.held, &mut self.walker);
+        let read = |slot: RegId| operand(regs, held, slot, env);
+        // Written out: `map` would send each operand through memory.
+        let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
         match micro {
             Micro::Load { site, arg, gather, .. } => {
-                let gather = gather.map(|g| &regs[g]);
-                site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather, dst, walker);
+                site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather.map(read), dst, walker);
             }
             Micro::Fill { dtype, value, .. } => fill(*dtype, *value, tile.lanes, dst),
             Micro::Scalar { dtype, word, .. } => {
@@ -136,12 +242,13 @@ impl Worker {
             }
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
-            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, args.map(|a| &regs[a])),
-            Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, &regs[*src]),
+            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, all(args)),
+            Micro::Fused { op, dtype, args, .. } => fused(*op, *dtype, tile.lanes, dst, all(args)),
+            Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
             Micro::Spread { dtype, .. } if *dtype == DType::F64 => spread::<u64>(tile.lanes, dst),
             Micro::Spread { .. } => spread::<u32>(tile.lanes, dst),
-            Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, &regs[*src], dst),
-            Micro::Expand { src, .. } => expand::<u32>(tile.rows, &regs[*src], dst),
+            Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
+            Micro::Expand { src, .. } => expand::<u32>(tile.rows, read(*src), dst),
             Micro::Acc { dtype, .. } => {
                 let Sums { view, at } = tile.sums.expect("only a contraction's epilogue reads its sum");
                 match dtype {
@@ -152,15 +259,35 @@ impl Worker {
         }
     }
 
+    /// Reduces what a tile has computed, into partial result number `i`; `more` iff that goes on.
+    pub(crate) fn reduce(&mut self, i: usize, r: &Reduction, shape: Rows, more: bool, env: Env) {
+        let src = operand(&self.regs, &self.held, r.src, env);
+        reduce_tile(r.op, r.dtype, src, shape, more, &mut self.partials[i]);
+    }
+
     /// Stores what a tile has computed.
     pub(crate) fn put(&mut self, program: &Program, puts: &[Put], span: Span, env: Env) {
         for put in puts {
-            put.site.store(program.dtypes[put.arg], env.args[put.arg], span, &self.regs[put.src], &mut self.walker);
+            let there = program.direct[put.src].is_some_and(|own| std::ptr::eq(&program.puts[own], put));
+            if there && matches!(self.held[put.src], Held::Lent { .. }) {
+                continue;
+            }
+            let src = operand(&self.regs, &self.held, put.src, env);
+            put.site.store(program.dtypes[put.arg], env.args[put.arg], span, src, &mut self.walker);
         }
     }
 }
 
-fn fill(dtype: DType, value: f64, n: usize, dst: &mut Reg) {
+#[inline(always)]
+fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId, env: Env<'a>) -> Operand<'a> {
+    match held[slot] {
+        Held::Lanes => regs[slot].operand(),
+        Held::One => regs[slot].operand().repeated(),
+        Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
+    }
+}
+
+fn fill(dtype: DType, value: f64, n: usize, dst: &mut Out) {
     match dtype {
         DType::F64 => dst.lanes_mut::<f64>()[..n].fill(value),
         DType::F32 => dst.lanes_mut::<f32>()[..n].fill(value as f32),
@@ -169,13 +296,13 @@ fn fill(dtype: DType, value: f64, n: usize, dst: &mut Reg) {
     }
 }
 
-fn spread<T: Pod>(n: usize, dst: &mut Reg) {
+fn spread<T: Pod>(n: usize, dst: &mut Out) {
     let lanes = dst.lanes_mut::<T>();
     let first = lanes[0];
     lanes[..n].fill(first);
 }
 
-fn expand<T: Pod>(shape: Rows, src: &Reg, dst: &mut Reg) {
+fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {
     let (src, out) = (&src.lanes::<T>()[..shape.rows], &mut dst.lanes_mut::<T>()[..shape.rows * shape.points]);
     if shape.inner {
         src.iter().zip(out.chunks_exact_mut(shape.points)).for_each(|(&x, out)| out.fill(x));
@@ -193,6 +320,7 @@ impl Micro {
             | Micro::Coord { dst, .. }
             | Micro::Inside { dst, .. }
             | Micro::Op { dst, .. }
+            | Micro::Fused { dst, .. }
             | Micro::Cast { dst, .. }
             | Micro::Spread { dst, .. }
             | Micro::Expand { dst, .. }

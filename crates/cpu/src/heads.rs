@@ -11,6 +11,8 @@ pub(crate) struct Heads {
     /// Axes before those of a run.
     lead: usize,
     exprs: Vec<Index>,
+    /// The expressions' values where all coordinates are 0.
+    constants: Vec<i64>,
     /// One stride an axis and expression, those of the gathered coordinate last; `None` unless all are affine.
     strides: Option<Vec<Vec<i64>>>,
 }
@@ -34,6 +36,7 @@ impl Heads {
             dims: dims.to_vec(),
             lead,
             exprs: exprs.iter().map(|&e| e.clone()).collect(),
+            constants: exprs.iter().map(|e| e.constant).collect(),
             strides: affine.map(by_axis),
         }
     }
@@ -41,6 +44,11 @@ impl Heads {
     /// True iff going on costs an addition.
     pub(crate) fn are_affine(&self) -> bool {
         self.strides.is_some()
+    }
+
+    /// By how much an expression differs from one coordinate of an axis to the next, if that is known.
+    pub(crate) fn stride(&self, e: usize, axis: usize) -> Option<i64> {
+        self.strides.as_ref().map(|strides| strides[axis][e])
     }
 
     /// Goes to the run with this number.
@@ -52,7 +60,11 @@ impl Heads {
             number /= self.dims[axis];
         }
         place.values.clear();
-        place.values.extend(self.exprs.iter().map(|e| e.eval(&place.at)));
+        let Some(strides) = &self.strides else { return };
+        place.values.extend(&self.constants);
+        for (&c, strides) in place.at[..self.lead].iter().zip(strides) {
+            place.values.iter_mut().zip(strides).for_each(|(v, s)| *v += s * c as i64);
+        }
     }
 
     /// Goes to the next run, or after the last to the first.

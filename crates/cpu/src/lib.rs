@@ -12,6 +12,7 @@ mod cast;
 mod dot;
 mod exe;
 mod exec;
+mod fused;
 mod heads;
 mod lanes;
 mod loops;

@@ -12,7 +12,7 @@ use crate::exec::{Env, Loan, Tile, Worker};
 use crate::lower::lower;
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
-use crate::reduce::{Partial, Rows, Tree, identity, reduce_tile};
+use crate::reduce::{Partial, Rows, Tree, identity};
 use crate::simd::Reg;
 use crate::space::{Span, stride};
 use crate::split::split;
@@ -24,8 +24,11 @@ pub(crate) const TILE: usize = 1024;
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
 const WHOLE_TILE: usize = 8192;
 
-/// Rows side by side in a tile.
-const BLOCK: usize = 256;
+/// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
+const BLOCK: usize = 1024;
+
+/// Single points that are folded in turn.
+const IN_TURN: usize = 8;
 
 /// Points of a block that are worth a group of their own.
 const GROUP: usize = 1 << 16;
@@ -40,6 +43,8 @@ pub(crate) struct LoopExe {
     chunk: usize,
     /// Points of a row in a group; all of them unless long rows are cut.
     group: usize,
+    /// The other axis of a tile where some argument lies across: see [`turned`].
+    turned: Option<usize>,
 }
 
 impl LoopExe {
@@ -57,19 +62,21 @@ impl LoopExe {
         // A tile holds whole rows if they fit, with at least a cache line of them side by side.
         let least = if space.inner { 1 } else { rows.min(16) };
         let whole = points * least <= room;
-        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK };
+        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK / 4 };
         let block = match (whole, space.inner) {
             (true, true) => (TILE / points).clamp(1, rows),
             (true, false) => rows.min(most).min((room / points).max(1)).max(least),
             (false, true) => 1,
-            (false, false) => rows.min(most),
+            (false, false) => rows.min(BLOCK),
         };
         let chunk = if whole { points } else { (TILE / block).max(1).min(points) };
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
-        let program = lower(&kernel.body, &kernel.args, &space, whole, false);
-        LoopExe { space, program, block, chunk, group }
+        let mut program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        program.busy &= space.inner || block == rows || kernel.row.is_empty();
+        let turned = turned(kernel);
+        LoopExe { space, program, block, chunk, group, turned }
     }
 
     /// A measure of the work: lanes times steps.
@@ -80,6 +87,9 @@ impl LoopExe {
     pub(crate) fn run(&self, env: Env, parallel: bool) {
         if self.space.n_rows() == 0 {
             return;
+        }
+        if let Some(axis) = self.turned {
+            return self.run_turned(axis, env, parallel);
         }
         if self.group < self.space.n_points() {
             return self.run_groups(env, parallel);
@@ -94,6 +104,26 @@ impl LoopExe {
         });
     }
 
+    /// Square tiles along the last axis and another one.
+    fn run_turned(&self, axis: usize, env: Env, parallel: bool) {
+        let dims = &self.space.outer;
+        let (high, wide) = (dims[axis], dims[dims.len() - 1]);
+        let pitch: usize = dims[axis + 1..].iter().product();
+        let counts = [dims[..axis].iter().product(), high.div_ceil(SIDE), pitch / wide, wide.div_ceil(SIDE)];
+        let init = || Loan::new(&self.program, TILE, env);
+        let n = counts.iter().product();
+        for_each(parallel, n, TILE * self.program.weight(), init, |worker, i| {
+            let (i, column) = (i / counts[3], i % counts[3] * SIDE);
+            let (i, between) = (i / counts[2], i % counts[2]);
+            let (before, row) = (i / counts[1], i % counts[1] * SIDE);
+            let (count, len) = (SIDE.min(high - row), SIDE.min(wide - column));
+            let start = (before * high + row) * pitch + between * wide + column;
+            let tile = Tile { span: Span::new(start, len, count, pitch), ..Tile::flat(0, len * count) };
+            worker.run(&self.program, &self.program.passes[0].points, tile, env);
+            worker.put(&self.program, &self.program.puts, tile.span, env);
+        });
+    }
+
     fn lanes(&self) -> usize {
         self.block.min(self.space.n_rows()) * self.chunk
     }
@@ -105,10 +135,10 @@ impl LoopExe {
             worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
             if self.chunk >= points && points > 0 {
                 self.run_tile(worker, env, p, self.tile(first, rows, 0, points));
-                for r in &pass.reductions {
+                for (i, r) in pass.reductions.iter().enumerate() {
                     let shape = self.tile(first, rows, 0, points).rows;
-                    reduce_tile(r.op, r.dtype, &worker.regs[r.src], shape, &mut worker.partial);
-                    copy(worker.partial.result(r.op), &mut worker.regs[r.dst], rows * self.program.lane_bytes);
+                    worker.reduce(i, r, shape, false, env);
+                    copy(worker.partials[i].result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
                 }
                 continue;
             }
@@ -172,12 +202,17 @@ impl LoopExe {
         if pass.reductions.is_empty() && (!last || self.program.puts.is_empty()) {
             return;
         }
-        for from in range.clone().step_by(self.chunk) {
+        let single = !self.space.inner && self.chunk == 1;
+        for (n, from) in range.clone().step_by(self.chunk).enumerate() {
             let tile = self.tile(first, rows, from, self.chunk.min(range.end - from));
             self.run_tile(worker, env, p, tile);
-            for (r, tree) in pass.reductions.iter().zip(&mut worker.trees) {
-                reduce_tile(r.op, r.dtype, &worker.regs[r.src], tile.rows, &mut worker.partial);
-                tree.push(r.op, r.dtype, &mut worker.partial, rows, self.bytes(self.lanes()));
+            // A few single points are folded one after the other, and then go to the tree together.
+            let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
+            for (i, r) in pass.reductions.iter().enumerate() {
+                worker.reduce(i, r, tile.rows, single && n % IN_TURN > 0, env);
+                if last {
+                    worker.trees[i].push(r.op, r.dtype, &mut worker.partials[i], rows, self.bytes(self.lanes()));
+                }
             }
         }
     }
@@ -200,6 +235,24 @@ impl LoopExe {
 /// Copies the first bytes of a register.
 fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
+}
+
+/// Points along each axis of a tile with two of them: two cache lines of `f32`.
+const SIDE: usize = 32;
+
+/// An axis along which some argument of a map is dense that is not so along the last, as in a transposition: tiles
+/// then take some points along both, so that the cache lines of all arguments are used whole.
+fn turned(kernel: &Loop) -> Option<usize> {
+    let last = kernel.outer.len().checked_sub(1)?;
+    if !kernel.row.is_empty() || kernel.outer[last] < SIDE {
+        return None;
+    }
+    let across = |instr: &Instr| {
+        let Instr::Load { index, gather: None, valid, .. } = instr else { return None };
+        let far = valid.is_empty() && index.affine(last + 1).is_some_and(|strides| strides[last].abs() > 1);
+        (0..last).rev().filter(|&axis| kernel.outer[axis] >= SIDE && far).find(|&a| stride(index, a) == Some(1))
+    };
+    kernel.body.instrs.iter().find_map(across)
 }
 
 /// Rows this short are reduced side by side, as lanes, wherever there are enough of them.

@@ -1,8 +1,9 @@
 //! From a kernel's body to a [`Program`]: classes, passes, registers.
 
-use kiln_ir::kernel::{Arg, Body, Instr, Value};
+use kiln_ir::kernel::{Access, Arg, Body, Instr, Store, Value};
 use kiln_ir::{Bound, DType, Index};
 
+use crate::fused::{Fused, pair};
 use crate::program::{Micro, Pass, Program, Put, Reduction, RegId, Rowed};
 use crate::site::Site;
 
@@ -20,6 +21,8 @@ struct Lowering<'a> {
     space: &'a Rowed,
     /// True iff registers of points outlive their pass.
     whole: bool,
+    /// True iff the last step's value is wanted.
+    wanted: bool,
     class: Vec<Class>,
     /// The pass before which all reductions that a value needs are done.
     level: Vec<usize>,
@@ -30,6 +33,10 @@ struct Lowering<'a> {
     /// Uses still to come of each value of class `Point`.
     uses: Vec<usize>,
     free: Vec<RegId>,
+    /// For each step, the operand that is computed with it, and as what.
+    inner: Vec<Option<(usize, Fused)>>,
+    /// True iff a step is computed with the one that reads it.
+    folded: Vec<bool>,
     out: Program,
 }
 
@@ -42,6 +49,9 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         row_puts: Vec::new(),
         last: None,
         n_regs: 0,
+        direct: Vec::new(),
+        single: Vec::new(),
+        busy: false,
         lane_bytes: if body.types.contains(&DType::F64) { 8 } else { 4 },
         dtypes: args.iter().map(|a| a.dtype).collect(),
     };
@@ -51,6 +61,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         args,
         space,
         whole,
+        wanted: last,
         class: Vec::with_capacity(n),
         level: Vec::with_capacity(n),
         axes: Vec::with_capacity(n),
@@ -58,11 +69,29 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         expanded: vec![None; n],
         uses: vec![0; n],
         free: Vec::new(),
+        inner: vec![None; n],
+        folded: vec![false; n],
         out,
     };
     this.classify();
     this.emit(last);
+    this.mark_single();
+    this.out.busy = this.out.passes.iter().any(|pass| steps(&pass.points) >= BUSY);
+    this.out.direct.resize(this.out.n_regs, None);
     this.out
+}
+
+/// Steps of a pass from which on memory would idle.
+const BUSY: usize = 5;
+
+/// How many steps compute.
+fn steps(micros: &[Micro]) -> usize {
+    micros.iter().filter(|m| !matches!(m, Micro::Load { .. })).count()
+}
+
+/// True iff elements lie in memory as they are computed with.
+fn is_lane(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64 | DType::I32 | DType::U32)
 }
 
 /// The axes that an expression reads, as bits.
@@ -151,6 +180,7 @@ impl Lowering<'_> {
             }
         }
         let points = steps(Class::Point, self);
+        self.fold(&points, last);
         let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
         self.emit_passes(&points, &live, kept);
         self.emit_stores();
@@ -177,9 +207,17 @@ impl Lowering<'_> {
                 self.count_ends(pass, &reductions, kept);
             }
             for &i in steps {
-                let sources: Vec<Value> = body.instrs[i].operands();
+                if self.folded[i] {
+                    continue;
+                }
+                let mut sources: Vec<Value> = body.instrs[i].operands();
+                if let Some((inner, _)) = self.inner[i] {
+                    sources.extend(body.instrs[inner].operands());
+                }
                 for &v in &sources {
-                    self.as_points(v as usize, pass);
+                    if !self.folded[v as usize] {
+                        self.as_points(v as usize, pass);
+                    }
                 }
                 let micro = self.micro(i, Class::Point).1;
                 self.out.passes[pass].points.push(micro);
@@ -220,6 +258,34 @@ impl Lowering<'_> {
         points.iter().copied().filter(|&i| needed[i]).collect()
     }
 
+    /// Joins each step with an operand that nothing else reads, where both are one formula.
+    fn fold(&mut self, points: &[usize], last: bool) {
+        let body = self.body;
+        let mut uses = vec![0; body.instrs.len()];
+        let live = self.live(last);
+        let all = (0..live.len()).filter(|&i| live[i]).flat_map(|i| body.instrs[i].operands());
+        all.chain(body.stores.iter().map(|s| s.value)).for_each(|v| uses[v as usize] += 1);
+        if last {
+            uses[live.len() - 1] += 1;
+        }
+        for &i in points {
+            let Instr::Op(second, args) = body.instrs[i] else { continue };
+            let join = |side: usize| {
+                let v = args[side] as usize;
+                let alone = uses[v] == 1 && self.class[v] == Class::Point && self.level[v] == self.level[i];
+                let Instr::Op(first, _) = body.instrs[v] else { return None };
+                let free = alone && self.inner[v].is_none();
+                pair(first, second, side, body.types[i].compute()).filter(|_| free).map(|op| (v, op))
+            };
+            if second.row().arity == 2
+                && let Some((v, op)) = join(0).or_else(|| join(1))
+            {
+                self.inner[i] = Some((v, op));
+                self.folded[v] = true;
+            }
+        }
+    }
+
     fn count_uses(&mut self, steps: &[usize]) {
         for &i in steps {
             self.body.instrs[i].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
@@ -240,7 +306,7 @@ impl Lowering<'_> {
     fn release(&mut self, v: usize) {
         if self.class[v] == Class::Point {
             self.uses[v] -= 1;
-            if self.uses[v] == 0 {
+            if self.uses[v] == 0 && self.direct(v).is_none() {
                 self.free.extend(self.reg[v]);
             }
         }
@@ -267,21 +333,61 @@ impl Lowering<'_> {
     }
 
     fn emit_stores(&mut self) {
-        let (outer, last) = (self.space.outer.len(), self.out.passes.len() - 1);
-        let rank = outer + self.space.row.len();
-        for store in &self.body.stores {
-            let v = store.value as usize;
-            let in_row = store.index.uses(&|a| (outer..rank).contains(&a));
-            let (arg, by_point) = (store.arg as usize, self.class[v] == Class::Point || in_row || rank == outer);
-            if by_point {
+        let last = self.out.passes.len() - 1;
+        self.out.direct = vec![None; self.out.n_regs];
+        for (s, store) in self.body.stores.iter().enumerate() {
+            let (v, arg) = (store.value as usize, store.arg as usize);
+            if self.by_point(store) {
                 let src = self.as_points(v, last);
                 let site = self.point_site(&store.index, &[], None);
+                self.out.direct.resize(self.out.n_regs, None);
+                if self.direct(v) == Some(s) {
+                    self.out.direct[src] = Some(self.out.puts.len());
+                }
                 self.out.puts.push(Put { site, arg, src });
             } else {
                 let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
                 self.out.row_puts.push(Put { site, arg, src: self.reg[v].expect("computed in order") });
             }
         }
+    }
+
+    /// True iff a store happens at every point rather than once a row.
+    fn by_point(&self, store: &Store) -> bool {
+        let (outer, row) = (self.space.outer.len(), self.space.row.len());
+        let in_row = store.index.uses(&|a| (outer..outer + row).contains(&a));
+        self.class[store.value as usize] == Class::Point || in_row || row == 0
+    }
+
+    /// The store in whose memory a value may be computed: its lanes are stored as they are, where nothing is loaded.
+    fn direct(&self, v: usize) -> Option<usize> {
+        let own = |store: &Store| {
+            let arg = &self.args[store.arg as usize];
+            let same = is_lane(arg.dtype) && arg.dtype == self.body.types[v].compute();
+            store.value as usize == v && self.by_point(store) && arg.access == Access::Write && same
+        };
+        if self.class[v] == Class::Point { self.body.stores.iter().position(own) } else { None }
+    }
+
+    /// True iff a value's register may stand for an argument's memory.
+    fn may_lend(&self, v: usize, class: Class, arg: usize) -> bool {
+        // What is overwritten at the end of a tile must not be stored elsewhere after that.
+        let moved = self.args[arg].access != Access::Read && self.body.stores.iter().any(|s| s.value as usize == v);
+        let wanted = self.wanted && v + 1 == self.body.instrs.len();
+        class == Class::Point && is_lane(self.args[arg].dtype) && !moved && !wanted && self.direct(v).is_none()
+    }
+
+    /// Marks what is read only by steps that take a single value as well.
+    fn mark_single(&mut self) {
+        let out = &mut self.out;
+        out.single = vec![true; out.n_regs];
+        let ends = out.passes.iter().flat_map(|pass| &pass.reductions).map(|r| r.src);
+        let indices = out.passes.iter().flat_map(|pass| &pass.points).filter_map(|micro| match micro {
+            Micro::Load { gather, .. } => *gather,
+            _ => None,
+        });
+        let whole = ends.chain(indices).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
+        whole.for_each(|reg| out.single[reg] = false);
     }
 
     /// An address over the tile's points.
@@ -315,7 +421,8 @@ impl Lowering<'_> {
 
     /// The step `i` for one class, with a register for its value.
     fn micro(&mut self, i: usize, class: Class) -> (RegId, Micro) {
-        let dst = if class == Class::Point { self.alloc() } else { self.fresh() };
+        let own = class != Class::Point || self.direct(i).is_some();
+        let dst = if own { self.fresh() } else { self.alloc() };
         let types = &self.body.types;
         let read = |v: Value| {
             let expanded = if class == Class::Point { self.expanded[v as usize] } else { None };
@@ -328,12 +435,19 @@ impl Lowering<'_> {
             Instr::Load { arg, index, valid, gather } => {
                 let by = gather.map(|(v, n)| (types[v as usize].compute(), n, self.axes[v as usize]));
                 let site = self.site(class, index, valid, by);
-                Micro::Load { site, arg: *arg as usize, gather: gather.map(|g| read(g.0)), dst }
+                let (arg, gather) = (*arg as usize, gather.map(|g| read(g.0)));
+                Micro::Load { site, arg, gather, lend: self.may_lend(i, class, arg), dst }
             }
             Instr::Const(dtype, v) => Micro::Fill { dtype: dtype.compute(), value: dtype.round(*v), dst },
             Instr::Scalar(dtype, word) => Micro::Scalar { dtype: *dtype, word: *word as usize, dst },
             Instr::Coord(index) => Micro::Coord { site: self.site(class, index, &[], None), dst },
             Instr::Inside(bounds) => Micro::Inside { site: self.site(class, &Index::constant(0), bounds, None), dst },
+            Instr::Op(_, args) if self.inner[i].is_some() => {
+                let (inner, op) = self.inner[i].expect("just seen");
+                let Instr::Op(_, [x, y, _]) = self.body.instrs[inner] else { unreachable!("only these are joined") };
+                let other = if args[0] as usize == inner { args[1] } else { args[0] };
+                Micro::Fused { op, dtype: types[i].compute(), args: [x, y, other].map(read), dst }
+            }
             Instr::Op(op, args) => {
                 let arity = op.row().arity;
                 let dtype = types[args[arity - 1] as usize].compute();

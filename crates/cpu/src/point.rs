@@ -9,10 +9,10 @@ use kiln_ir::random::{PARITY, ROTATIONS};
 use kiln_ir::{DType, PointOp};
 
 use crate::math;
-use crate::simd::{Reg, multiversion};
+use crate::simd::{Operand, Out, multiversion};
 
 /// Applies an op to the first `n` lanes; `dtype` is the compute dtype of the last operand.
-pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Out, args: [Operand; 3]) {
     let n = n.next_multiple_of(16);
     match dtype {
         DType::F32 => {
@@ -30,24 +30,73 @@ pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Reg, args: [&
 }
 
 #[inline(always)]
-fn map1<T: Pod, U: Pod>(n: usize, dst: &mut Reg, x: &Reg, f: impl Fn(T) -> U) {
-    for (o, &x) in dst.lanes_mut()[..n].iter_mut().zip(&x.lanes()[..n]) {
+fn map1<T: Pod, U: Pod>(n: usize, dst: &mut Out, x: Operand, f: impl Fn(T) -> U) {
+    let out = &mut dst.lanes_mut()[..n];
+    if x.one {
+        return out.fill(f(x.lanes()[0]));
+    }
+    for (o, &x) in out.iter_mut().zip(&x.lanes()[..n]) {
         *o = f(x);
     }
 }
 
 #[inline(always)]
-fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Reg, [x, y, _]: [&Reg; 3], f: impl Fn(T, T) -> U) {
-    for ((o, &x), &y) in dst.lanes_mut()[..n].iter_mut().zip(&x.lanes()[..n]).zip(&y.lanes()[..n]) {
-        *o = f(x, y);
+fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], f: impl Fn(T, T) -> U) {
+    let out = dst.lanes_mut()[..n].iter_mut();
+    let (ones, x, y) = ((x.one, y.one), x.lanes::<T>(), y.lanes::<T>());
+    match ones {
+        (false, false) => {
+            for ((o, &x), &y) in out.zip(&x[..n]).zip(&y[..n]) {
+                *o = f(x, y);
+            }
+        }
+        (false, true) => {
+            let y = y[0];
+            for (o, &x) in out.zip(&x[..n]) {
+                *o = f(x, y);
+            }
+        }
+        (true, false) => {
+            let x = x[0];
+            for (o, &y) in out.zip(&y[..n]) {
+                *o = f(x, y);
+            }
+        }
+        (true, true) => out.into_slice().fill(f(x[0], y[0])),
     }
 }
 
 #[inline(always)]
-fn map3<A: Pod, T: Pod, U: Pod>(n: usize, dst: &mut Reg, [x, y, z]: [&Reg; 3], f: impl Fn(A, T, T) -> U) {
-    let (x, y, z) = (&x.lanes()[..n], &y.lanes()[..n], &z.lanes()[..n]);
-    for (((o, &x), &y), &z) in dst.lanes_mut()[..n].iter_mut().zip(x).zip(y).zip(z) {
-        *o = f(x, y, z);
+pub(crate) fn map3<A: Pod, T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, z]: [Operand; 3], f: impl Fn(A, T, T) -> U) {
+    let (x, y, z) = (Piecewise::<A>::new(x), Piecewise::<T>::new(y), Piecewise::<T>::new(z));
+    for (i, out) in dst.lanes_mut()[..n].chunks_mut(PIECE).enumerate() {
+        let (x, y, z) = (x.piece(i, out.len()), y.piece(i, out.len()), z.piece(i, out.len()));
+        for (((o, &x), &y), &z) in out.iter_mut().zip(x).zip(y).zip(z) {
+            *o = f(x, y, z);
+        }
+    }
+}
+
+/// Lanes that are read at once where any operand may be a single value.
+const PIECE: usize = 64;
+
+/// An operand piece by piece; a single value is spread once over one piece.
+struct Piecewise<'a, T> {
+    lanes: &'a [T],
+    spread: [T; PIECE],
+    one: bool,
+}
+
+impl<'a, T: Pod> Piecewise<'a, T> {
+    #[inline(always)]
+    fn new(x: Operand<'a>) -> Piecewise<'a, T> {
+        let lanes = x.lanes::<T>();
+        Piecewise { lanes, spread: [lanes[0]; PIECE], one: x.one }
+    }
+
+    #[inline(always)]
+    fn piece(&self, i: usize, n: usize) -> &[T] {
+        if self.one { &self.spread[..n] } else { &self.lanes[i * PIECE..][..n] }
     }
 }
 
@@ -90,7 +139,7 @@ macro_rules! float_arms {
 }
 
 multiversion! {
-    fn float32(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+    fn float32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3]) {
         float_arms!(f32, op, n, dst, args;
             math::exp::<FMA>, math::log::<FMA>,
             |x| math::sin_cos::<FMA>(x, 0), |x| math::sin_cos::<FMA>(x, 1),
@@ -99,7 +148,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn float64(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+    fn float64(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3]) {
         float_arms!(f64, op, n, dst, args;
             f64::exp, f64::ln, f64::sin, f64::cos, f64::tanh, kiln_ir::ops::erf,
             |x: f64| 1.0 / (1.0 + (-x).exp()))
@@ -107,11 +156,12 @@ multiversion! {
 }
 
 /// Recomputes what lies beyond the reach of [`math::sin_cos`].
-fn mend_trig(op: PointOp, n: usize, dst: &mut Reg, x: &Reg) {
-    let x = &x.lanes::<f32>()[..n];
+fn mend_trig(op: PointOp, n: usize, dst: &mut Out, x: Operand) {
+    let x = &x.lanes::<f32>()[..if x.one { 1 } else { n }];
     if x.iter().fold(0.0, |most, x| f32::max(most, x.abs())) <= math::TRIG_LIMIT {
         return;
     }
+    let x = x.iter().cycle().take(n);
     for (o, &x) in dst.lanes_mut::<f32>().iter_mut().zip(x).filter(|(_, x)| x.abs() > math::TRIG_LIMIT) {
         *o = if op == P::Sin { (x as f64).sin() } else { (x as f64).cos() } as f32;
     }
@@ -160,19 +210,19 @@ macro_rules! int_arms {
 }
 
 multiversion! {
-    fn int32(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+    fn int32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3]) {
         int_arms!(i32, op, n, dst, args; i32::wrapping_abs)
     }
 }
 
 multiversion! {
-    fn uint32(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+    fn uint32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3]) {
         int_arms!(u32, op, n, dst, args; |x: u32| x)
     }
 }
 
 multiversion! {
-    fn truth(op: PointOp, n: usize, dst: &mut Reg, args: [&Reg; 3]) {
+    fn truth(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3]) {
         match op {
             P::Not => map1(n, dst, args[0], |x: u32| x ^ 1),
             P::Lt => map2(n, dst, args, |x: u32, y| (x < y) as u32),

@@ -8,6 +8,7 @@
 
 use kiln_ir::{DType, PointOp, ReduceOp};
 
+use crate::fused::Fused;
 use crate::site::Site;
 
 /// The number of a register.
@@ -16,7 +17,8 @@ pub(crate) type RegId = usize;
 /// One step over all points of a tile.
 pub(crate) enum Micro {
     /// Elements of an argument.
-    Load { site: Site, arg: usize, gather: Option<RegId>, dst: RegId },
+    /// Where it may, `lend` leaves them where they are.
+    Load { site: Site, arg: usize, gather: Option<RegId>, lend: bool, dst: RegId },
     /// A literal, already rounded.
     Fill { dtype: DType, value: f64, dst: RegId },
     /// A scalar word of the replay.
@@ -27,6 +29,8 @@ pub(crate) enum Micro {
     Inside { site: Site, dst: RegId },
     /// A row of `OPS`; the dtype is that of the last operand.
     Op { op: PointOp, dtype: DType, args: [RegId; 3], dst: RegId },
+    /// Two rows of `OPS` as one step.
+    Fused { op: Fused, dtype: DType, args: [RegId; 3], dst: RegId },
     /// A conversion.
     Cast { from: DType, to: DType, src: RegId, dst: RegId },
     /// Lane 0 in every lane.
@@ -75,6 +79,12 @@ pub(crate) struct Program {
     /// The value of the last step, for an operand of a contraction.
     pub(crate) last: Option<RegId>,
     pub(crate) n_regs: usize,
+    /// For each register, which of `puts` stores it and nothing else is in it: it may be computed in place.
+    pub(crate) direct: Vec<Option<usize>>,
+    /// For each register, whether all its readers take a single value as well.
+    pub(crate) single: Vec<bool>,
+    /// True iff there is so much to compute that memory would idle meanwhile: what comes next is asked for early.
+    pub(crate) busy: bool,
     /// Bytes of the widest lane.
     pub(crate) lane_bytes: usize,
     /// How each argument is stored.

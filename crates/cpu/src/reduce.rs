@@ -8,7 +8,7 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
-use crate::simd::{Reg, multiversion};
+use crate::simd::{Operand, Reg, multiversion};
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
 #[derive(Default)]
@@ -24,6 +24,13 @@ pub(crate) struct Rows {
     pub(crate) rows: usize,
     pub(crate) points: usize,
     pub(crate) first: usize,
+}
+
+impl Rows {
+    /// True iff what is one value a row is one value a tile.
+    pub(crate) fn is_single(self) -> bool {
+        self.inner && self.rows == 1
+    }
 }
 
 /// A lane type that can be reduced.
@@ -119,10 +126,12 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 }
 
 multiversion! {
-    /// The partial results of a tile's rows.
-    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+    /// The partial results of a tile's rows; `more` iff they go on from those of earlier points.
+    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, more: bool, out: &mut Partial) {
         let op = effective(op, dtype);
-        if shape.inner {
+        if more {
+            with_lane!(dtype, go_on(op, src, shape, out))
+        } else if shape.inner {
             with_lane!(dtype, inner(op, dtype, src, shape, out))
         } else {
             with_lane!(dtype, outer(op, src, shape, out))
@@ -149,23 +158,25 @@ pub(crate) fn identity(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
 }
 
 #[inline(always)]
-fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: &Reg, shape: Rows, out: &mut Partial) {
+fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &mut Partial) {
     let src = src.lanes::<T>();
     let best = out.best.lanes_mut::<T>();
     let rows = (0..shape.rows).map(|r| &src[r * shape.points..][..shape.points]);
-    match op {
-        ReduceOp::Sum => rows.zip(best).for_each(|(row, o)| *o = fold(row, T::identity(op, dtype), T::sum)),
-        ReduceOp::Prod => rows.zip(best).for_each(|(row, o)| *o = fold(row, T::identity(op, dtype), T::prod)),
-        ReduceOp::Max => rows.zip(best).for_each(|(row, o)| *o = fold(row, row[0], T::max)),
-        ReduceOp::Min => rows.zip(best).for_each(|(row, o)| *o = fold(row, row[0], T::min)),
-        ReduceOp::ArgMax => {
-            for ((row, o), at) in rows.zip(best).zip(out.at.lanes_mut::<i32>()) {
-                *o = fold(row, row[0], T::max);
-                let found = row.iter().position(|&x| x == *o || x.is_nan());
-                *at = (shape.first + found.unwrap_or(0)) as i32;
-            }
+    if op == ReduceOp::ArgMax {
+        for ((row, o), at) in rows.zip(best).zip(out.at.lanes_mut::<i32>()) {
+            *o = fold(row, row[0], T::max);
+            let found = row.iter().position(|&x| x == *o || x.is_nan());
+            *at = (shape.first + found.unwrap_or(0)) as i32;
         }
+        return;
     }
+    // Plain loops: what a closure calls would not be compiled for the instruction set at hand.
+    with_fold!(op, f => {
+        for (row, o) in rows.zip(best) {
+            let start = if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { T::identity(op, dtype) } else { row[0] };
+            *o = fold(row, start, f);
+        }
+    });
 }
 
 /// Independent partial results, enough to hide the latency of an addition.
@@ -175,7 +186,11 @@ const WIDTH: usize = 64;
 #[inline(always)]
 fn fold<T: Lane>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
     if row.len() < WIDTH / 2 {
-        return row.iter().fold(start, |a, &x| f(a, x));
+        let mut sum = start;
+        for &x in row {
+            sum = f(sum, x);
+        }
+        return sum;
     }
     let mut acc = [start; WIDTH];
     let (chunks, rest) = row.as_chunks::<WIDTH>();
@@ -199,7 +214,7 @@ fn fold<T: Lane>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
 
 /// Halves the points until one of each row is left; in order, so that an earlier one wins a tie.
 #[inline(always)]
-fn outer<T: Lane>(op: ReduceOp, src: &Reg, Rows { rows, points, first, .. }: Rows, out: &mut Partial) {
+fn outer<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, points, first, .. }: Rows, out: &mut Partial) {
     let src = &src.lanes::<T>()[..rows * points];
     if op == ReduceOp::ArgMax {
         let (best, at) = (&mut out.best.lanes_mut::<T>()[..rows], &mut out.at.lanes_mut::<i32>()[..rows]);
@@ -225,8 +240,23 @@ fn outer<T: Lane>(op: ReduceOp, src: &Reg, Rows { rows, points, first, .. }: Row
         let half = left / 2;
         let (low, high) = best.split_at_mut((left - half) * rows);
         let n = half * rows;
-        with_fold!(op, f => low[..n].iter_mut().zip(&high[..n]).for_each(|(a, &x)| *a = f(*a, x)));
+        with_fold!(op, f => pairs_in(&mut low[..n], &high[..n], f));
         left -= half;
+    }
+}
+
+/// Folds one more point of each row.
+#[inline(always)]
+fn go_on<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, first, .. }: Rows, out: &mut Partial) {
+    let (src, best) = (&src.lanes::<T>()[..rows], &mut out.best.lanes_mut::<T>()[..rows]);
+    if op != ReduceOp::ArgMax {
+        with_fold!(op, f => pairs_in(best, src, f));
+        return;
+    }
+    for ((b, at), &x) in best.iter_mut().zip(out.at.lanes_mut::<i32>()).zip(src) {
+        let better = (x > *b) | (x.is_nan() & !b.is_nan());
+        *b = if better { x } else { *b };
+        *at = if better { first as i32 } else { *at };
     }
 }
 
@@ -234,6 +264,13 @@ fn outer<T: Lane>(op: ReduceOp, src: &Reg, Rows { rows, points, first, .. }: Row
 fn pairs<T: Lane>(out: &mut [T], low: &[T], high: &[T], f: impl Fn(T, T) -> T) {
     for ((o, &a), &b) in out.iter_mut().zip(low).zip(high) {
         *o = f(a, b);
+    }
+}
+
+#[inline(always)]
+fn pairs_in<T: Lane>(acc: &mut [T], later: &[T], f: impl Fn(T, T) -> T) {
+    for (a, &x) in acc.iter_mut().zip(later) {
+        *a = f(*a, x);
     }
 }
 
@@ -254,7 +291,7 @@ fn merge_lanes<T: Lane>(op: ReduceOp, acc: &mut Partial, later: &Partial, rows: 
 #[inline(always)]
 fn merge_slice<T: Lane>(op: ReduceOp, acc: &mut Reg, src: &Reg, from: usize, rows: usize) {
     let (acc, src) = (&mut acc.lanes_mut::<T>()[..rows], &src.lanes::<T>()[from..from + rows]);
-    with_fold!(op, f => acc.iter_mut().zip(src).for_each(|(a, &x)| *a = f(*a, x)));
+    with_fold!(op, f => pairs_in(acc, src, f));
 }
 
 /// The tree: pushed partial results combine as the bits of their count carry.

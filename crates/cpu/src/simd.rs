@@ -119,4 +119,58 @@ impl Reg {
     pub(crate) fn lanes_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.0)
     }
+
+    /// The register as a kernel reads it.
+    #[inline(always)]
+    pub(crate) fn operand(&self) -> Operand<'_> {
+        Operand { bytes: bytemuck::cast_slice(&self.0), one: false }
+    }
+
+    /// The register as a kernel writes it.
+    #[inline(always)]
+    pub(crate) fn out(&mut self) -> Out<'_> {
+        Out(bytemuck::cast_slice_mut(&mut self.0))
+    }
+}
+
+/// Lanes that a kernel reads: a register's, or an argument's own memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    bytes: &'a [u8],
+    /// True iff all lanes are equal; only the first cache line need then be there.
+    pub(crate) one: bool,
+}
+
+impl<'a> Operand<'a> {
+    /// Lanes in an argument's memory.
+    pub(crate) fn lent(bytes: &'a [u8]) -> Operand<'a> {
+        Operand { bytes, one: false }
+    }
+
+    /// The same, of which all lanes are equal.
+    pub(crate) fn repeated(self) -> Operand<'a> {
+        Operand { one: true, ..self }
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    pub(crate) fn lanes<T: Pod>(self) -> &'a [T] {
+        bytemuck::cast_slice(self.bytes)
+    }
+}
+
+/// Lanes that a kernel writes: a register's, or an argument's own memory.
+pub(crate) struct Out<'a>(&'a mut [u8]);
+
+impl<'a> Out<'a> {
+    /// Lanes in an argument's memory.
+    pub(crate) fn lent(bytes: &'a mut [u8]) -> Out<'a> {
+        Out(bytes)
+    }
+
+    /// The lanes.
+    #[inline(always)]
+    pub(crate) fn lanes_mut<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(self.0)
+    }
 }

@@ -12,7 +12,7 @@ use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place};
 use crate::lanes::{LaneIndex, coordinates, mask_range};
 use crate::memory::View;
-use crate::simd::Reg;
+use crate::simd::{Operand, Out, Reg};
 use crate::space::{Runs, Span, admitted};
 
 /// Runs at least this long are walked, however costly their heads.
@@ -35,6 +35,13 @@ pub(crate) enum Segment {
     Absent,
     /// Addresses from `head` on, each `step` further.
     Run { head: i64, step: i64 },
+}
+
+/// A tile as a matrix: the address of point `j` of range `i` is `head + i·down + j·across`.
+struct Plane {
+    head: i64,
+    down: i64,
+    across: i64,
 }
 
 /// Working memory of address computations.
@@ -72,7 +79,7 @@ impl Site {
     }
 
     /// The coordinate that a gathered value stands for.
-    fn gathered(&self, value: Option<&Reg>, point: usize) -> Option<usize> {
+    fn gathered(&self, value: Option<Operand>, point: usize) -> Option<usize> {
         let ((dtype, n), value) = self.gather.zip(value)?;
         let last = n.saturating_sub(1);
         Some(match dtype {
@@ -86,7 +93,7 @@ impl Site {
     fn walk(
         &self,
         span: Span,
-        gather: Option<&Reg>,
+        gather: Option<Operand>,
         walker: &mut Walker,
         mut visit: impl FnMut(usize, usize, Segment),
     ) {
@@ -141,7 +148,7 @@ impl Site {
 
     /// Computes the address of each point of a span in `walker.offsets`, and in `walker.mask` whether
     /// it exists; false iff this address is walked instead.
-    fn eval_lanes(&self, span: Span, gather: Option<&Reg>, walker: &mut Walker) -> bool {
+    fn eval_lanes(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> bool {
         let Some((index, bounds)) = &self.lanes else { return false };
         let (n, rank) = (span.points(), self.dims.len());
         let mut used = vec![false; rank + 1];
@@ -166,26 +173,71 @@ impl Site {
         true
     }
 
+    /// The first address of a span whose points are neighbours in memory and all exist, if they are.
+    pub(crate) fn dense(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
+        (self.runs.steps[0] == 1).then(|| self.whole_run(span, gather, walker)).flatten()
+    }
+
+    /// True iff a span's points all have one address, and exist.
+    pub(crate) fn is_constant(&self, span: Span, walker: &mut Walker) -> bool {
+        self.runs.steps[0] == 0 && self.whole_run(span, None, walker).is_some()
+    }
+
+    /// The address of a span's first point, if the span is part of a single run and all of it exists.
+    fn whole_run(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
+        let (run, skip) = (self.runs.len, span.start % self.runs.len);
+        if span.count != 1 || skip + span.len > run {
+            return None;
+        }
+        let (gathered, place) = (self.gathered(gather, 0), &mut walker.place);
+        self.heads.seek(span.start / run, place);
+        let mut head = |e: usize| self.heads.value(e, place, gathered) + self.runs.steps[e] * skip as i64;
+        for (b, bound) in self.bounds.iter().enumerate() {
+            if admitted(head(b + 1), self.runs.steps[b + 1], bound.lo, bound.hi, span.len) != (0..span.len) {
+                return None;
+            }
+        }
+        Some(head(0) as usize)
+    }
+
+    /// The addresses of several ranges as a matrix, if each is part of one run and all along one axis.
+    fn plane(&self, span: Span, walker: &mut Walker) -> Option<Plane> {
+        let (run, skip) = (self.runs.len, span.start % self.runs.len);
+        let alone = self.bounds.is_empty() && self.gather.is_none() && span.count > 1;
+        if !alone || skip + span.len > run || !span.pitch.is_multiple_of(run) {
+            return None;
+        }
+        let pitch = |axis: usize| self.dims[axis + 1..].iter().product::<usize>();
+        let axis = (0..self.runs.lead).find(|&axis| self.dims[axis] > 1 && pitch(axis) == span.pitch)?;
+        if span.start / span.pitch % self.dims[axis] + span.count > self.dims[axis] {
+            return None;
+        }
+        let (down, across) = (self.heads.stride(0, axis)?, self.runs.steps[0]);
+        self.heads.seek(span.start / run, &mut walker.place);
+        let head = self.heads.value(0, &mut walker.place, None) + across * skip as i64;
+        Some(Plane { head, down, across })
+    }
+
     /// Loads elements of an argument, 0 where a bound fails.
     pub(crate) fn load(
         &self,
         dtype: DType,
         arg: View,
         span: Span,
-        gather: Option<&Reg>,
-        dst: &mut Reg,
+        gather: Option<Operand>,
+        dst: &mut Out,
         w: &mut Walker,
     ) {
         with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w));
     }
 
     /// Stores lanes into an argument.
-    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, w: &mut Walker) {
         with_stored!(dtype, store::<_>(self, arg, span, src, w));
     }
 
     /// Writes the addresses themselves, as `i32`.
-    pub(crate) fn coord(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+    pub(crate) fn coord(&self, span: Span, dst: &mut Out, w: &mut Walker) {
         if self.eval_lanes(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<i32>()[..n].copy_from_slice(&w.offsets.lanes::<i32>()[..n]);
@@ -201,7 +253,7 @@ impl Site {
     }
 
     /// Writes whether all bounds hold.
-    pub(crate) fn inside(&self, span: Span, dst: &mut Reg, w: &mut Walker) {
+    pub(crate) fn inside(&self, span: Span, dst: &mut Out, w: &mut Walker) {
         if self.eval_lanes(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<u32>()[..n].copy_from_slice(&w.mask.lanes::<u32>()[..n]);
@@ -213,8 +265,11 @@ impl Site {
     }
 }
 
-fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst: &mut Reg, w: &mut Walker) {
+fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, dst: &mut Out, w: &mut Walker) {
     let out = dst.lanes_mut::<S::Lane>();
+    if let Some(plane) = site.plane(span, w) {
+        return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
+    }
     if site.eval_lanes(span, gather, w) {
         let n = span.points();
         let addresses = w.offsets.lanes::<i32>()[..n].iter().zip(&w.mask.lanes::<u32>()[..n]);
@@ -236,13 +291,72 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<&Reg>, dst
     });
 }
 
-fn store<S: Stored>(site: &Site, arg: View, span: Span, src: &Reg, w: &mut Walker) {
+/// Lines of a block that is turned: a cache line of `f32` each way, so that every line is read once.
+const TURNED: usize = 16;
+
+fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usize) {
+    let Plane { head, down, across } = plane;
+    match across {
+        1 => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                S::widen_run(arg.slice((head + down * i as i64) as usize, len), out);
+            }
+        }
+        0 => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                out.fill(arg.get::<S>((head + down * i as i64) as usize).widen());
+            }
+        }
+        _ if down == 1 => {
+            for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
+                for from in (0..len).step_by(TURNED) {
+                    let at = head + (i * TURNED) as i64 + across * from as i64;
+                    turn::<S>(arg, at, across, out, len, from);
+                }
+            }
+        }
+        _ => {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                let line = arg.stepped::<S>(head + down * i as i64, across, len);
+                out.iter_mut().zip(line).for_each(|(o, x)| *o = x.widen());
+            }
+        }
+    }
+}
+
+/// Turns one block: lines that lie `across` apart become columns `from..` of some rows of `len` lanes.
+fn turn<S: Stored>(arg: View, at: i64, across: i64, out: &mut [S::Lane], len: usize, from: usize) {
+    let (rows, columns) = (out.len() / len, (len - from).min(TURNED));
+    let mut block = [[S::Lane::zeroed(); TURNED]; TURNED];
+    for (j, line) in block[..columns].iter_mut().enumerate() {
+        S::widen_run(arg.slice((at + across * j as i64) as usize, rows), &mut line[..rows]);
+    }
+    if columns == TURNED {
+        for (i, out) in out.chunks_exact_mut(len).enumerate() {
+            let out: &mut [S::Lane; TURNED] = out[from..].first_chunk_mut().expect("so many columns");
+            *out = std::array::from_fn(|j| block[j][i]);
+        }
+    } else {
+        for (i, out) in out.chunks_exact_mut(len).enumerate() {
+            out[from..][..columns].iter_mut().zip(&block).for_each(|(o, line)| *o = line[i]);
+        }
+    }
+}
+
+fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Walker) {
     let src = src.lanes::<S::Lane>();
     let put = |at: i64, lane: S::Lane| {
         // SAFETY: each point stores at an element of its own, which no other task touches.
         let element = unsafe { arg.slice_mut::<S>(at as usize, 1) };
         element[0] = S::narrow(lane);
     };
+    if let Some(Plane { head, down, across: 1 }) = site.plane(span, w) {
+        for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
+            // SAFETY: as above, for the points of a range.
+            S::narrow_run(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
+        }
+        return;
+    }
     if site.eval_lanes(span, None, w) {
         let n = span.points();
         return w.offsets.lanes::<i32>()[..n].iter().zip(src).for_each(|(&at, &lane)| put(at as i64, lane));

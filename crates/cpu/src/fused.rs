@@ -1,0 +1,127 @@
+//! Two steps of arithmetic as one: what lies between them never leaves a vector register.
+//!
+//! A step reads and writes its lanes in the nearest cache, and that costs more than a sum or a product does. So
+//! lowering joins a sum, difference or product with the one that alone reads it, where [`PAIRS`] has a row for both.
+//! A product that is added is then rounded once where the processor can; everything else is rounded as before.
+
+use bytemuck::Pod;
+use kiln_ir::{DType, PointOp};
+
+use crate::point::map3;
+use crate::simd::{Operand, Out, multiversion};
+
+/// Formulas over `x`, `y` and `z`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fused {
+    /// `x·y + z`
+    MulAdd,
+    /// `x·y - z`
+    MulSub,
+    /// `z - x·y`
+    SubMul,
+    /// `(x + y)·z`
+    SumMul,
+    /// `(x - y)·z`
+    DifferenceMul,
+    /// `x·y·z`
+    MulMul,
+    /// `x + y + z`
+    AddAdd,
+}
+
+/// `(first, second, the operand of the second that the first one is, both)`; `x` and `y` are the operands of the first.
+const PAIRS: &[(PointOp, PointOp, usize, Fused)] = &[
+    (PointOp::Mul, PointOp::Add, 0, Fused::MulAdd),
+    (PointOp::Mul, PointOp::Add, 1, Fused::MulAdd),
+    (PointOp::Mul, PointOp::Sub, 0, Fused::MulSub),
+    (PointOp::Mul, PointOp::Sub, 1, Fused::SubMul),
+    (PointOp::Add, PointOp::Mul, 0, Fused::SumMul),
+    (PointOp::Add, PointOp::Mul, 1, Fused::SumMul),
+    (PointOp::Sub, PointOp::Mul, 0, Fused::DifferenceMul),
+    (PointOp::Sub, PointOp::Mul, 1, Fused::DifferenceMul),
+    (PointOp::Mul, PointOp::Mul, 0, Fused::MulMul),
+    (PointOp::Mul, PointOp::Mul, 1, Fused::MulMul),
+    (PointOp::Add, PointOp::Add, 0, Fused::AddAdd),
+    (PointOp::Add, PointOp::Add, 1, Fused::AddAdd),
+];
+
+/// What `second` is with `first` as its operand number `side`, if that is one step.
+pub(crate) fn pair(first: PointOp, second: PointOp, side: usize, dtype: DType) -> Option<Fused> {
+    let found = PAIRS.iter().find(|row| (row.0, row.1, row.2) == (first, second, side));
+    found.filter(|_| matches!(dtype, DType::F32 | DType::F64)).map(|row| row.3)
+}
+
+/// Applies a formula to the first `n` lanes.
+pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: [Operand; 3]) {
+    let n = n.next_multiple_of(16);
+    // A single value is best the second factor or summand, where loops have it in a register.
+    let [x, y, z] = args;
+    let args = if x.one && !y.one && op != Fused::DifferenceMul { [y, x, z] } else { args };
+    match dtype {
+        DType::F64 => float64(op, n, dst, args),
+        _ => float32(op, n, dst, args),
+    }
+}
+
+macro_rules! arms {
+    ($t:ty, $fused:ident, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
+        let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
+        match $op {
+            Fused::MulAdd => map($n, $dst, $args, fma),
+            Fused::MulSub => map($n, $dst, $args, |x: $t, y, z| fma(x, y, -z)),
+            Fused::SubMul => map($n, $dst, $args, |x: $t, y, z| fma(-x, y, z)),
+            Fused::SumMul => map($n, $dst, $args, |x: $t, y, z| (x + y) * z),
+            Fused::DifferenceMul => map($n, $dst, $args, |x: $t, y, z| (x - y) * z),
+            Fused::MulMul => map($n, $dst, $args, |x: $t, y, z| x * y * z),
+            Fused::AddAdd => map($n, $dst, $args, |x: $t, y, z| x + y + z),
+        }
+    }};
+}
+
+multiversion! {
+    fn float32(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
+        arms!(f32, FMA, op, n, dst, args)
+    }
+}
+
+multiversion! {
+    fn float64(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
+        arms!(f64, FMA, op, n, dst, args)
+    }
+}
+
+/// One loop for each way in which `y` and `z` may be single values.
+#[inline(always)]
+fn map<T: Pod>(n: usize, dst: &mut Out, args: [Operand; 3], f: impl Fn(T, T, T) -> T) {
+    let [x, y, z] = args;
+    if x.one {
+        return map3(n, dst, args, f);
+    }
+    let out = dst.lanes_mut::<T>()[..n].iter_mut().zip(&x.lanes::<T>()[..n]);
+    let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
+    match ones {
+        (false, false) => {
+            for (((o, &x), &y), &z) in out.zip(&y[..n]).zip(&z[..n]) {
+                *o = f(x, y, z);
+            }
+        }
+        (true, false) => {
+            let y = y[0];
+            for ((o, &x), &z) in out.zip(&z[..n]) {
+                *o = f(x, y, z);
+            }
+        }
+        (false, true) => {
+            let z = z[0];
+            for ((o, &x), &y) in out.zip(&y[..n]) {
+                *o = f(x, y, z);
+            }
+        }
+        (true, true) => {
+            let (y, z) = (y[0], z[0]);
+            for (o, &x) in out {
+                *o = f(x, y, z);
+            }
+        }
+    }
+}
