@@ -149,10 +149,14 @@ fn across<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &
     for step in steps {
         for i in 0..step.len {
             let share = step.head + step.by * i as i64;
-            let mut line = 0;
+            // Runs end where strips do, so a strip's place is found by addition.
+            let (mut strip, mut line) = (p * strips.width, 0);
             for run in lines {
-                let to = &mut out[strips.at(line, p)..][..run.len];
+                let to = &mut out[strip + line..][..run.len];
                 line += run.len;
+                if line == strips.width {
+                    (strip, line) = (strip + strips.width * strips.depth, 0);
+                }
                 if run.by == 1 {
                     copy(src.slice((share + run.head) as usize, run.len), to);
                 } else {
