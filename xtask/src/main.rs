@@ -4,6 +4,7 @@
 //! as programs, from the repository root.
 #![forbid(unsafe_code)]
 
+mod asan;
 mod bench;
 mod bless;
 mod built;
@@ -24,6 +25,7 @@ usage: cargo xtask <command>
   cost                seconds of a cold release build of the facade, and how many crates it takes
   bless               run the tests with KILN_BLESS=1, then list the golden files that changed
   tree <package> ...  count the crates a package builds from; further arguments go to cargo tree
+  asan                the tests of the CPU backend under AddressSanitizer; needs a nightly toolchain
   bench [--help]      the benchmark table beside PyTorch, row by row in turn, as Markdown
   pack <dir>          release programs and a run.sh for a machine that has a GPU and no Rust";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["cost"] => cost::run(),
+        ["asan"] => asan::run(),
         ["bless"] => bless::run(),
         ["tree", package, rest @ ..] => tree::run(package, rest),
         ["bench", rest @ ..] => bench::run(rest),

@@ -15,6 +15,11 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     program(&env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), args)
 }
 
+/// A program of the nightly toolchain, whichever one runs us.
+pub(crate) fn nightly(args: &[&str]) -> Command {
+    program("rustup", &[&["run", "nightly"], args].concat())
+}
+
 pub(crate) fn git(args: &[&str]) -> Command {
     program("git", args)
 }
