@@ -5,3 +5,4 @@ mod common;
 mod dots;
 mod groups;
 mod loops;
+mod windows;
