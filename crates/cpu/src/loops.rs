@@ -183,9 +183,7 @@ impl LoopExe {
     /// One pass over one tile, up to its reductions.
     fn run_tile(&self, worker: &mut Worker, env: Env, p: usize, tile: Tile) {
         worker.run(&self.program, &self.program.passes[p].points, tile, env);
-        if p + 1 == self.program.passes.len() {
-            worker.put(&self.program, &self.program.puts, tile.span, env);
-        }
+        worker.put(&self.program, self.program.puts_of(p), tile.span, env);
     }
 
     /// One pass over a range of points, into the worker's trees.
@@ -198,10 +196,9 @@ impl LoopExe {
         range: std::ops::Range<usize>,
     ) {
         let pass = &self.program.passes[p];
-        let last = p + 1 == self.program.passes.len();
         worker.trees.resize_with(worker.trees.len().max(pass.reductions.len()), Tree::default);
         worker.trees.iter_mut().for_each(Tree::clear);
-        if pass.reductions.is_empty() && (!last || self.program.puts.is_empty()) {
+        if pass.reductions.is_empty() && self.program.puts_of(p).is_empty() {
             return;
         }
         let single = !self.space.inner && self.chunk == 1;
