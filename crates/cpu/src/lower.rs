@@ -308,9 +308,8 @@ impl Lowering<'_> {
                 let free = alone && self.inner[v].is_none();
                 pair(first, second, side, body.types[i].compute()).filter(|_| free).map(|op| (v, op))
             };
-            if second.row().arity == 2
-                && let Some((v, op)) = join(0).or_else(|| join(1))
-            {
+            let sides = 0..second.row().arity.min(2);
+            if let Some((v, op)) = sides.filter_map(join).next() {
                 self.inner[i] = Some((v, op));
                 self.folded[v] = true;
             }
@@ -482,7 +481,8 @@ impl Lowering<'_> {
             Instr::Op(_, args) if self.inner[i].is_some() => {
                 let (inner, op) = self.inner[i].expect("just seen");
                 let Instr::Op(_, [x, y, _]) = self.body.instrs[inner] else { unreachable!("only these are joined") };
-                let other = if args[0] as usize == inner { args[1] } else { args[0] };
+                // A formula over two values does not read the third.
+                let other = args.iter().copied().find(|&v| v as usize != inner).unwrap_or(y);
                 Micro::Fused { op, dtype: types[i].compute(), args: [x, y, other].map(read), dst }
             }
             Instr::Op(op, args) => {
