@@ -62,6 +62,9 @@ pub(crate) struct Worker {
 /// Cache lines that are asked for before a step: fewer than a core can wait for at once.
 const AHEAD: usize = 32;
 
+/// Ranges that may wait to be asked for.
+const MOST_AHEAD: usize = 16;
+
 thread_local! {
     static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
 }
@@ -140,6 +143,7 @@ impl Worker {
         self.partials.resize_with(self.partials.len().max(most), Partial::default);
         self.partials[..most].iter_mut().for_each(|partial| partial.reserve(bytes));
         self.held.clear();
+        self.ahead.clear();
         self.held.resize(program.n_regs, Held::Lanes);
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
         self.run(program, &program.setup, setup, env);
@@ -148,7 +152,6 @@ impl Worker {
 
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
-        self.ahead.clear();
         for micro in micros {
             self.fetch_ahead(env);
             let slot = micro.dst();
@@ -199,10 +202,19 @@ impl Worker {
         let at = site.dense(tile.span, gather, &mut self.walker)?;
         let size = program.dtypes[*arg].size_bytes();
         let (at, bytes) = (at * size, tile.lanes * size);
-        if program.busy {
-            self.ahead.push((*arg, at + bytes, at + 2 * bytes));
-        }
+        self.want_next(program, *arg, at, bytes);
         Some(Held::Lent { arg: *arg, at, bytes })
+    }
+
+    /// Notes that the bytes after these will be needed with the next tile.
+    fn want_next(&mut self, program: &Program, arg: usize, at: usize, bytes: usize) {
+        if program.busy {
+            // What has waited for long was needed meanwhile.
+            if self.ahead.len() == MOST_AHEAD {
+                self.ahead.clear();
+            }
+            self.ahead.push((arg, at + bytes, at + 2 * bytes));
+        }
     }
 
     /// Asks for some of what comes next, while there is something to compute.
@@ -222,7 +234,9 @@ impl Worker {
         }
         let at = put.site.dense(tile.span, None, &mut self.walker)?;
         let size = program.dtypes[put.arg].size_bytes();
-        Some(Held::Lent { arg: put.arg, at: at * size, bytes: tile.lanes * size })
+        let (at, bytes) = (at * size, tile.lanes * size);
+        self.want_next(program, put.arg, at, bytes);
+        Some(Held::Lent { arg: put.arg, at, bytes })
     }
 
     fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out) {

@@ -7,7 +7,8 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, PointOp};
 
-use crate::point::map3;
+use crate::math;
+use crate::point::{map2, map3};
 use crate::simd::{Operand, Out, multiversion};
 
 /// Formulas over `x`, `y` and `z`.
@@ -27,6 +28,8 @@ pub(crate) enum Fused {
     MulMul,
     /// `x + y + z`
     AddAdd,
+    /// `exp(x - y)`
+    ExpDifference,
 }
 
 /// `(first, second, the operand of the second that the first one is, both)`; `x` and `y` are the operands of the first.
@@ -43,6 +46,7 @@ const PAIRS: &[(PointOp, PointOp, usize, Fused)] = &[
     (PointOp::Mul, PointOp::Mul, 1, Fused::MulMul),
     (PointOp::Add, PointOp::Add, 0, Fused::AddAdd),
     (PointOp::Add, PointOp::Add, 1, Fused::AddAdd),
+    (PointOp::Sub, PointOp::Exp, 0, Fused::ExpDifference),
 ];
 
 /// What `second` is with `first` as its operand number `side`, if that is one step.
@@ -56,7 +60,8 @@ pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: [Ope
     let n = n.next_multiple_of(16);
     // A single value is best the second factor or summand, where loops have it in a register.
     let [x, y, z] = args;
-    let args = if x.one && !y.one && op != Fused::DifferenceMul { [y, x, z] } else { args };
+    let args =
+        if x.one && !y.one && !matches!(op, Fused::DifferenceMul | Fused::ExpDifference) { [y, x, z] } else { args };
     match dtype {
         DType::F64 => float64(op, n, dst, args),
         _ => float32(op, n, dst, args),
@@ -64,7 +69,7 @@ pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: [Ope
 }
 
 macro_rules! arms {
-    ($t:ty, $fused:ident, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
+    ($t:ty, $fused:ident, $exp:expr, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
         let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
         match $op {
             Fused::MulAdd => map($n, $dst, $args, fma),
@@ -74,19 +79,20 @@ macro_rules! arms {
             Fused::DifferenceMul => map($n, $dst, $args, |x: $t, y, z| (x - y) * z),
             Fused::MulMul => map($n, $dst, $args, |x: $t, y, z| x * y * z),
             Fused::AddAdd => map($n, $dst, $args, |x: $t, y, z| x + y + z),
+            Fused::ExpDifference => map2($n, $dst, $args, |x: $t, y| $exp(x - y)),
         }
     }};
 }
 
 multiversion! {
     fn float32(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
-        arms!(f32, FMA, op, n, dst, args)
+        arms!(f32, FMA, math::exp::<FMA>, op, n, dst, args)
     }
 }
 
 multiversion! {
     fn float64(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
-        arms!(f64, FMA, op, n, dst, args)
+        arms!(f64, FMA, f64::exp, op, n, dst, args)
     }
 }
 

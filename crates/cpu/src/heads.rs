@@ -87,6 +87,27 @@ impl Heads {
         }
     }
 
+    /// The runs from this place on that differ only in the last axis before a run's: how many there are, and what
+    /// the first expression gains from one to the next. `None` unless it is affine.
+    #[inline(always)]
+    pub(crate) fn series(&self, place: &Place) -> Option<(usize, i64)> {
+        let strides = self.strides.as_ref()?;
+        Some(match self.lead.checked_sub(1) {
+            Some(axis) => (self.dims[axis] - place.at[axis], strides[axis][0]),
+            None => (1, 0),
+        })
+    }
+
+    /// Goes on by so many runs of a series.
+    #[inline(always)]
+    pub(crate) fn skip(&self, runs: usize, place: &mut Place) {
+        if let (Some(strides), Some(axis)) = (&self.strides, self.lead.checked_sub(1)) {
+            place.at[axis] += runs - 1;
+            place.values.iter_mut().zip(&strides[axis]).for_each(|(v, s)| *v += s * (runs as i64 - 1));
+        }
+        self.advance(place);
+    }
+
     /// The value of an expression at the head of this run, for a gathered coordinate.
     #[inline(always)]
     pub(crate) fn value(&self, e: usize, place: &mut Place, gathered: Option<usize>) -> i64 {

@@ -104,19 +104,21 @@ impl LoopExe {
         });
     }
 
-    /// Square tiles along the last axis and another one.
+    /// Tiles along the last axis and another one, which is walked first: its neighbours share pages, if not lines.
     fn run_turned(&self, axis: usize, env: Env, parallel: bool) {
         let dims = &self.space.outer;
         let (high, wide) = (dims[axis], dims[dims.len() - 1]);
         let pitch: usize = dims[axis + 1..].iter().product();
-        let counts = [dims[..axis].iter().product(), high.div_ceil(SIDE), pitch / wide, wide.div_ceil(SIDE)];
-        let init = || Loan::new(&self.program, TILE, env);
-        let n = counts.iter().product();
-        for_each(parallel, n, TILE * self.program.weight(), init, |worker, i| {
-            let (i, column) = (i / counts[3], i % counts[3] * SIDE);
-            let (i, between) = (i / counts[2], i % counts[2]);
-            let (before, row) = (i / counts[1], i % counts[1] * SIDE);
-            let (count, len) = (SIDE.min(high - row), SIDE.min(wide - column));
+        // A long way along what is stored; where much is computed, what the nearest cache holds.
+        let most = if self.program.weight() > 2 { ACROSS / 4 } else { ACROSS };
+        let (n_rows, n_between, n_columns) = (high.div_ceil(LINE), pitch / wide, wide.div_ceil(most));
+        let n = self.space.n_rows() / (high * wide) * n_rows * n_columns;
+        let init = || Loan::new(&self.program, LINE * most, env);
+        for_each(parallel, n, LINE * most * self.program.weight(), init, |worker, i| {
+            let (i, row) = (i / n_rows, i % n_rows * LINE);
+            let (i, column) = (i / n_columns, i % n_columns * most);
+            let (before, between) = (i / n_between, i % n_between);
+            let (count, len) = (LINE.min(high - row), most.min(wide - column));
             let start = (before * high + row) * pitch + between * wide + column;
             let tile = Tile { span: Span::new(start, len, count, pitch), ..Tile::flat(0, len * count) };
             worker.run(&self.program, &self.program.passes[0].points, tile, env);
@@ -181,9 +183,7 @@ impl LoopExe {
     /// One pass over one tile, up to its reductions.
     fn run_tile(&self, worker: &mut Worker, env: Env, p: usize, tile: Tile) {
         worker.run(&self.program, &self.program.passes[p].points, tile, env);
-        if p + 1 == self.program.passes.len() {
-            worker.put(&self.program, &self.program.puts, tile.span, env);
-        }
+        worker.put(&self.program, self.program.puts_of(p), tile.span, env);
     }
 
     /// One pass over a range of points, into the worker's trees.
@@ -196,10 +196,9 @@ impl LoopExe {
         range: std::ops::Range<usize>,
     ) {
         let pass = &self.program.passes[p];
-        let last = p + 1 == self.program.passes.len();
         worker.trees.resize_with(worker.trees.len().max(pass.reductions.len()), Tree::default);
         worker.trees.iter_mut().for_each(Tree::clear);
-        if pass.reductions.is_empty() && (!last || self.program.puts.is_empty()) {
+        if pass.reductions.is_empty() && self.program.puts_of(p).is_empty() {
             return;
         }
         let single = !self.space.inner && self.chunk == 1;
@@ -237,20 +236,23 @@ fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
 }
 
-/// Points along each axis of a tile with two of them: two cache lines of `f32`.
-const SIDE: usize = 32;
+/// Points along the other axis of a turned tile: a cache line of `f32`.
+const LINE: usize = 16;
+
+/// Points along the last axis of a turned tile.
+const ACROSS: usize = 512;
 
 /// An axis along which some argument of a map is dense that is not so along the last, as in a transposition: tiles
 /// then take some points along both, so that the cache lines of all arguments are used whole.
 fn turned(kernel: &Loop) -> Option<usize> {
     let last = kernel.outer.len().checked_sub(1)?;
-    if !kernel.row.is_empty() || kernel.outer[last] < SIDE {
+    if !kernel.row.is_empty() || kernel.outer[last] < LINE {
         return None;
     }
     let across = |instr: &Instr| {
         let Instr::Load { index, gather: None, valid, .. } = instr else { return None };
         let far = valid.is_empty() && index.affine(last + 1).is_some_and(|strides| strides[last].abs() > 1);
-        (0..last).rev().filter(|&axis| kernel.outer[axis] >= SIDE && far).find(|&a| stride(index, a) == Some(1))
+        (0..last).rev().filter(|&axis| kernel.outer[axis] >= LINE && far).find(|&a| stride(index, a) == Some(1))
     };
     kernel.body.instrs.iter().find_map(across)
 }

@@ -139,6 +139,36 @@ impl Lowering<'_> {
         }
     }
 
+    /// What some values are computed from, and they themselves.
+    fn closure(&self, from: impl IntoIterator<Item = usize>) -> Vec<bool> {
+        let mut needed = vec![false; self.body.instrs.len()];
+        from.into_iter().for_each(|v| needed[v] = true);
+        for i in (0..needed.len()).rev() {
+            if needed[i] && !matches!(self.body.instrs[i], Instr::Reduce(..)) {
+                self.body.instrs[i].operands().iter().for_each(|&v| needed[v as usize] = true);
+            }
+        }
+        needed
+    }
+
+    /// The pass that does a store of every point: where rows are not whole, the first that has its value, unless a
+    /// later one loads what it overwrites.
+    fn pass_of(&self, store: &Store) -> usize {
+        let (last, v) = (self.out.passes.len() - 1, store.value as usize);
+        if self.whole || self.class[v] != Class::Point {
+            return last;
+        }
+        let first = self.level[v];
+        let reduced = self.body.instrs.iter().enumerate().filter_map(|(i, instr)| match instr {
+            Instr::Reduce(_, v) if self.level[i] > first + 1 => Some(*v as usize),
+            _ => None,
+        });
+        let stored = self.body.stores.iter().map(|s| s.value as usize);
+        let later = self.closure(reduced.chain(stored.filter(|&v| self.level[v] > first)));
+        let loads = |i: usize| matches!(&self.body.instrs[i], Instr::Load { arg, .. } if *arg == store.arg);
+        if (0..later.len()).any(|i| later[i] && loads(i)) { last } else { first }
+    }
+
     /// The steps that anything kept depends on.
     fn live(&self, last: bool) -> Vec<bool> {
         let n = self.body.instrs.len();
@@ -183,7 +213,6 @@ impl Lowering<'_> {
         self.fold(&points, last);
         let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
         self.emit_passes(&points, &live, kept);
-        self.emit_stores();
         self.out.last = last.then(|| self.as_points(n - 1, n_passes - 1));
     }
 
@@ -231,6 +260,7 @@ impl Lowering<'_> {
                 self.out.passes[pass].reductions.push(Reduction { op, dtype, src, dst });
                 // The register is read after the last step of the pass: only a later pass may take it.
             }
+            self.emit_stores(pass);
             self.end_pass(pass, points);
         }
     }
@@ -246,8 +276,9 @@ impl Lowering<'_> {
         for &r in reductions {
             self.body.instrs[r].operands().iter().for_each(|&v| needed[v as usize] = true);
         }
+        let stores = self.body.stores.iter().filter(|s| self.pass_of(s) == pass);
+        stores.for_each(|s| needed[s.value as usize] = true);
         if pass + 1 == self.out.passes.len() {
-            self.body.stores.iter().for_each(|s| needed[s.value as usize] = true);
             kept.into_iter().for_each(|v| needed[v] = true);
         }
         for &i in points.iter().rev() {
@@ -277,9 +308,8 @@ impl Lowering<'_> {
                 let free = alone && self.inner[v].is_none();
                 pair(first, second, side, body.types[i].compute()).filter(|_| free).map(|op| (v, op))
             };
-            if second.row().arity == 2
-                && let Some((v, op)) = join(0).or_else(|| join(1))
-            {
+            let sides = 0..second.row().arity.min(2);
+            if let Some((v, op)) = sides.filter_map(join).next() {
                 self.inner[i] = Some((v, op));
                 self.folded[v] = true;
             }
@@ -297,8 +327,11 @@ impl Lowering<'_> {
         for &r in reductions {
             self.body.instrs[r].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
         }
+        let body = self.body;
+        for store in body.stores.iter().filter(|s| self.pass_of(s) == pass).collect::<Vec<_>>() {
+            self.uses[store.value as usize] += 1;
+        }
         if pass + 1 == self.out.passes.len() {
-            self.body.stores.iter().for_each(|s| self.uses[s.value as usize] += 1);
             kept.into_iter().for_each(|v| self.uses[v] += 1);
         }
     }
@@ -325,29 +358,32 @@ impl Lowering<'_> {
             }
             return;
         }
-        let held: Vec<RegId> = points.iter().filter(|&&i| self.uses[i] > 0).filter_map(|&i| self.reg[i]).collect();
+        let shared = |i: usize| self.uses[i] > 0 && self.direct(i).is_none();
+        let held: Vec<RegId> = points.iter().filter(|&&i| shared(i)).filter_map(|&i| self.reg[i]).collect();
         self.free.extend(held);
         for &i in points {
             (self.uses[i], self.reg[i]) = (0, None);
         }
     }
 
-    fn emit_stores(&mut self) {
-        let last = self.out.passes.len() - 1;
-        self.out.direct = vec![None; self.out.n_regs];
-        for (s, store) in self.body.stores.iter().enumerate() {
+    fn emit_stores(&mut self, pass: usize) {
+        let body = self.body;
+        for (s, store) in body.stores.iter().enumerate() {
+            if self.pass_of(store) != pass {
+                continue;
+            }
             let (v, arg) = (store.value as usize, store.arg as usize);
             if self.by_point(store) {
-                let src = self.as_points(v, last);
+                let src = self.as_points(v, pass);
                 let site = self.point_site(&store.index, &[], None);
                 self.out.direct.resize(self.out.n_regs, None);
                 if self.direct(v) == Some(s) {
                     self.out.direct[src] = Some(self.out.puts.len());
                 }
-                self.out.puts.push(Put { site, arg, src });
+                self.out.puts.push(Put { pass, site, arg, src });
             } else {
                 let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
-                self.out.row_puts.push(Put { site, arg, src: self.reg[v].expect("computed in order") });
+                self.out.row_puts.push(Put { pass, site, arg, src: self.reg[v].expect("computed in order") });
             }
         }
     }
@@ -445,7 +481,8 @@ impl Lowering<'_> {
             Instr::Op(_, args) if self.inner[i].is_some() => {
                 let (inner, op) = self.inner[i].expect("just seen");
                 let Instr::Op(_, [x, y, _]) = self.body.instrs[inner] else { unreachable!("only these are joined") };
-                let other = if args[0] as usize == inner { args[1] } else { args[0] };
+                // A formula over two values does not read the third.
+                let other = args.iter().copied().find(|&v| v as usize != inner).unwrap_or(y);
                 Micro::Fused { op, dtype: types[i].compute(), args: [x, y, other].map(read), dst }
             }
             Instr::Op(op, args) => {

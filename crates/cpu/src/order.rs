@@ -10,11 +10,11 @@ use kiln_ir::{Bound, Index};
 
 use crate::space::Runs;
 
-/// What going on to another run costs, in copies of an element.
-const RUN: f64 = 60.0;
+/// What going on to another run costs, in copies of an element: by addition alone, or otherwise.
+const RUN: [f64; 2] = [16.0, 60.0];
 
-/// What an element costs that is not beside the last one.
-const STRIDED: f64 = 4.0;
+/// What an element costs that is not beside the last one, and one in another cache line.
+const STRIDED: [f64; 2] = [3.0, 16.0];
 
 /// Axes shorter than one of these are tried in front.
 const SHORT: [usize; 3] = [4, 8, 16];
@@ -61,7 +61,13 @@ fn cost(dims: &[usize], n_outer: usize, inner: bool, body: &Body, order: &[usize
         let exprs: Vec<Index> =
             std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).map(|e| e.rename(&to)).collect();
         let runs = Runs::new(&dims, &exprs.iter().collect::<Vec<_>>(), |_| true);
-        RUN / runs.len as f64 + if (0..=1).contains(&runs.steps[0]) { 1.0 } else { STRIDED }
+        let added = bounds.is_empty() && index.affine(dims.len() + 1).is_some();
+        let step = match runs.steps[0].unsigned_abs() {
+            0..=1 => 1.0,
+            2..=8 => STRIDED[0],
+            _ => STRIDED[1],
+        };
+        RUN[!added as usize] / runs.len as f64 + step
     };
     let instr = |i: &Instr| match i {
         Instr::Load { index, valid, .. } => access(index, valid),

@@ -41,7 +41,7 @@ fn map1<T: Pod, U: Pod>(n: usize, dst: &mut Out, x: Operand, f: impl Fn(T) -> U)
 }
 
 #[inline(always)]
-fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], f: impl Fn(T, T) -> U) {
+pub(crate) fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], f: impl Fn(T, T) -> U) {
     let out = dst.lanes_mut()[..n].iter_mut();
     let (ones, x, y) = ((x.one, y.one), x.lanes::<T>(), y.lanes::<T>());
     match ones {

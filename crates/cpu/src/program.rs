@@ -49,8 +49,10 @@ pub(crate) struct Reduction {
     pub(crate) dst: RegId,
 }
 
-/// A store at the end of the last pass.
+/// A store at the end of a pass.
 pub(crate) struct Put {
+    /// The first pass that computes it and after which its argument is not read.
+    pub(crate) pass: usize,
     pub(crate) site: Site,
     pub(crate) arg: usize,
     pub(crate) src: RegId,
@@ -73,7 +75,7 @@ pub(crate) struct Program {
     pub(crate) setup: Vec<Micro>,
     /// In order; all but the last end in reductions.
     pub(crate) passes: Vec<Pass>,
-    /// Stores of every point, and of every row.
+    /// Stores of every point, pass by pass, and of every row.
     pub(crate) puts: Vec<Put>,
     pub(crate) row_puts: Vec<Put>,
     /// The value of the last step, for an operand of a contraction.
@@ -128,6 +130,12 @@ impl Rowed {
 }
 
 impl Program {
+    /// The stores of every point that a pass does.
+    pub(crate) fn puts_of(&self, pass: usize) -> &[Put] {
+        let from = self.puts.partition_point(|put| put.pass < pass);
+        &self.puts[from..][..self.puts[from..].partition_point(|put| put.pass == pass)]
+    }
+
     /// Steps over points, about: what a point costs.
     pub(crate) fn weight(&self) -> usize {
         self.passes.iter().map(|p| p.points.len() + p.reductions.len()).sum::<usize>() + self.puts.len()

@@ -102,6 +102,11 @@ impl Site {
         for range in span.ranges().filter(|r| !r.is_empty()) {
             let (mut skip, mut left) = (range.start % run, range.len());
             self.heads.seek(range.start / run, &mut walker.place);
+            if self.bounds.is_empty() && self.gather.is_none() && self.heads.are_affine() {
+                self.walk_series(point, skip, left, &mut walker.place, &mut visit);
+                point += left;
+                continue;
+            }
             while left > 0 {
                 let n = (run - skip).min(left);
                 let gathered = self.gathered(gather, point);
@@ -111,6 +116,32 @@ impl Site {
                 skip = 0;
                 self.heads.advance(&mut walker.place);
             }
+        }
+    }
+
+    /// Walks `left` points from `skip` points after a place on, where nothing depends on more than strides.
+    #[inline(always)]
+    fn walk_series(
+        &self,
+        mut point: usize,
+        mut skip: usize,
+        mut left: usize,
+        place: &mut Place,
+        visit: &mut impl FnMut(usize, usize, Segment),
+    ) {
+        let (run, step) = (self.runs.len, self.runs.steps[0]);
+        while left > 0 {
+            let (runs, stride) = self.heads.series(place).expect("affine");
+            let mut head = self.heads.value(0, place, None);
+            for _ in 0..runs {
+                let n = (run - skip).min(left);
+                visit(point, n, Segment::Run { head: head + step * skip as i64, step });
+                (point, left, skip, head) = (point + n, left - n, 0, head + stride);
+                if left == 0 {
+                    break;
+                }
+            }
+            self.heads.skip(runs, place);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Loops against the oracle: every row of `OPS`, every class of load, every reduction.
 
 use crate::common::{Rng, check, flat, load, masked, read, reduction, row_major, strided, write};
-use kiln_ir::kernel::{Arg, Body, Instr, Loop, Store};
+use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop, Store};
 use kiln_ir::ops::{Tolerance, Typing};
 use kiln_ir::{Bound, DType, Index, Kernel, OPS, PointOp, ReduceOp};
 
@@ -217,6 +217,7 @@ fn every_reduction_in_every_layout() {
         (&[40], &[33]),
         (&[4, 70], &[9]),
         (&[600], &[50]),
+        (&[1100], &[37]),
     ];
     for &(outer, row) in shapes {
         let dims = [outer, row].concat();
@@ -274,5 +275,99 @@ fn long_rows_are_split_and_stay_accurate() {
                 check("long row", &reduction(op, DType::F32, &outer, &row, index), &[x, vec![0.0; rows]], &[], 3e-7);
             }
         }
+    }
+}
+
+#[test]
+fn what_lies_across_is_turned() {
+    let mut rng = Rng::new(7);
+    for dims in [vec![16, 16], vec![40, 33], vec![3, 37, 70], vec![1, 600, 17], vec![19, 5, 41], vec![2, 20, 1, 530]] {
+        let n: usize = dims.iter().product();
+        let last = dims.len() - 1;
+        for axis in (0..last).filter(|&axis| dims[axis] > 1) {
+            // Row-major but for two axes, which change places.
+            let mut moved = dims.clone();
+            moved.swap(axis, last);
+            let mut strides = row_major(&moved);
+            strides.swap(axis, last);
+            for dtype in DType::ALL {
+                let mut body = Body::default();
+                let across = body.push(load(0, strided(&dims, &strides)), dtype.compute());
+                body.stores.push(Store { arg: 1, index: flat(&dims), value: across });
+                let x = rng.values(dtype, n);
+                let mut args = vec![read(dtype, n), write(dtype, n)];
+                let kernel = |args: &[Arg], body: &Body| {
+                    Kernel::Loop(Loop { outer: dims.clone(), row: vec![], args: args.to_vec(), body: body.clone() })
+                };
+                check(&format!("{dtype} {dims:?}"), &kernel(&args, &body), &[x.clone(), vec![0.0; n]], &[], 0.0);
+                if dtype == DType::Bool {
+                    continue;
+                }
+                let along = body.push(load(2, flat(&dims)), dtype.compute());
+                let sum = body.push(Instr::Op(PointOp::Max, [across, along, along]), dtype.compute());
+                body.stores.push(Store { arg: 3, index: flat(&dims), value: sum });
+                args.extend([read(dtype, n), write(dtype, n)]);
+                let values = [x, vec![0.0; n], rng.values(dtype, n), vec![0.0; n]];
+                check(&format!("{dtype} {dims:?} and more"), &kernel(&args, &body), &values, &[], 0.0);
+            }
+        }
+    }
+}
+
+/// Small whole numbers, of which a few sums and products are exact however they are rounded.
+fn small(rng: &mut Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| rng.below(5) as f64 - 2.0).collect()
+}
+
+#[test]
+fn chains_of_arithmetic_are_exact() {
+    let mut rng = Rng::new(8);
+    for case in 0..200 {
+        let outer = rng.pick(&[&[16][..], &[33], &[1024], &[3000], &[5, 64], &[7, 1024]]).to_vec();
+        let row = rng.pick(&[&[][..], &[], &[16], &[48], &[100]]).to_vec();
+        let dims = [&outer[..], &row].concat();
+        let (n, rows): (usize, usize) = (dims.iter().product(), outer.iter().product());
+        let dtype = rng.pick(&[DType::F32, DType::F32, DType::F64]);
+        let mut body = Body::default();
+        let by_row = [row_major(&outer), vec![0; row.len()]].concat();
+        let by_last: Vec<i64> = (0..dims.len()).map(|axis| (axis + 1 == dims.len()) as i64).collect();
+        let mut leaves = vec![
+            body.push(load(0, flat(&dims)), dtype),
+            body.push(load(1, flat(&dims)), dtype),
+            body.push(load(2, strided(&dims, &by_row)), dtype),
+            body.push(load(3, strided(&dims, &by_last)), dtype),
+            body.push(Instr::Const(dtype, 2.0), dtype),
+        ];
+        if dtype == DType::F32 {
+            leaves.push(body.push(Instr::Scalar(dtype, 0), dtype));
+        }
+        let mut value = rng.pick(&leaves);
+        for _ in 0..6 {
+            let op = rng.pick(&[PointOp::Add, PointOp::Sub, PointOp::Mul]);
+            let other = if rng.chance(20) { value } else { rng.pick(&leaves) };
+            let args = if rng.chance(50) { [value, other, other] } else { [other, value, value] };
+            value = body.push(Instr::Op(op, args), dtype);
+            // Squares of squares are not small.
+            if other == value - 1 && op == PointOp::Mul {
+                let two = body.push(Instr::Const(dtype, 0.0), dtype);
+                value = body.push(Instr::Op(PointOp::Min, [value, two, two]), dtype);
+            }
+            if rng.chance(30) {
+                leaves.push(value);
+            }
+        }
+        // One result is new, the other in place of an operand.
+        body.stores.push(Store { arg: 4, index: flat(&dims), value });
+        body.stores.push(Store { arg: 1, index: flat(&dims), value: rng.pick(&leaves) });
+        let args = vec![
+            read(dtype, n),
+            Arg { access: Access::ReadWrite, ..read(dtype, n) },
+            read(dtype, rows),
+            read(dtype, *dims.last().unwrap()),
+            write(dtype, n),
+        ];
+        let values: Vec<Vec<f64>> = args.iter().map(|a| small(&mut rng, a.numel)).collect();
+        let kernel = Kernel::Loop(Loop { outer, row, args, body });
+        check(&format!("chain {case}"), &kernel, &values, &[3f32.to_bits()], 0.0);
     }
 }
