@@ -18,5 +18,7 @@ pub(crate) fn run() -> Result<(), String> {
     command.env("RUSTFLAGS", "-Zsanitizer=address");
     // A test asks for more memory than there is, and wants to be told so.
     command.env("ASAN_OPTIONS", "allocator_may_return_null=1");
+    // Planning goes as deep as a kernel is long, and the sanitizer's frames are several times as large.
+    command.env("RUST_MIN_STACK", (64 << 20).to_string());
     pass(command)
 }

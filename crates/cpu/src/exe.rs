@@ -34,6 +34,7 @@ impl Exe {
         match self {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.work(),
             Exe::Dot(DotExe::Gemm(k)) => k.work(),
+            Exe::Dot(DotExe::Slim(k)) => k.work(),
             Exe::Scatter(k) => k.work(),
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
             Exe::Attention(k) => k.work(),
@@ -44,7 +45,11 @@ impl Exe {
     pub(crate) fn scratch_bytes(&self) -> usize {
         match self {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
-            Exe::Loop(_) | Exe::Dot(DotExe::Loop(_)) | Exe::Scatter(_) | Exe::Group(_) | Exe::Attention(_) => 0,
+            Exe::Loop(_)
+            | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_))
+            | Exe::Scatter(_)
+            | Exe::Group(_)
+            | Exe::Attention(_) => 0,
         }
     }
 
@@ -52,6 +57,7 @@ impl Exe {
         match self {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.run(env, parallel),
             Exe::Dot(DotExe::Gemm(k)) => k.run(env, parallel),
+            Exe::Dot(DotExe::Slim(k)) => k.run(env, parallel),
             Exe::Scatter(k) => k.run(env, parallel),
             Exe::Group(loops) => run_group(loops, env, parallel),
             Exe::Attention(k) => k.run(env, parallel),

@@ -56,7 +56,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     if x.is_nan() { x } else { e }
 }
 
-/// `eˣ` for `x ≤ 88`, but 0 for `x < -87`: beside the greatest share of a softmax, 1, that is nothing.
+/// `eˣ` for `x ≤ 88`, but 0 for `x < -87`: beside 1, the greatest share of a softmax, that is nothing.
 #[inline(always)]
 pub(crate) fn exp_share<const FMA: bool>(x: f32) -> f32 {
     let clamped = if x < -87.0 { -87.0 } else { x };
@@ -105,7 +105,9 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let z = x * x;
     let p = poly::<FMA, 5>(z, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let near = fma::<FMA>(p * z, x, x);
-    let far = 1.0 - 2.0 / (exp::<FMA>(2.0 * a) + 1.0);
+    // From 9.02 on the result is 1.
+    let twice = if a > 10.0 { 20.0 } else { 2.0 * a };
+    let far = 1.0 - 2.0 / (exp_share::<FMA>(twice) + 1.0);
     if a < 0.625 { near } else { far.copysign(x) }
 }
 
@@ -133,7 +135,7 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     let r = fma::<FMA>(r, z, u);
     let r = poly::<FMA, 4>(a, [r, -1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1]);
     let r = fma::<FMA>(r, a, -a);
-    let far = (1.0 - exp::<FMA>(r)).copysign(x);
+    let far = (1.0 - exp_share::<FMA>(r)).copysign(x);
     if a > 0.927_734_4 { far } else { near }
 }
 

@@ -3,7 +3,6 @@
 //! Rows and columns take on *roles*: if the result lies column by column, the right operand is the one whose lines
 //! are the tiles' rows, so that the lines of a tile are always neighbours in memory.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use kiln_ir::kernel::{Dot, Instr};
@@ -12,6 +11,7 @@ use kiln_ir::{DType, Index};
 use super::cut::{Cut, WIDTH};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
+use super::task::Task;
 use super::tile::{Element, Packed, Target, multiply};
 use crate::exec::{Env, Loan};
 use crate::memory::View;
@@ -144,7 +144,7 @@ impl Run<'_> {
             parallel,
             n,
             gemm.work() / n,
-            || Task::new(gemm, env),
+            || gemm.task(env),
             |task, i| {
                 let (batch, from) = (i / groups, i % groups * gemm.cut.group);
                 let product = Product {
@@ -172,7 +172,7 @@ impl Run<'_> {
         let [rows, columns] = gemm.lines;
         let high = rows.div_ceil(16);
         let chunks = rows.div_ceil(high);
-        let init = || Task::new(gemm, env);
+        let init = || gemm.task(env);
         for_each(parallel, gemm.batch * chunks, high * columns * groups, init, |task, i| {
             let (batch, from) = (i / chunks, i % chunks * high);
             let (some, first) = (from..rows.min(from + high), batch * groups * rows * columns);
@@ -206,7 +206,7 @@ impl Run<'_> {
                     parallel,
                     tasks,
                     work,
-                    || Task::new(gemm, env),
+                    || gemm.task(env),
                     |task, i| {
                         let start = i % blocks * gemm.cut.lines[own];
                         let block = start..gemm.lines[own].min(start + gemm.cut.lines[own]);
@@ -252,36 +252,17 @@ fn plain_store(kernel: &Dot) -> Option<Direct> {
     same.then(|| Direct::new(index, store.arg as usize, [&kernel.batch, &kernel.m, &kernel.n])).flatten()
 }
 
-/// What a task packs into and sums in.
-type Panels = [Reg; 3];
-
-thread_local! {
-    static IDLE: RefCell<Vec<Panels>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The working memory of one task, on loan from its thread.
-struct Task {
-    /// For the operands and the epilogue.
-    loans: [Loan; 3],
-    panels: Panels,
-}
-
-impl Task {
-    fn new(gemm: &Gemm, env: Env) -> Task {
-        let mut loans = [Loan::bare(), Loan::bare(), Loan::bare()];
-        for (role, operand) in gemm.operands.iter().enumerate().filter(|o| Some(o.0) != gemm.cut.shared) {
-            operand.prepare(&mut loans[role], env);
+impl Gemm {
+    /// The working memory of one task.
+    fn task(&self, env: Env) -> Task {
+        let mut task = Task::bare();
+        for (role, operand) in self.operands.iter().enumerate().filter(|o| Some(o.0) != self.cut.shared) {
+            operand.prepare(&mut task.loans[role], env);
         }
-        if gemm.direct.is_none() {
-            gemm.epilogue.prepare(&mut loans[2], env);
+        if self.direct.is_none() {
+            self.epilogue.prepare(&mut task.loans[2], env);
         }
-        Task { loans, panels: IDLE.with_borrow_mut(Vec::pop).unwrap_or_default() }
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        IDLE.with_borrow_mut(|idle| idle.push(std::mem::take(&mut self.panels)));
+        task
     }
 }
 

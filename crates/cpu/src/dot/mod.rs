@@ -2,35 +2,44 @@
 //!
 //! Reading order: `tile` (the product of packed strips), `pack` (how strips lie), `operand` with `window`, `padded`
 //! and the crate's `panel` (where their elements come from), `cut` (which tasks there are), `gemm` (how they run).
-//! With a single row or column, or nothing to sum, the contraction is a loop with a reduction.
+//! A single row or column is multiplied line by line (`slim`) where lines lie so; else, or with nothing to sum, the
+//! contraction is a loop with a reduction.
 
 mod cut;
 mod gemm;
 mod operand;
 mod pack;
 mod padded;
+mod slim;
+mod task;
 mod tile;
 mod window;
 
 use kiln_ir::kernel::Dot;
 
 use self::gemm::Gemm;
+use self::slim::Slim;
 use crate::loops::LoopExe;
 
 /// A lowered contraction.
 pub(crate) enum DotExe {
     Loop(Box<LoopExe>),
     Gemm(Box<Gemm>),
+    Slim(Box<Slim>),
 }
 
 impl DotExe {
     pub(crate) fn new(kernel: &Dot) -> DotExe {
         let numel = |dims: &[usize]| dims.iter().product::<usize>();
         let (m, n, k) = (numel(&kernel.m), numel(&kernel.n), numel(&kernel.k));
-        if m <= 1 || n <= 1 || k == 0 || numel(&kernel.batch) == 0 {
-            DotExe::Loop(Box::new(LoopExe::new(&kernel.as_loop())))
-        } else {
-            DotExe::Gemm(Box::new(Gemm::new(kernel)))
+        let is_empty = m * n * k * numel(&kernel.batch) == 0;
+        if !is_empty && m > 1 && n > 1 {
+            return DotExe::Gemm(Box::new(Gemm::new(kernel)));
+        }
+        let slim = if is_empty { None } else { Slim::new(kernel) };
+        match slim {
+            Some(slim) => DotExe::Slim(Box::new(slim)),
+            None => DotExe::Loop(Box::new(LoopExe::new(&kernel.as_loop()))),
         }
     }
 }

@@ -39,6 +39,14 @@ impl Operand {
         Operand { source, rows }
     }
 
+    /// The operand where its steps are neighbours in memory.
+    pub(super) fn lying_along_k(self) -> Option<Window> {
+        match self.source {
+            Source::Window(window) => Some(window).filter(Window::lies_along_k),
+            Source::Panel(_) => None,
+        }
+    }
+
     /// Elements of memory that [`Operand::begin`] fills.
     pub(super) fn scratch(&self) -> usize {
         match &self.source {

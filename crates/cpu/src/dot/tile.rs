@@ -5,6 +5,8 @@
 //! 12 × 32 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
+use std::ops::{Add, AddAssign, Mul};
+
 use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -17,20 +19,26 @@ pub(super) const ROWS: usize = 12;
 pub(super) const COLUMNS: usize = 32;
 
 /// What is multiplied.
-pub(super) trait Element: Pod + std::ops::AddAssign + std::ops::Add<Output = Self> + Send + Sync {
+pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Self> + Send + Sync {
     type Vector<S: Simd>: Pod;
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// The sum of a vector's elements.
+    fn across<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
     fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
     fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
 }
 
 macro_rules! element {
-    ($t:ty, $vector:ident, $splat:ident, $add:ident, $mul_add:ident) => {
+    ($t:ty, $vector:ident, $splat:ident, $across:ident, $add:ident, $mul_add:ident) => {
         impl Element for $t {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
             fn splat<S: Simd>(simd: S, x: $t) -> S::$vector {
                 simd.$splat(x)
+            }
+            #[inline(always)]
+            fn across<S: Simd>(simd: S, x: S::$vector) -> $t {
+                simd.$across(x)
             }
             #[inline(always)]
             fn sum<S: Simd>(simd: S, x: S::$vector, y: S::$vector) -> S::$vector {
@@ -44,8 +52,8 @@ macro_rules! element {
     };
 }
 
-element!(f32, f32s, splat_f32s, add_f32s, mul_add_e_f32s);
-element!(f64, f64s, splat_f64s, add_f64s, mul_add_e_f64s);
+element!(f32, f32s, splat_f32s, reduce_sum_f32s, add_f32s, mul_add_e_f32s);
+element!(f64, f64s, splat_f64s, reduce_sum_f64s, add_f64s, mul_add_e_f64s);
 
 /// Strips of an operand, from some step along `k` on.
 #[derive(Clone, Copy)]
@@ -101,7 +109,7 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
 }
 
 /// Elements of a vector.
-const fn lanes<T: Element, S: Simd>() -> usize {
+pub(super) const fn lanes<T: Element, S: Simd>() -> usize {
     size_of::<T::Vector<S>>() / size_of::<T>()
 }
 

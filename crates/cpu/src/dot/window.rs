@@ -82,6 +82,24 @@ impl Window {
         Window { arg: 0, base, begin: None, axes: listed, padded: None, across }
     }
 
+    /// True iff a line's steps are neighbours in memory, as they are in the argument.
+    pub(super) fn lies_along_k(&self) -> bool {
+        let n: usize = self.axes[2].iter().map(|axis| axis.0).product();
+        self.padded.is_none() && neighbours(&self.axes[2]) == n
+    }
+
+    /// A line whose steps lie so.
+    pub(super) fn line<'a, T: Pod>(&self, env: Env<'a>, batch: usize, line: usize, steps: usize) -> &'a [T] {
+        let at = self.start(env, batch) + address(&self.axes[1], line);
+        env.args[self.arg].slice(at as usize, steps)
+    }
+
+    /// The address of the first line and step of one matrix.
+    fn start(&self, env: Env, batch: usize) -> i64 {
+        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as i64).min(n.max(1) as i64 - 1));
+        self.base + begin + address(&self.axes[0], batch)
+    }
+
     /// What is packed from: the argument, or the copy of it that `scratch` holds.
     pub(super) fn source(&self, env: Env, scratch: View) -> View {
         if self.padded.is_some() { scratch } else { env.args[self.arg] }
@@ -103,8 +121,7 @@ impl Window {
         strips: Strips,
         out: &mut [T],
     ) {
-        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as i64).min(n.max(1) as i64 - 1));
-        let start = self.base + begin + address(&self.axes[0], batch);
+        let start = self.start(env, batch);
         LISTS.with_borrow_mut(|[of_lines, of_steps]| {
             list(&self.axes[1], lines.clone(), start, usize::MAX, of_lines);
             list(&self.axes[2], steps.clone(), 0, usize::MAX, of_steps);
