@@ -138,7 +138,9 @@ mod tests {
     use crate::point::point;
     use crate::simd::{Isa, Reg, with_isa};
 
-    const ALL: [(Fused, fn(f32, f32, f32) -> f32); 8] = [
+    type Formula = fn(f32, f32, f32) -> f32;
+
+    const ALL: [(Fused, Formula); 8] = [
         (Fused::MulAdd, |x, y, z| x * y + z),
         (Fused::MulSub, |x, y, z| x * y - z),
         (Fused::SubMul, |x, y, z| z - x * y),
