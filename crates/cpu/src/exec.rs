@@ -1,6 +1,9 @@
 //! A worker: the registers of one thread, and the interpreter of [`Micro`] steps over a tile.
 //!
-//! Interpretation costs a few nanoseconds a step and tile; the work is in the vector kernels.
+//! Interpretation costs a few nanoseconds a step and tile; the work is in the vector kernels. The hard idea is where
+//! lanes are: a register may stand for an argument's memory, read where it lies or written as it is computed, or for a
+//! single value. Steps see [`Operand`] and [`Out`] and need not know. While there is something to compute, the next
+//! tile's memory is asked for.
 
 use std::cell::RefCell;
 
@@ -326,7 +329,8 @@ fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {
 }
 
 impl Micro {
-    fn dst(&self) -> usize {
+    /// The register that a step writes.
+    pub(crate) fn dst(&self) -> RegId {
         match *self {
             Micro::Load { dst, .. }
             | Micro::Fill { dst, .. }

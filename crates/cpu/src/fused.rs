@@ -131,3 +131,56 @@ fn map<T: Pod>(n: usize, dst: &mut Out, args: [Operand; 3], f: impl Fn(T, T, T) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::point::point;
+    use crate::simd::{Isa, Reg, with_isa};
+
+    type Formula = fn(f32, f32, f32) -> f32;
+
+    const ALL: [(Fused, Formula); 8] = [
+        (Fused::MulAdd, |x, y, z| x * y + z),
+        (Fused::MulSub, |x, y, z| x * y - z),
+        (Fused::SubMul, |x, y, z| z - x * y),
+        (Fused::SumMul, |x, y, z| (x + y) * z),
+        (Fused::DifferenceMul, |x, y, z| (x - y) * z),
+        (Fused::MulMul, |x, y, z| x * y * z),
+        (Fused::AddAdd, |x, y, z| x + y + z),
+        (Fused::ExpDifference, |x, y, _| (x - y).exp()),
+    ];
+
+    #[test]
+    fn every_formula_on_every_instruction_set() {
+        let n = 80;
+        let mut regs = [0, 1, 2].map(|_| Reg::with_bytes(4 * n));
+        for (k, reg) in regs.iter_mut().enumerate() {
+            // Quarters, of which all sums and products here are exact.
+            reg.lanes_mut::<f32>().iter_mut().enumerate().for_each(|(i, x)| *x = (i * (k + 3) % 17) as f32 / 4.0 - 2.0);
+        }
+        for isa in Isa::available() {
+            for (op, want) in ALL {
+                for ones in 0..8 {
+                    let operand = |k: usize| {
+                        let whole = regs[k].operand();
+                        if ones >> k & 1 == 1 { whole.repeated() } else { whole }
+                    };
+                    let lane = |k: usize, i: usize| regs[k].lanes::<f32>()[if ones >> k & 1 == 1 { 0 } else { i }];
+                    let mut out = Reg::with_bytes(4 * n);
+                    let args = [operand(0), operand(1), operand(2)];
+                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), args));
+                    for (i, &got) in out.lanes::<f32>()[..n].iter().enumerate() {
+                        let want = want(lane(0, i), lane(1, i), lane(2, i));
+                        assert!((got - want).abs() <= 1e-6 * want.abs(), "{op:?} on {isa:?}, {ones}: {got} ≠ {want}");
+                    }
+                }
+            }
+            let mut out = Reg::with_bytes(4 * n);
+            let args = [regs[0].operand(), regs[1].operand(), regs[1].operand()];
+            with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), args));
+            let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
+            assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
+        }
+    }
+}

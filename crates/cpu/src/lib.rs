@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`CpuBackend`], then `loops` (how an index space becomes tiles and tasks), `lower`
 //! (how a body becomes a program over registers), `exec` (its interpreter), `site` (addresses),
-//! `point`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), and `attention`.
+//! `point`, `fused`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), and `attention`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 

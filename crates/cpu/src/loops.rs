@@ -2,7 +2,8 @@
 //!
 //! Rows whose points are neighbours in memory are reduced one after another, several short ones to a
 //! tile. Where instead equal points of different rows are neighbours (sums over leading axes),
-//! a tile takes a block of rows side by side. A few long rows are cut into groups that run in
+//! a tile takes a block of rows side by side. Where a map reads across what it stores, a tile takes some points along
+//! both axes. A few long rows are cut into groups that run in
 //! parallel, pass by pass. All sizes derive from the kernel alone, so the threads never change a bit.
 
 use kiln_ir::Index;

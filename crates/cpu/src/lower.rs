@@ -407,8 +407,11 @@ impl Lowering<'_> {
 
     /// True iff a value's register may stand for an argument's memory.
     fn may_lend(&self, v: usize, class: Class, arg: usize) -> bool {
-        // What is overwritten at the end of a tile must not be stored elsewhere after that.
-        let moved = self.args[arg].access != Access::Read && self.body.stores.iter().any(|s| s.value as usize == v);
+        // What is overwritten at the end of a tile must not be stored elsewhere or reduced after that.
+        let body = self.body;
+        let reduced = body.instrs.iter().any(|i| matches!(i, Instr::Reduce(_, of) if *of as usize == v));
+        let kept = reduced || body.stores.iter().any(|s| s.value as usize == v);
+        let moved = kept && self.args[arg].access != Access::Read;
         let wanted = self.wanted && v + 1 == self.body.instrs.len();
         class == Class::Point && is_lane(self.args[arg].dtype) && !moved && !wanted && self.direct(v).is_none()
     }
@@ -422,7 +425,10 @@ impl Lowering<'_> {
             Micro::Load { gather, .. } => *gather,
             _ => None,
         });
-        let whole = ends.chain(indices).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
+        // What there is once a row is repeated or stored row by row.
+        let rows = out.passes.iter().flat_map(|pass| &pass.rows).filter(|m| !matches!(m, Micro::Expand { .. }));
+        let rows = rows.map(Micro::dst);
+        let whole = ends.chain(indices).chain(rows).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
         whole.for_each(|reg| out.single[reg] = false);
     }
 

@@ -216,7 +216,8 @@ impl View {
         unsafe { std::slice::from_raw_parts(self.start.cast::<T>().add(at), len) }
     }
 
-    /// Asks for a cache line that will be needed soon, if it is there.
+    /// Asks for a cache line that will be needed soon, if it is inside: into the second-level cache, since the first
+    /// one is full of registers.
     #[inline(always)]
     pub(crate) fn prefetch(self, at: usize) {
         #[cfg(target_arch = "x86_64")]

@@ -75,9 +75,28 @@ impl ScatterExe {
         sums: &mut Vec<T>,
         add: &impl Fn(T, T) -> T,
     ) {
+        let n = rows.len() * self.inner;
+        // SAFETY: these rows of the result are this task's.
+        let out = unsafe { env.args[2].slice_mut::<S>((outer * self.size + rows.start) * self.inner, n) };
+        // What is stored as it is added is added up where it belongs.
+        if size_of::<S>() == size_of::<T>() {
+            return self.add_into::<S, T>(env, outer, rows, bytemuck::cast_slice_mut(out), add);
+        }
+        sums.resize(sums.len().max(n), T::zeroed());
+        self.add_into::<S, T>(env, outer, rows, &mut sums[..n], add);
+        S::narrow_run(bytemuck::cast_slice(&sums[..n]), out);
+    }
+
+    fn add_into<S: Stored, T: bytemuck::Pod>(
+        &self,
+        env: Env,
+        outer: usize,
+        rows: std::ops::Range<usize>,
+        sums: &mut [T],
+        add: &impl Fn(T, T) -> T,
+    ) {
         let inner = self.inner;
-        sums.clear();
-        sums.resize(rows.len() * inner, T::zeroed());
+        sums.fill(T::zeroed());
         for i in 0..self.index {
             let row = self.row(env.args[0], i);
             if !rows.contains(&row) {
@@ -89,9 +108,6 @@ impl ScatterExe {
                 *sum = add(*sum, bytemuck::cast(x.widen()));
             }
         }
-        // SAFETY: these rows of the result are this task's.
-        let out = unsafe { env.args[2].slice_mut::<S>((outer * self.size + rows.start) * inner, sums.len()) };
-        S::narrow_run(bytemuck::cast_slice(sums), out);
     }
 
     /// The row of the result that slice `i` is added to.

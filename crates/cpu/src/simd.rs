@@ -22,9 +22,43 @@ pub(crate) enum Isa {
 }
 
 /// The best instruction set of this processor.
+#[inline]
 pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
+    #[cfg(test)]
+    if let Some(isa) = CHOSEN.get() {
+        return isa;
+    }
     *ISA.get_or_init(detect)
+}
+
+#[cfg(test)]
+thread_local! {
+    static CHOSEN: std::cell::Cell<Option<Isa>> = const { std::cell::Cell::new(None) };
+}
+
+/// Runs something as a processor would that has this instruction set at best.
+#[cfg(test)]
+pub(crate) fn with_isa<T>(isa: Isa, body: impl FnOnce() -> T) -> T {
+    assert!(Isa::available().contains(&isa), "{isa:?} is not to be had here");
+    let before = CHOSEN.replace(Some(isa));
+    let result = body();
+    CHOSEN.set(before);
+    result
+}
+
+#[cfg(test)]
+impl Isa {
+    /// All that this processor has.
+    pub(crate) fn available() -> Vec<Isa> {
+        match detect() {
+            Isa::Base => vec![Isa::Base],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => vec![Isa::Base, Isa::Avx2],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => vec![Isa::Base, Isa::Avx2, Isa::Avx512],
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
