@@ -26,7 +26,15 @@ pub struct CpuBackend {
     caps: Caps,
     memory: Arc<Pool>,
     threads: Arc<ThreadPool>,
-    turn: Mutex<()>,
+    turn: Mutex<Turn>,
+}
+
+/// Whoever has this may touch memory; and lists that replays fill anew, so that none allocates any.
+#[derive(Default)]
+struct Turn {
+    temps: Vec<Memory>,
+    views: Vec<View>,
+    words: Vec<u32>,
 }
 
 /// A recorded sequence of steps.
@@ -69,16 +77,19 @@ impl CpuBackend {
             flops: 1e11 * n as f64,
             bandwidth: 2e10,
         };
-        CpuBackend { caps, memory: Pool::new(poisoned), threads, turn: Mutex::new(()) }
+        CpuBackend { caps, memory: Pool::new(poisoned), threads, turn: Mutex::default() }
     }
 
     /// Waits until no other call touches memory.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        // A panic in a kernel leaves memory as defined as before.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        // A panic in a kernel leaves memory as defined as before, and what it held is given back here.
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.temps.clear();
+        turn
     }
 
-    fn run(&self, recorded: &Recorded, args: &[Buffer], temps: &[Memory], scalars: &[u32]) {
+    fn run(&self, recorded: &Recorded, args: &[Buffer], scalars: &[u32], turn: &mut Turn) {
+        let Turn { temps, views, words } = turn;
         let view = |slot: Slot| match slot {
             Slot::Arg(i) => args[i as usize].memory::<Memory>().view(),
             Slot::Temp(i) => temps[i as usize].view(),
@@ -86,11 +97,13 @@ impl CpuBackend {
         let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
         let parallel = self.threads.current_num_threads() > 1 && recorded.steps.iter().any(heavy);
         let scratch = temps.last().expect("the shared memory is always there").view();
-        let all = || {
+        let mut all = || {
             for step in &recorded.steps {
-                let views: Vec<View> = step.binds.iter().map(|b| view(b.0)).collect();
-                let words: Vec<u32> = step.scalars.iter().map(|&i| scalars[i as usize]).collect();
-                step.exe.get::<Exe>().run(Env { args: &views, scalars: &words, scratch }, parallel);
+                views.clear();
+                views.extend(step.binds.iter().map(|b| view(b.0)));
+                words.clear();
+                words.extend(step.scalars.iter().map(|&i| scalars[i as usize]));
+                step.exe.get::<Exe>().run(Env { args: views, scalars: words, scratch }, parallel);
             }
         };
         if parallel { self.threads.install(all) } else { all() }
@@ -159,10 +172,17 @@ impl Backend for CpuBackend {
     }
 
     fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
-        let _turn = self.turn();
+        let mut turn = self.turn();
         let recorded = tape.get::<Recorded>();
-        let temps: Result<Vec<Memory>> = recorded.temps.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
-        self.run(recorded, args, &temps?, scalars);
+        let temps = recorded.temps.iter().try_for_each(|&bytes| {
+            turn.temps.push(self.memory.alloc(bytes)?);
+            Ok(())
+        });
+        if temps.is_ok() {
+            self.run(recorded, args, scalars, &mut turn);
+        }
+        turn.temps.clear();
+        temps?;
         Ok(Fence::new(|| Ok(())))
     }
 }

@@ -45,11 +45,8 @@ impl Exe {
     pub(crate) fn scratch_bytes(&self) -> usize {
         match self {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
-            Exe::Loop(_)
-            | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_))
-            | Exe::Scatter(_)
-            | Exe::Group(_)
-            | Exe::Attention(_) => 0,
+            Exe::Attention(k) => k.scratch_bytes(),
+            Exe::Loop(_) | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_)) | Exe::Scatter(_) | Exe::Group(_) => 0,
         }
     }
 

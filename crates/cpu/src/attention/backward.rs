@@ -5,7 +5,6 @@
 //! and these are added in the order of the keys.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use kiln_ir::DType;
 use kiln_ir::attention::Part;
@@ -37,36 +36,30 @@ struct Partial {
     at: usize,
 }
 
-/// The largest partial sums so far: fresh pages would cost more than adding them up does.
-static SPARE: Mutex<Vec<f32>> = Mutex::new(Vec::new());
-
-fn spare() -> Vec<f32> {
-    SPARE.lock().map(|mut spare| std::mem::take(&mut *spare)).unwrap_or_default()
-}
-
-fn keep(sums: Vec<f32>) {
-    if let Ok(mut spare) = SPARE.lock()
-        && spare.len() < sums.len()
-    {
-        *spare = sums;
-    }
-}
-
 impl AttentionExe {
+    /// How many chunks the keys are cut into, and how long they are.
+    fn chunks(&self) -> [usize; 2] {
+        let chunks = TASKS.div_ceil(self.batch).min(self.s.div_ceil(TILE)).max(1);
+        let chunk = self.s.div_ceil(chunks).next_multiple_of(TILE).max(TILE);
+        [self.s.div_ceil(chunk).max(1), chunk]
+    }
+
+    /// Elements of memory for what chunks leave of the cotangent of `q`.
+    pub(super) fn partials(&self) -> usize {
+        match self.store_of(Part::GradQ) {
+            Some(_) if self.batch > 0 && self.chunks()[0] > 1 => self.batch * self.chunks()[0] * self.t * self.d,
+            _ => 0,
+        }
+    }
+
     pub(super) fn backward(&self, env: Env, parallel: bool) {
         if self.batch == 0 {
             return;
         }
-        let chunks = TASKS.div_ceil(self.batch).min(self.s.div_ceil(TILE)).max(1);
-        let chunk = self.s.div_ceil(chunks).next_multiple_of(TILE).max(TILE);
-        let chunks = self.s.div_ceil(chunk).max(1);
+        let [chunks, chunk] = self.chunks();
         let n = self.batch * chunks;
         let grad_q = self.store_of(Part::GradQ).filter(|_| chunks > 1);
-        let mut partials = spare();
-        if grad_q.is_some() && partials.len() < n * self.t * self.d {
-            partials.resize(n * self.t * self.d, 0.0);
-        }
-        let view = View::of(&mut partials[..]);
+        let view = env.scratch;
         let init = || Task::new(self, env);
         for_each(parallel, n, self.work() / n, init, |task, i| {
             let from = i % chunks * chunk;
@@ -76,7 +69,6 @@ impl AttentionExe {
         if let Some((arg, dtype)) = grad_q {
             self.add_partials(env, parallel, (arg, dtype), view, [chunks, chunk]);
         }
-        keep(partials);
     }
 
     /// The cotangent of `q` from what the chunks have left.

@@ -106,6 +106,11 @@ impl AttentionExe {
         self.batch * (scores * (products / 4 + steps + bias) + rows)
     }
 
+    /// Bytes of memory that its tasks share while it runs.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        self.partials() * size_of::<f32>()
+    }
+
     pub(crate) fn run(&self, env: Env, parallel: bool) {
         if self.is_backward() { self.backward(env, parallel) } else { self.forward(env, parallel) }
     }
