@@ -2,9 +2,9 @@
 //!
 //! Rows whose points are neighbours in memory are reduced one after another, several short ones to a
 //! tile. Where instead equal points of different rows are neighbours (sums over leading axes),
-//! a tile takes a block of rows side by side. Where a map reads across what it stores, a tile takes some points along
-//! both axes. A few long rows are cut into groups that run in
-//! parallel, pass by pass. All sizes derive from the kernel alone, so the threads never change a bit.
+//! a tile takes a block of rows side by side. Where a map reads across what it stores, a tile takes
+//! some points along both axes. A few long rows are cut into groups that run in parallel, pass by
+//! pass. All sizes derive from the kernel alone, so the threads never change a bit.
 
 use kiln_ir::Index;
 use kiln_ir::kernel::{Body, Instr, Loop};
@@ -28,7 +28,11 @@ const WHOLE_TILE: usize = 8192;
 /// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
 const BLOCK: usize = 1024;
 
-/// Single points that are folded in turn.
+/// Rows side by side in a tile that holds them whole.
+const SHORT_BLOCK: usize = 256;
+
+/// Single points that are folded in turn before the tree takes them: a sum then costs no more than reading does, and
+/// errors grow as over so many points.
 const IN_TURN: usize = 8;
 
 /// Points of a block that are worth a group of their own.
@@ -63,7 +67,7 @@ impl LoopExe {
         // A tile holds whole rows if they fit, with at least a cache line of them side by side.
         let least = if space.inner { 1 } else { rows.min(16) };
         let whole = points * least <= room;
-        let most = if space.inner || kernel.row.is_empty() { TILE } else { BLOCK / 4 };
+        let most = if kernel.row.is_empty() { TILE } else { SHORT_BLOCK };
         let block = match (whole, space.inner) {
             (true, true) => (TILE / points).clamp(1, rows),
             (true, false) => rows.min(most).min((room / points).max(1)).max(least),
@@ -75,6 +79,7 @@ impl LoopExe {
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
         let mut program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        // Elsewhere the next tile does not begin where this one ends.
         program.busy &= space.inner || block == rows || kernel.row.is_empty();
         let turned = turned(kernel);
         LoopExe { space, program, block, chunk, group, turned }

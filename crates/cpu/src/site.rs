@@ -315,6 +315,14 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
             Segment::Absent => out.fill(S::Lane::zeroed()),
             Segment::Run { head, step: 1 } => S::widen_run(arg.slice(head as usize, n), out),
             Segment::Run { head, step: 0 } => out.fill(arg.get::<S>(head as usize).widen()),
+            Segment::Run { head, step: 2 } => {
+                // Pairs of neighbours, which vectors can take apart; behind the last element there may be nothing.
+                let src = arg.slice::<S>(head as usize, 2 * n - 1);
+                for (o, [x, _]) in out.iter_mut().zip(src.as_chunks::<2>().0) {
+                    *o = x.widen();
+                }
+                out[n - 1] = src[2 * n - 2].widen();
+            }
             Segment::Run { head, step } => {
                 out.iter_mut().zip(arg.stepped::<S>(head, step, n)).for_each(|(o, x)| *o = x.widen());
             }
