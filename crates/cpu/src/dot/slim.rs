@@ -45,8 +45,8 @@ impl Slim {
         let (body, other) = if right { (&kernel.rhs, &kernel.lhs) } else { (&kernel.lhs, &kernel.rhs) };
         let matrix = Operand::new(body, &kernel.args, axes, !right).lying_along_k()?;
         let vector = Operand::new(other, &kernel.args, axes, right);
-        // Nothing that is copied before it is packed, and no single sum that should have several threads.
-        (vector.scratch() == 0 && (batch * m * n >= LINES || k <= TASK)).then_some(())?;
+        // Nothing that is copied before it is packed, and no single sum, which may be worth several threads.
+        (vector.scratch() == 0 && m * n > 1).then_some(())?;
         let lines = m * n;
         Some(Slim {
             dtype: kernel.lhs.types.last()?.compute(),

@@ -33,8 +33,19 @@ fn store_acc(arg: u32, dtype: DType, index: Index) -> Body {
 #[test]
 fn every_form_of_matmul() {
     let mut rng = Rng::new(11);
-    let sizes =
-        [(1, 1, 1), (3, 4, 5), (17, 1, 33), (1, 40, 9), (64, 64, 64), (130, 70, 50), (2, 2, 3000), (300, 9, 257)];
+    let sizes = [
+        (1, 1, 1),
+        (1, 1, 40),
+        (3, 4, 5),
+        (17, 1, 33),
+        (1, 40, 9),
+        (64, 64, 64),
+        (130, 70, 50),
+        (2, 2, 3000),
+        (300, 9, 257),
+        (1, 70, 1030),
+        (67, 1, 19),
+    ];
     for (m, n, k) in sizes {
         for batch in [vec![], vec![3], vec![2, 2]] {
             for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
