@@ -1,10 +1,11 @@
 //! Conversions: between compute dtypes, and between memory's narrow dtypes and their lanes.
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kiln_ir::DType;
 
+use crate::memory::View;
 use crate::simd::{Operand, Out, multiversion};
 
 /// Converts the first `n` lanes as [`DType::round`] says; `to` may be narrow, `from` computes.
@@ -89,6 +90,26 @@ fn to_bf16(x: f32) -> u16 {
     (if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }) as u16
 }
 
+multiversion! {
+    /// [`Stored::collect`] of words, as vectors where the processor can.
+    fn collect_words(src: View, at: &[i32], exists: &[u32], out: &mut [u32]) {
+        let (mut most, mut any) = (0, 0);
+        for (&at, &exists) in at.iter().zip(exists) {
+            most = u32::max(most, if exists != 0 { at as u32 } else { 0 });
+            any |= exists;
+        }
+        if any == 0 {
+            return out.fill(0);
+        }
+        src.get::<u32>(most as usize);
+        for (o, (&at, &exists)) in out.iter_mut().zip(at.iter().zip(exists)) {
+            // SAFETY: of those that exist none is beyond the greatest, which was just read, and 0 is not either.
+            let x = unsafe { src.get_unchecked::<u32>(if exists != 0 { at as usize } else { 0 }) };
+            *o = if exists != 0 { x } else { 0 };
+        }
+    }
+}
+
 /// A dtype as it lies in memory, and the lanes it widens to.
 pub(crate) trait Stored: Pod {
     /// The compute dtype's lane.
@@ -97,6 +118,13 @@ pub(crate) trait Stored: Pod {
     fn widen(self) -> Self::Lane;
     /// One lane narrowed, rounding or saturating.
     fn narrow(lane: Self::Lane) -> Self;
+
+    /// The elements at some places widened, and 0 where there are none.
+    fn collect(src: View, at: &[i32], exists: &[u32], out: &mut [Self::Lane]) {
+        for (o, (&at, &exists)) in out.iter_mut().zip(at.iter().zip(exists)) {
+            *o = if exists != 0 { src.get::<Self>(at as usize).widen() } else { Self::Lane::zeroed() };
+        }
+    }
 
     /// A run of elements widened.
     #[inline(always)]
@@ -128,7 +156,7 @@ macro_rules! stored {
 }
 
 macro_rules! moved {
-    ($($t:ty)*) => { $(
+    ($($t:ty $({ $collect:item })?)*) => { $(
         impl Stored for $t {
             type Lane = $t;
             #[inline(always)]
@@ -139,12 +167,20 @@ macro_rules! moved {
             fn widen_run(src: &[$t], dst: &mut [$t]) { dst.copy_from_slice(src) }
             #[inline(always)]
             fn narrow_run(src: &[$t], dst: &mut [$t]) { dst.copy_from_slice(src) }
+            $($collect)?
         }
     )* };
 }
 
 // `f32`, `i32` and `u32` all move as bits, and so does `f64`.
-moved! { u32 u64 }
+moved! {
+    u32 {
+        fn collect(src: View, at: &[i32], exists: &[u32], out: &mut [u32]) {
+            collect_words(src, at, exists, out);
+        }
+    }
+    u64
+}
 
 stored! {
     u8, u32, |x| x as u32, |x: u32| x.min(255) as u8;

@@ -29,6 +29,7 @@ mod simd;
 mod site;
 mod space;
 mod split;
+mod table;
 mod task;
 
 pub use backend::CpuBackend;

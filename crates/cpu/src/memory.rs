@@ -238,6 +238,16 @@ impl View {
         unsafe { self.start.cast::<T>().add(at).read() }
     }
 
+    /// One element, where it was checked before that there is one.
+    ///
+    /// # Safety
+    /// The view has more than `at` elements.
+    #[inline(always)]
+    pub(crate) unsafe fn get_unchecked<T: Pod>(self, at: usize) -> T {
+        // SAFETY: in bounds by the caller's promise; otherwise as in `slice`.
+        unsafe { self.start.cast::<T>().add(at).read() }
+    }
+
     /// The `n` elements `head`, `head + step`, …, for reading.
     #[inline(always)]
     pub(crate) fn stepped<T: Pod>(self, head: i64, step: i64, n: usize) -> impl Iterator<Item = T> {

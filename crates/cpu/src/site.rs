@@ -1,9 +1,8 @@
 //! One load or store: its address, compiled for the shape that it turned out to have.
 //!
 //! Runs are walked: an odometer over the leading axes gives each run's head, bounds cut the run to
-//! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short and
-//! their heads no sums, all addresses of a tile are computed at once in lanes instead; unless those
-//! would overflow.
+//! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short, all addresses of a
+//! tile are computed at once instead, from a table if they are sums and in lanes if not; unless those would overflow.
 
 use bytemuck::Zeroable;
 use kiln_ir::{Bound, DType, Index};
@@ -14,6 +13,7 @@ use crate::lanes::{LaneIndex, coordinates, mask_range};
 use crate::memory::View;
 use crate::simd::{Operand, Out, Reg};
 use crate::space::{Runs, Span, admitted};
+use crate::table::Table;
 
 /// Runs at least this long are walked, however costly their heads.
 const LONG_RUN: usize = 16;
@@ -26,6 +26,7 @@ pub(crate) struct Site {
     gather: Option<(DType, usize)>,
     runs: Runs,
     heads: Heads,
+    table: Option<Table>,
     lanes: Option<(LaneIndex, Vec<LaneIndex>)>,
 }
 
@@ -68,14 +69,17 @@ impl Site {
         let mut wide = dims.to_vec();
         wide.extend(gather.map(|g| g.1));
         let heads = Heads::new(dims, runs.lead, &exprs);
-        let short = !heads.are_affine() && runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
-        let lanes = short
+        let short = runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
+        // Without bounds a run costs little, and a dense one less than its addresses.
+        let costly = !bounds.is_empty() || runs.steps[0] != 1 || runs.len < LONG_RUN / 2;
+        let table = (short && costly && gather.is_none()).then(|| Table::new(dims, index, bounds)).flatten();
+        let lanes = (short && !heads.are_affine())
             .then(|| {
                 let bounds: Option<_> = bounds.iter().map(|b| LaneIndex::new(&b.index, &wide)).collect();
                 LaneIndex::new(index, &wide).zip(bounds)
             })
             .flatten();
-        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, lanes }
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, table, lanes }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -179,7 +183,11 @@ impl Site {
 
     /// Computes the address of each point of a span in `walker.offsets`, and in `walker.mask` whether
     /// it exists; false iff this address is walked instead.
-    fn eval_lanes(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> bool {
+    fn eval(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> bool {
+        if let Some(table) = &self.table {
+            table.eval(span, &mut walker.place, &mut walker.offsets, &mut walker.mask);
+            return true;
+        }
         let Some((index, bounds)) = &self.lanes else { return false };
         let (n, rank) = (span.points(), self.dims.len());
         let mut used = vec![false; rank + 1];
@@ -269,7 +277,7 @@ impl Site {
 
     /// Writes the addresses themselves, as `i32`.
     pub(crate) fn coord(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if self.eval_lanes(span, None, w) {
+        if self.eval(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<i32>()[..n].copy_from_slice(&w.offsets.lanes::<i32>()[..n]);
         }
@@ -285,7 +293,7 @@ impl Site {
 
     /// Writes whether all bounds hold.
     pub(crate) fn inside(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if self.eval_lanes(span, None, w) {
+        if self.eval(span, None, w) {
             let n = span.points();
             return dst.lanes_mut::<u32>()[..n].copy_from_slice(&w.mask.lanes::<u32>()[..n]);
         }
@@ -301,13 +309,9 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
     if let Some(plane) = site.plane(span, w) {
         return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
     }
-    if site.eval_lanes(span, gather, w) {
+    if site.eval(span, gather, w) {
         let n = span.points();
-        let addresses = w.offsets.lanes::<i32>()[..n].iter().zip(&w.mask.lanes::<u32>()[..n]);
-        for (o, (&at, &exists)) in out[..n].iter_mut().zip(addresses) {
-            *o = if exists != 0 { arg.get::<S>(at as usize).widen() } else { S::Lane::zeroed() };
-        }
-        return;
+        return S::collect(arg, &w.offsets.lanes()[..n], &w.mask.lanes()[..n], &mut out[..n]);
     }
     site.walk(span, gather, w, |first, n, segment| {
         let out = &mut out[first..first + n];
@@ -396,7 +400,7 @@ fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Wa
         }
         return;
     }
-    if site.eval_lanes(span, None, w) {
+    if site.eval(span, None, w) {
         let n = span.points();
         return w.offsets.lanes::<i32>()[..n].iter().zip(src).for_each(|(&at, &lane)| put(at as i64, lane));
     }
