@@ -162,20 +162,20 @@ impl Worker {
                 self.held[slot] = lent;
                 continue;
             }
-            let target = program.direct[slot].and_then(|put| self.target(program, &program.puts[put], tile));
+            let target = program.direct[slot].and_then(|put| self.target(program, &program.puts[put], micro, tile));
             let mut reg = std::mem::take(&mut self.regs[slot]);
             self.held[slot] = match target {
-                Some(Held::Lent { arg, at, bytes }) => {
-                    // SAFETY: the points of this tile are this task's to store, the kernel never loads from an
-                    // argument that it stores directly, and each operand of the step lies elsewhere.
+                Some((Held::Lent { arg, at, bytes }, own)) => {
+                    // SAFETY: the points of this tile are this task's to store, and no operand of this step or of a
+                    // later one is read from there, but for one that the step reads through the result itself.
                     let mut dst = Out::lent(unsafe { env.args[arg].slice_mut(at, bytes) });
-                    self.step(program, micro, tile, env, &mut dst);
+                    self.step(program, micro, tile, env, &mut dst, own);
                     Held::Lent { arg, at, bytes }
                 }
                 _ => {
                     let one = program.single[slot] && self.is_one(micro, tile);
                     let tile = if one { tile.first_lanes() } else { tile };
-                    self.step(program, micro, tile, env, &mut reg.out());
+                    self.step(program, micro, tile, env, &mut reg.out(), false);
                     if one { Held::One } else { Held::Lanes }
                 }
             };
@@ -230,23 +230,30 @@ impl Worker {
         }
     }
 
-    /// The memory into which a tile's value is stored, where its elements lie as its lanes do.
-    fn target(&mut self, program: &Program, put: &Put, tile: Tile) -> Option<Held> {
+    /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and whether the step
+    /// updates what is there.
+    fn target(&mut self, program: &Program, put: &Put, micro: &Micro, tile: Tile) -> Option<(Held, bool)> {
         if !tile.is_whole() {
             return None;
         }
         let at = put.site.dense(tile.span, None, &mut self.walker)?;
         let size = program.dtypes[put.arg].size_bytes();
         let (at, bytes) = (at * size, tile.lanes * size);
+        let there = Held::Lent { arg: put.arg, at, bytes };
+        if put.updates {
+            let Micro::Fused { args, .. } = micro else { return None };
+            return (args.map(|slot| self.held[slot] == there) == [true, false, false]).then_some((there, true));
+        }
         self.want_next(program, put.arg, at, bytes);
-        Some(Held::Lent { arg: put.arg, at, bytes })
+        Some((there, false))
     }
 
-    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out) {
+    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out, own: bool) {
         let (regs, held, walker) = (&self.regs, &self.held, &mut self.walker);
         let read = |slot: RegId| operand(regs, held, slot, env);
         // Written out: `map` would send each operand through memory.
-        let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
+        let first = |slot: RegId| if own { Operand::own() } else { read(slot) };
+        let all = |args: &[RegId; 3]| [first(args[0]), read(args[1]), read(args[2])];
         match micro {
             Micro::Load { site, arg, gather, .. } => {
                 site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather.map(read), dst, walker);

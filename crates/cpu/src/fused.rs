@@ -26,6 +26,8 @@ pub(crate) enum Fused {
     DifferenceMul,
     /// `x·y·z`
     MulMul,
+    /// `x·y / z`
+    MulDiv,
     /// `x + y + z`
     AddAdd,
     /// `exp(x - y)`
@@ -44,6 +46,7 @@ const PAIRS: &[(PointOp, PointOp, usize, Fused)] = &[
     (PointOp::Sub, PointOp::Mul, 1, Fused::DifferenceMul),
     (PointOp::Mul, PointOp::Mul, 0, Fused::MulMul),
     (PointOp::Mul, PointOp::Mul, 1, Fused::MulMul),
+    (PointOp::Mul, PointOp::Div, 0, Fused::MulDiv),
     (PointOp::Add, PointOp::Add, 0, Fused::AddAdd),
     (PointOp::Add, PointOp::Add, 1, Fused::AddAdd),
     (PointOp::Sub, PointOp::Exp, 0, Fused::ExpDifference),
@@ -78,6 +81,7 @@ macro_rules! arms {
             Fused::SumMul => map($n, $dst, $args, |x: $t, y, z| (x + y) * z),
             Fused::DifferenceMul => map($n, $dst, $args, |x: $t, y, z| (x - y) * z),
             Fused::MulMul => map($n, $dst, $args, |x: $t, y, z| x * y * z),
+            Fused::MulDiv => map($n, $dst, $args, |x: $t, y, z| x * y / z),
             Fused::AddAdd => map($n, $dst, $args, |x: $t, y, z| x + y + z),
             Fused::ExpDifference => map2($n, $dst, $args, |x: $t, y| $exp(x - y)),
         }
@@ -96,12 +100,47 @@ multiversion! {
     }
 }
 
+/// As [`map`], where `x` is what the result takes the place of.
+#[inline(always)]
+fn update<T: Pod>(n: usize, dst: &mut Out, [y, z]: [Operand; 2], f: impl Fn(T, T, T) -> T) {
+    let out = dst.lanes_mut::<T>()[..n].iter_mut();
+    let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
+    match ones {
+        (false, false) => {
+            for ((o, &y), &z) in out.zip(&y[..n]).zip(&z[..n]) {
+                *o = f(*o, y, z);
+            }
+        }
+        (true, false) => {
+            let y = y[0];
+            for (o, &z) in out.zip(&z[..n]) {
+                *o = f(*o, y, z);
+            }
+        }
+        (false, true) => {
+            let z = z[0];
+            for (o, &y) in out.zip(&y[..n]) {
+                *o = f(*o, y, z);
+            }
+        }
+        (true, true) => {
+            let (y, z) = (y[0], z[0]);
+            for o in out {
+                *o = f(*o, y, z);
+            }
+        }
+    }
+}
+
 /// One loop for each way in which `y` and `z` may be single values.
 #[inline(always)]
 fn map<T: Pod>(n: usize, dst: &mut Out, args: [Operand; 3], f: impl Fn(T, T, T) -> T) {
     let [x, y, z] = args;
     if x.one {
         return map3(n, dst, args, f);
+    }
+    if x.own {
+        return update(n, dst, [y, z], f);
     }
     let out = dst.lanes_mut::<T>()[..n].iter_mut().zip(&x.lanes::<T>()[..n]);
     let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
@@ -140,13 +179,14 @@ mod tests {
 
     type Formula = fn(f32, f32, f32) -> f32;
 
-    const ALL: [(Fused, Formula); 8] = [
+    const ALL: [(Fused, Formula); 9] = [
         (Fused::MulAdd, |x, y, z| x * y + z),
         (Fused::MulSub, |x, y, z| x * y - z),
         (Fused::SubMul, |x, y, z| z - x * y),
         (Fused::SumMul, |x, y, z| (x + y) * z),
         (Fused::DifferenceMul, |x, y, z| (x - y) * z),
         (Fused::MulMul, |x, y, z| x * y * z),
+        (Fused::MulDiv, |x, y, z| x * y / z),
         (Fused::AddAdd, |x, y, z| x + y + z),
         (Fused::ExpDifference, |x, y, _| (x - y).exp()),
     ];
@@ -154,6 +194,13 @@ mod tests {
     #[test]
     fn every_formula_on_every_instruction_set() {
         let n = 80;
+        let check = |out: &Reg, want: &dyn Fn(usize) -> f32, name: &str| {
+            for (i, &got) in out.lanes::<f32>()[..n].iter().enumerate() {
+                let want = want(i);
+                let same = got == want || (got.is_nan() && want.is_nan());
+                assert!(same || (got - want).abs() <= 1e-6 * want.abs(), "{name}: {got} ≠ {want}");
+            }
+        };
         let mut regs = [0, 1, 2].map(|_| Reg::with_bytes(4 * n));
         for (k, reg) in regs.iter_mut().enumerate() {
             // Quarters, of which all sums and products here are exact.
@@ -170,9 +217,13 @@ mod tests {
                     let mut out = Reg::with_bytes(4 * n);
                     let args = [operand(0), operand(1), operand(2)];
                     with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), args));
-                    for (i, &got) in out.lanes::<f32>()[..n].iter().enumerate() {
-                        let want = want(lane(0, i), lane(1, i), lane(2, i));
-                        assert!((got - want).abs() <= 1e-6 * want.abs(), "{op:?} on {isa:?}, {ones}: {got} ≠ {want}");
+                    check(&out, &|i| want(lane(0, i), lane(1, i), lane(2, i)), &format!("{op:?} on {isa:?}, {ones}"));
+                    if ones & 1 == 0 {
+                        // The first operand is what the result overwrites.
+                        let mut out = regs[0].clone();
+                        let args = [Operand::own(), operand(1), operand(2)];
+                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), args));
+                        check(&out, &|i| want(lane(0, i), lane(1, i), lane(2, i)), &format!("{op:?} in place, {ones}"));
                     }
                 }
             }

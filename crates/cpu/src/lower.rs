@@ -380,10 +380,12 @@ impl Lowering<'_> {
                 if self.direct(v) == Some(s) {
                     self.out.direct[src] = Some(self.out.puts.len());
                 }
-                self.out.puts.push(Put { pass, site, arg, src });
+                let updates = self.args[arg].access == Access::ReadWrite;
+                self.out.puts.push(Put { pass, site, arg, src, updates });
             } else {
                 let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
-                self.out.row_puts.push(Put { pass, site, arg, src: self.reg[v].expect("computed in order") });
+                let src = self.reg[v].expect("computed in order");
+                self.out.row_puts.push(Put { pass, site, arg, src, updates: false });
             }
         }
     }
@@ -400,9 +402,31 @@ impl Lowering<'_> {
         let own = |store: &Store| {
             let arg = &self.args[store.arg as usize];
             let same = is_lane(arg.dtype) && arg.dtype == self.body.types[v].compute();
-            store.value as usize == v && self.by_point(store) && arg.access == Access::Write && same
+            let free = match arg.access {
+                Access::Write => true,
+                Access::ReadWrite => self.updates(v, store),
+                Access::Read => unreachable!("nothing is stored there"),
+            };
+            store.value as usize == v && self.by_point(store) && same && free
         };
         if self.class[v] == Class::Point { self.body.stores.iter().position(own) } else { None }
+    }
+
+    /// True iff a value is a formula of what its store overwrites, as its first operand, and nothing else reads that.
+    fn updates(&self, v: usize, store: &Store) -> bool {
+        let body = self.body;
+        let Some((inner, _)) = self.inner[v] else { return false };
+        let Instr::Op(_, [first, ..]) = body.instrs[inner] else { return false };
+        let loads = |i: &Instr| matches!(i, Instr::Load { arg, .. } if *arg == store.arg);
+        let same = match &body.instrs[first as usize] {
+            Instr::Load { arg, index, valid, gather: None } => {
+                *arg == store.arg && *index == store.index && valid.is_empty()
+            }
+            _ => false,
+        };
+        let reads = body.instrs.iter().flat_map(|i| i.operands()).chain(body.stores.iter().map(|s| s.value));
+        let alone = body.instrs.iter().filter(|i| loads(i)).count() == 1 && reads.filter(|&r| r == first).count() == 1;
+        same && alone && self.out.passes.len() == 1
     }
 
     /// True iff a value's register may stand for an argument's memory.

@@ -56,6 +56,8 @@ pub(crate) struct Put {
     pub(crate) site: Site,
     pub(crate) arg: usize,
     pub(crate) src: RegId,
+    /// True iff what is stored takes the place of an operand of its last step.
+    pub(crate) updates: bool,
 }
 
 /// One pass over a row, after what it needs once a row.

@@ -157,7 +157,7 @@ impl Reg {
     /// The register as a kernel reads it.
     #[inline(always)]
     pub(crate) fn operand(&self) -> Operand<'_> {
-        Operand { bytes: bytemuck::cast_slice(&self.0), one: false }
+        Operand { bytes: bytemuck::cast_slice(&self.0), one: false, own: false }
     }
 
     /// The register as a kernel writes it.
@@ -173,12 +173,20 @@ pub(crate) struct Operand<'a> {
     bytes: &'a [u8],
     /// True iff all lanes are equal; only the first cache line need then be there.
     pub(crate) one: bool,
+    /// True iff the lanes are those that are about to be overwritten: there are none here.
+    pub(crate) own: bool,
 }
 
 impl<'a> Operand<'a> {
     /// Lanes in an argument's memory.
     pub(crate) fn lent(bytes: &'a [u8]) -> Operand<'a> {
-        Operand { bytes, one: false }
+        Operand { bytes, one: false, own: false }
+    }
+
+    /// What the result's memory holds before.
+    pub(crate) fn own() -> Operand<'a> {
+        // Empty, and as aligned as any lanes.
+        Operand { bytes: bytemuck::cast_slice::<u64, u8>(&[]), one: false, own: true }
     }
 
     /// The same, of which all lanes are equal.
