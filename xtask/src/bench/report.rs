@@ -21,7 +21,7 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others
         line(format!("- measured limits: copy {copy:.1} GB/s, multiply-add {fma:.0} GFLOP/s"));
     }
     line(format!("- date: {}", machine.date));
-    line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no peer")));
+    line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no PyTorch")));
     line(format!("- command: `{command}`; the middle of three turns; theirs is the best way to run it"));
     line(String::new());
     let columns: String = others.iter().map(|name| format!(" {name} ms |")).collect();
