@@ -30,7 +30,8 @@ pub(crate) fn all(c: &mut Criterion) {
             let n_read = if name.starts_with("max") { n_in } else { 0 };
             family.computing(&format!("{name}_grad_{size}"), Bytes(4 * (n_read + n_out + n_in)), |device| {
                 let [x, cotangent] = normals([&dims, &out], device)?;
-                Ok(move || pool(&x, options).vjp(&cotangent, &[&x]))
+                // The gradient of a mean is a view of the cotangent; `detach` asks for its elements.
+                Ok(move || pool(&x, options).vjp(&cotangent, &[&x])[0].as_ref().map(Tensor::detach))
             });
         }
     }
