@@ -71,7 +71,7 @@ pub fn whole_arrays(factors: &Factors, grad: &[f32], state: &mut State) {
     Arch::new().dispatch(|| op_by_op(factors, grad, [param, first, second, t, u]));
 }
 
-/// Numbers of a tile: five arrays of 4 KiB fit a first-level cache, with room for what they are called with.
+/// Numbers of a tile, as in Kiln: six arrays of 4 KiB fit a first-level cache of 32 KiB.
 const TILE: usize = 1024;
 
 /// The same ops, all of them over a small part of the arrays before the next: memory is read and written once.
