@@ -6,7 +6,7 @@
 //!
 //! Reading order: `row` (what a row is), `rows` (the list), `memory`, `arithmetic`, `models`, `training`,
 //! `inference`, `limits` (what the machine can do), then `place` and `counted` (where rows run), `timing`, `line`,
-//! `failure`, `profile`.
+//! `failure`, `profile`. Apart from all that, `ladder`: slower ancestors of two kernels.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod arithmetic;
 pub mod counted;
 pub mod failure;
 pub mod inference;
+pub mod ladder;
 pub mod limits;
 pub mod line;
 pub mod memory;

@@ -67,18 +67,25 @@ struct Weights {
     all: Vec<Param>,
 }
 
-/// A step of AdamW; parameter, gradient and both moments read, all but the gradient written: 28 bytes a parameter.
+/// A step of AdamW on 25 parameters of a million numbers each.
 ///
 /// # Errors
 /// If the device fails.
 pub fn adamw_step(device: &Device) -> Result<Case> {
-    const N_PARAMS: usize = 25;
-    let dims = [1024, 1024];
-    let all = normals([&dims[..]; N_PARAMS], device)?.map(Param::new).into();
-    let given = normals([&dims[..]; N_PARAMS], device)?;
-    let mut model = Weights { all };
+    adamw(25, &[1024, 1024], device)
+}
+
+/// A step of AdamW; parameter, gradient and both moments read, all but the gradient written: 28 bytes a number.
+///
+/// # Errors
+/// If the device fails.
+pub fn adamw(n_params: usize, dims: &[usize], device: &Device) -> Result<Case> {
+    let normals = || -> Vec<Tensor> { (0..n_params).map(|_| Tensor::randn(dims, device)).collect() };
+    let (all, given) = (normals(), normals());
+    device.eval()?;
+    let mut model = Weights { all: all.into_iter().map(Param::new).collect() };
     let mut opt = AdamW::new(1e-3).build(&model);
-    let work = 28.0 * (N_PARAMS * dims[0] * dims[1]) as f64 / 1e9;
+    let work = 28.0 * (n_params * dims.iter().product::<usize>()) as f64 / 1e9;
     Ok(Case::new(work, "GB/s", move || {
         let mut given = given.iter().cloned();
         let grads = Grads::from_fn(&model, |_, _| given.next());

@@ -1,13 +1,17 @@
-//! `cargo xtask bench`: the benchmark table beside the peer, row by row in turn, as one Markdown table.
+//! `cargo xtask bench`: the benchmark table beside its peers, row by row in turn, as one Markdown table.
 //!
-//! `options` reads the arguments, `run` drives both programs, `join` makes rows of what they print, `machine` says
-//! where it ran, `report` writes it down. Three alternations: whatever else the machine does hits both sides.
+//! `options` reads the arguments, `peer` and `rust_peer` are who else runs, `run` drives all programs, `join` makes
+//! rows of what they print, `machine` says where it ran, `load` keeps it busy if asked to, `report` writes it down.
+//! Three alternations: whatever else the machine does hits all sides.
 
 mod join;
+mod load;
 mod machine;
 mod options;
+mod peer;
 mod report;
 mod run;
+mod rust_peer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +19,12 @@ use std::path::{Path, PathBuf};
 use crate::built;
 use crate::shell::root;
 use join::Row;
+use load::Load;
 use machine::Machine;
 use options::Options;
-use run::{Peer, Turn};
+use peer::Peer;
+use run::{Sides, Turn};
+use rust_peer::RustPeer;
 
 pub(crate) use options::usual_peer;
 
@@ -28,8 +35,10 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let options = Options::parse(args)?;
     let table = built::program("kiln-benches", "table")?;
     let names = run::names(&table, &options)?;
-    let peer = Peer::find(&options)?;
-    let machine = Machine::here(&table, &options.device, peer.as_ref().map(|peer| peer.version.as_str()));
+    let sides = Sides { table: &table, peer: Peer::find(&options)?, rust_peers: RustPeer::all(&options)? };
+    let others = sides.others();
+    let machine = Machine::here(&table, &options, sides.peer.as_ref().map(|peer| peer.version.as_str()));
+    let load = options.loaded.then(Load::start);
     let limits = if options.device == "cpu" { run::limits(&table)? } else { join::Limits::default() };
 
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
@@ -37,16 +46,17 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
         eprint!("{}/{} {name}", n + 1, names.len());
         let mut turns: Vec<Turn> = Vec::with_capacity(N_TURNS);
         for _ in 0..N_TURNS {
-            turns.push(run::turn(&table, peer.as_ref(), name, &options, turns.last()));
+            turns.push(sides.turn(name, &options, turns.last()));
         }
         for (n, turn) in turns.iter().enumerate() {
-            lines.extend(turn.labelled(n));
+            lines.extend(turn.labelled(n, &others));
         }
         let row = Row::of(name, turns);
-        eprintln!("  {}", report::brief(&row));
+        eprintln!("  {}", report::brief(&row, &others));
         rows.push(row);
     }
-    let text = report::markdown(&machine, &options.shown(), &limits, &rows);
+    drop(load);
+    let text = report::markdown(&machine, &options.shown(), &limits, &others, &rows);
     println!("{text}");
     match &options.save {
         Some(name) => save(&root().join("benches/results"), name, &text, &lines.concat()),

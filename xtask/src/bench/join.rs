@@ -21,6 +21,8 @@ pub(super) struct Row {
     pub(super) ours: Result<Side, String>,
     /// `None` without a peer.
     pub(super) theirs: Option<Result<Side, String>>,
+    /// Of each Rust peer; `None` if it lacks the row.
+    pub(super) others: Vec<Option<Result<Side, String>>>,
 }
 
 /// What the machine can do at most, where that was measured.
@@ -37,12 +39,27 @@ impl Row {
         let ways: Vec<&str> = turns.first().map_or(Vec::new(), |turn| turn.theirs.iter().map(|t| t.0).collect());
         let of_way = |(n, way): (usize, &&str)| middle(way, turns.iter().map(|turn| &turn.theirs[n].1).collect());
         let theirs = best(ways.iter().enumerate().map(of_way).collect());
-        Row { name: name.to_owned(), ours, theirs }
+        let n_others = turns.first().map_or(0, |turn| turn.others.len());
+        let of_other = |n: usize| {
+            let lines: Vec<&Value> = turns.iter().filter_map(|turn| turn.others[n].as_ref()).collect();
+            (!lines.is_empty()).then(|| middle("", lines))
+        };
+        let others = (0..n_others).map(of_other).collect();
+        Row { name: name.to_owned(), ours, theirs, others }
     }
 
     /// Their time over ours: above 1, Kiln is faster.
     pub(super) fn ratio(&self) -> Option<f64> {
-        match (&self.ours, &self.theirs) {
+        self.over_ours(self.theirs.as_ref())
+    }
+
+    /// The same of a Rust peer.
+    pub(super) fn other_ratio(&self, n: usize) -> Option<f64> {
+        self.over_ours(self.others[n].as_ref())
+    }
+
+    fn over_ours(&self, side: Option<&Result<Side, String>>) -> Option<f64> {
+        match (&self.ours, side) {
             (Ok(ours), Some(Ok(theirs))) => Some(theirs.median_ms / ours.median_ms),
             _ => None,
         }
@@ -130,6 +147,7 @@ mod tests {
         let turn = |n: usize| Turn {
             ours: line(ours[n]),
             theirs: vec![("eager", line(eager[n])), ("jemalloc", line(jemalloc[n]))],
+            others: Vec::new(),
         };
         (0..3).map(turn).collect()
     }
@@ -158,8 +176,20 @@ mod tests {
         theirs[0].theirs[0].1 = json!({"name": "x", "error": "no"});
         assert_eq!(Row::of("x", theirs).ratio(), Some(2.0), "another way works");
 
-        let alone = Row::of("x", vec![Turn { ours: line(1.0), theirs: Vec::new() }]);
+        let alone = Row::of("x", vec![Turn { ours: line(1.0), theirs: Vec::new(), others: Vec::new() }]);
         assert_eq!((alone.theirs.is_none(), alone.ratio()), (true, None));
+    }
+
+    #[test]
+    fn rust_peers_are_compared_where_they_have_the_row() {
+        let mut three = turns([2.0; 3], [1.0; 3], [1.0; 3]);
+        for (turn, ms) in three.iter_mut().zip([9.0, 5.0, 6.0]) {
+            turn.others = vec![None, Some(line(ms)), Some(json!({"name": "x", "error": "no"}))];
+        }
+        let row = Row::of("x", three);
+        assert_eq!(row.others[0], None);
+        assert_eq!(row.others[2], Some(Err("no".into())));
+        assert_eq!([0, 1, 2].map(|n| row.other_ratio(n)), [None, Some(3.0), None]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread::available_parallelism;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::options::Options;
 use crate::shell::{git, read};
 
 /// The machine, the day and the versions.
@@ -13,6 +14,8 @@ pub(super) struct Machine {
     pub(super) processor: String,
     /// The adapter, on a GPU.
     pub(super) adapter: Option<String>,
+    /// True iff one thread was kept busy all the time.
+    pub(super) loaded: bool,
     pub(super) date: String,
     pub(super) kiln: String,
     pub(super) torch: Option<String>,
@@ -20,11 +23,11 @@ pub(super) struct Machine {
 
 impl Machine {
     /// This machine, today.
-    pub(super) fn here(table: &Path, device: &str, torch: Option<&str>) -> Machine {
+    pub(super) fn here(table: &Path, options: &Options, torch: Option<&str>) -> Machine {
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (file("/proc/cpuinfo"), file("/proc/meminfo"));
         let n_cores = available_parallelism().map_or(1, |n| n.get());
-        let adapter = (device == "gpu").then(|| {
+        let adapter = (options.device == "gpu").then(|| {
             let mut command = Command::new(table);
             command.arg("--adapters");
             read(command).ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or("none".into())
@@ -33,6 +36,7 @@ impl Machine {
         Machine {
             processor: processor(&cpu, &memory, n_cores),
             adapter,
+            loaded: options.loaded,
             date: date(seconds),
             kiln: format!("Kiln {} ({}, release)", commit(), rustc()),
             torch: torch.map(|version| format!("PyTorch {version}")),

@@ -6,7 +6,7 @@ use crate::shell::root;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--device cpu|gpu] [--only REGEX] [--seconds S] [--python PATH] [--peer PATH]
-                         [--peer-compile] [--save NAME]";
+                         [--peer-compile] [--rust-peer NAME=PROGRAM]... [--loaded] [--save NAME]";
 
 /// Where the peer's script is, seen from the root, if nobody says otherwise.
 const PEER: &str = "../shared/peers/torch_bench.py";
@@ -31,6 +31,10 @@ pub(super) struct Options {
     pub(super) peer: Option<PathBuf>,
     /// Whether the peer may compile.
     pub(super) peer_compile: bool,
+    /// Programs that print lines as ours does, with their names.
+    pub(super) rust_peers: Vec<(String, PathBuf)>,
+    /// Whether one thread is kept busy all the time.
+    pub(super) loaded: bool,
     /// Under which name results are kept.
     pub(super) save: Option<String>,
 }
@@ -44,27 +48,42 @@ impl Options {
             python: "python3".into(),
             peer: None,
             peer_compile: false,
+            rust_peers: Vec::new(),
+            loaded: false,
             save: None,
         };
         let mut args = args.iter();
         while let Some(&arg) = args.next() {
-            if arg == "--peer-compile" {
-                options.peer_compile = true;
-                continue;
-            }
-            let mut value = || args.next().copied().ok_or_else(|| format!("{arg}: needs a value\n{USAGE}"));
             match arg {
-                "--device" => options.device = device(value()?)?,
-                "--only" => options.only = value()?.into(),
-                "--seconds" => options.seconds = seconds(value()?)?,
-                "--python" => options.python = value()?.into(),
-                "--peer" => options.peer = Some(value()?.into()),
-                "--save" => options.save = Some(file_name(value()?)?),
-                "--help" => return Err(USAGE.to_owned()),
-                _ => return Err(format!("{arg}: no such argument\n{USAGE}")),
+                "--peer-compile" => options.peer_compile = true,
+                "--loaded" => options.loaded = true,
+                _ => options.set(arg, args.next().copied())?,
             }
         }
         Ok(options)
+    }
+
+    /// An argument that has a value.
+    fn set(&mut self, arg: &str, value: Option<&str>) -> Result<(), String> {
+        let value = || value.ok_or_else(|| format!("{arg}: needs a value\n{USAGE}"));
+        match arg {
+            "--device" => self.device = device(value()?)?,
+            "--only" => self.only = value()?.into(),
+            "--seconds" => self.seconds = seconds(value()?)?,
+            "--python" => self.python = value()?.into(),
+            "--peer" => self.peer = Some(value()?.into()),
+            "--rust-peer" => {
+                let peer = rust_peer(value()?)?;
+                if self.rust_peers.iter().any(|(name, _)| *name == peer.0) {
+                    return Err(format!("--rust-peer: {} twice", peer.0));
+                }
+                self.rust_peers.push(peer);
+            }
+            "--save" => self.save = Some(plain("--save", value()?)?),
+            "--help" => return Err(USAGE.to_owned()),
+            _ => return Err(format!("{arg}: no such argument\n{USAGE}")),
+        }
+        Ok(())
     }
 
     /// The peer's script: the one that was named, else where it usually is.
@@ -80,6 +99,12 @@ impl Options {
         }
         if self.peer_compile {
             text.push_str(" --peer-compile");
+        }
+        for (name, _) in &self.rust_peers {
+            text.push_str(&format!(" --rust-peer {name}=PROGRAM"));
+        }
+        if self.loaded {
+            text.push_str(" --loaded");
         }
         text
     }
@@ -97,13 +122,25 @@ fn seconds(text: &str) -> Result<f64, String> {
     parsed.ok_or_else(|| format!("--seconds: expected a number of seconds, found `{text}`"))
 }
 
-/// A name that stays in its folder.
-fn file_name(text: &str) -> Result<String, String> {
+/// A name that stays in its folder and in its column.
+fn plain(arg: &str, text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     match !text.is_empty() && text.chars().all(plain) {
         true => Ok(text.to_owned()),
-        false => Err(format!("--save: expected letters, digits, `-` and `_`, found `{text}`")),
+        false => Err(format!("{arg}: expected letters, digits, `-` and `_`, found `{text}`")),
     }
+}
+
+/// `NAME=PROGRAM`.
+fn rust_peer(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, program) = text.split_once('=').filter(|(_, program)| !program.is_empty()).unwrap_or_default();
+    if program.is_empty() {
+        return Err(format!("--rust-peer: expected NAME=PROGRAM, found `{text}`"));
+    }
+    if ["kiln", "torch"].contains(&name) {
+        return Err(format!("--rust-peer: `{name}` is another side"));
+    }
+    Ok((plain("--rust-peer", name)?, program.into()))
 }
 
 #[cfg(test)]
@@ -124,9 +161,22 @@ mod tests {
             &["--save", "../a"],
             &["--only"],
             &["x"],
+            &["--rust-peer", "burn"],
+            &["--rust-peer", "=x"],
+            &["--rust-peer", "burn="],
+            &["--rust-peer", "torch=x"],
+            &["--rust-peer", "burn=x", "--rust-peer", "burn=y"],
         ] {
             let error = Options::parse(bad).unwrap_err();
             assert!(error.contains(bad[0]), "{error}");
         }
+    }
+
+    #[test]
+    fn several_programs_may_stand_beside_ours() {
+        let options = Options::parse(&["--rust-peer", "burn=a/b", "--loaded", "--rust-peer", "candle=c=d"]).unwrap();
+        assert_eq!(options.rust_peers, [("burn".into(), "a/b".into()), ("candle".into(), "c=d".into())]);
+        let shown = options.shown();
+        assert!(shown.ends_with(" --rust-peer burn=PROGRAM --rust-peer candle=PROGRAM --loaded"), "{shown}");
     }
 }

@@ -1,10 +1,10 @@
 //! The Markdown table.
 
-use super::join::{Limits, Row, geometric_mean};
+use super::join::{Limits, Row, Side, geometric_mean};
 use super::machine::Machine;
 
-/// The whole report.
-pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, rows: &[Row]) -> String {
+/// The whole report; `others` are the names of the Rust peers.
+pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others: &[&str], rows: &[Row]) -> String {
     let mut text = String::new();
     let mut line = |s: String| {
         text.push_str(&s);
@@ -14,18 +14,23 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, rows: 
     if let Some(adapter) = &machine.adapter {
         line(format!("- adapter: {adapter}"));
     }
+    if machine.loaded {
+        line("- loaded: one more thread was busy all the time, at normal priority".into());
+    }
     if let (Some(copy), Some(fma)) = (limits.copy_gb_s, limits.fma_gflop_s) {
         line(format!("- measured limits: copy {copy:.1} GB/s, multiply-add {fma:.0} GFLOP/s"));
     }
     line(format!("- date: {}", machine.date));
-    line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no peer")));
+    line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no PyTorch")));
     line(format!("- command: `{command}`; the middle of three turns; theirs is the best way to run it"));
     line(String::new());
-    line("| workload | ours ms | theirs ms | ratio | rate | unit | of limit |".into());
-    line("|---|--:|--:|--:|--:|---|--:|".into());
+    let columns: String = others.iter().map(|name| format!(" {name} ms |")).collect();
+    line(format!("| workload | ours ms | theirs ms | ratio | rate | unit | of limit |{columns}"));
+    line(format!("|---|--:|--:|--:|--:|---|--:|{}", "--:|".repeat(others.len())));
     rows.iter().for_each(|row| line(table_row(row, limits)));
     line(String::new());
-    summary(rows).into_iter().for_each(line);
+    summary(rows).into_iter().for_each(&mut line);
+    others.iter().enumerate().for_each(|(n, name)| beside(n, name, rows).into_iter().for_each(&mut line));
     text
 }
 
@@ -34,19 +39,25 @@ fn table_row(row: &Row, limits: &Limits) -> String {
         Ok(side) => (figure(side.median_ms), figure(side.rate), side.unit.as_str()),
         Err(_) => ("failed".to_owned(), String::new(), ""),
     };
-    let theirs = match &row.theirs {
-        None => String::new(),
-        Some(Err(_)) => "failed".to_owned(),
-        Some(Ok(side)) if side.way == "eager" => figure(side.median_ms),
-        Some(Ok(side)) => format!("{} ({})", figure(side.median_ms), side.way),
-    };
+    let theirs = cell(row.theirs.as_ref());
     let ratio = match row.ratio() {
         None => String::new(),
         Some(ratio) if ratio < 1.0 => format!("**{ratio:.2} lost**"),
         Some(ratio) => format!("{ratio:.2}"),
     };
     let of_limit = row.of_limit(limits).map_or(String::new(), |part| format!("{:.0} %", part * 100.0));
-    format!("| `{}` | {ours} | {theirs} | {ratio} | {rate} | {unit} | {of_limit} |", row.name)
+    let others: String = row.others.iter().map(|side| format!(" {} |", cell(side.as_ref()))).collect();
+    format!("| `{}` | {ours} | {theirs} | {ratio} | {rate} | {unit} | {of_limit} |{others}", row.name)
+}
+
+/// The time of another side, and how it ran if not as usual.
+fn cell(side: Option<&Result<Side, String>>) -> String {
+    match side {
+        None => String::new(),
+        Some(Err(_)) => "failed".to_owned(),
+        Some(Ok(side)) if side.way.is_empty() || side.way == "eager" => figure(side.median_ms),
+        Some(Ok(side)) => format!("{} ({})", figure(side.median_ms), side.way),
+    }
 }
 
 /// The mean, what was lost, what failed and what cannot be compared.
@@ -55,11 +66,7 @@ fn summary(rows: &[Row]) -> Vec<String> {
     let ratios: Vec<f64> = rows.iter().filter_map(Row::ratio).collect();
     if let Some(mean) = geometric_mean(&ratios) {
         lines.push(format!("Geometric mean of {} ratios: {mean:.2}.", ratios.len()));
-        let lost: Vec<String> = rows
-            .iter()
-            .filter(|row| row.ratio().is_some_and(|r| r < 1.0))
-            .map(|row| format!("`{}`", row.name))
-            .collect();
+        let lost = quoted(rows.iter().filter(|row| row.ratio().is_some_and(|ratio| ratio < 1.0)));
         if !lost.is_empty() {
             lines.push(format!("Lost, {} of {}: {}.", lost.len(), ratios.len(), lost.join(", ")));
         }
@@ -68,26 +75,49 @@ fn summary(rows: &[Row]) -> Vec<String> {
         if let Err(error) = &row.ours {
             lines.push(format!("`{}` failed: {error}", row.name));
         }
-        match (&row.ours, &row.theirs) {
-            (_, Some(Err(error))) => lines.push(format!("`{}` failed in the peer: {error}", row.name)),
-            (Ok(ours), Some(Ok(theirs))) if ours.unit != theirs.unit => {
-                lines.push(format!("`{}` counts {} here and {} there", row.name, ours.unit, theirs.unit));
-            }
-            _ => {}
-        }
+        lines.extend(doubt(row, "the peer", row.theirs.as_ref()));
     }
     lines
 }
 
+/// On how many rows Kiln is ahead of a Rust peer, where it is not, and what cannot be compared.
+fn beside(n: usize, name: &str, rows: &[Row]) -> Vec<String> {
+    let both: Vec<&Row> = rows.iter().filter(|row| row.other_ratio(n).is_some()).collect();
+    let behind: Vec<&Row> = both.iter().copied().filter(|row| row.other_ratio(n).is_some_and(|r| r <= 1.0)).collect();
+    let mut ahead = format!("Ahead of {name} on {} of {} rows", both.len() - behind.len(), both.len());
+    if !behind.is_empty() {
+        ahead.push_str(&format!("; not on {}", quoted(behind.into_iter()).join(", ")));
+    }
+    ahead.push('.');
+    std::iter::once(ahead).chain(rows.iter().filter_map(|row| doubt(row, name, row.others[n].as_ref()))).collect()
+}
+
+/// Why a row of another side cannot be compared with ours.
+fn doubt(row: &Row, whose: &str, side: Option<&Result<Side, String>>) -> Option<String> {
+    match (&row.ours, side?) {
+        (_, Err(error)) => Some(format!("`{}` failed in {whose}: {error}", row.name)),
+        (Ok(ours), Ok(theirs)) if ours.unit != theirs.unit => {
+            Some(format!("`{}` counts {} here and {} in {whose}", row.name, ours.unit, theirs.unit))
+        }
+        _ => None,
+    }
+}
+
+fn quoted<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
+    rows.map(|row| format!("`{}`", row.name)).collect()
+}
+
 /// A row in a few words, while the others run.
-pub(super) fn brief(row: &Row) -> String {
-    let side = |side: &Result<super::join::Side, String>| match side {
+pub(super) fn brief(row: &Row, others: &[&str]) -> String {
+    let side = |side: &Result<Side, String>| match side {
         Ok(side) => format!("{} ms", figure(side.median_ms)),
         Err(error) => format!("failed ({error})"),
     };
     let ratio = row.ratio().map_or(String::new(), |ratio| format!(", ratio {ratio:.2}"));
     let theirs = row.theirs.as_ref().map_or(String::new(), |theirs| format!(", theirs {}", side(theirs)));
-    format!("ours {}{theirs}{ratio}", side(&row.ours))
+    let of_other = |(other, name): (&Option<_>, &&str)| Some(format!(", {name} {}", side(other.as_ref()?)));
+    let others: String = row.others.iter().zip(others).filter_map(of_other).collect();
+    format!("ours {}{theirs}{ratio}{others}", side(&row.ours))
 }
 
 /// Three digits or more.
@@ -103,31 +133,34 @@ fn figure(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::join::Side;
     use super::*;
 
     fn side(median_ms: f64, way: &str) -> Side {
         Side { median_ms, rate: 20.0, unit: "GB/s".into(), way: way.into() }
     }
 
+    fn machine(loaded: bool) -> Machine {
+        Machine {
+            processor: "Some CPU".into(),
+            adapter: None,
+            loaded,
+            date: "2026-01-31".into(),
+            kiln: "Kiln abc".into(),
+            torch: None,
+        }
+    }
+
     #[test]
     fn the_table_shows_what_was_won_lost_and_failed() {
-        let row = |name: &str, ours, theirs| Row { name: name.into(), ours, theirs };
+        let row = |name: &str, ours, theirs| Row { name: name.into(), ours, theirs, others: Vec::new() };
         let rows = [
             row("won", Ok(side(2.0, "implicit")), Some(Ok(side(8.0, "jemalloc")))),
             row("lost", Ok(side(4.0, "implicit")), Some(Ok(side(1.0, "eager")))),
             row("broken", Err("dims differ".into()), Some(Ok(side(1.0, "eager")))),
             row("alone", Ok(side(0.0123, "implicit")), None),
         ];
-        let machine = Machine {
-            processor: "Some CPU".into(),
-            adapter: None,
-            date: "2026-01-31".into(),
-            kiln: "Kiln abc".into(),
-            torch: None,
-        };
         let limits = Limits { copy_gb_s: Some(40.0), fma_gflop_s: Some(100.0) };
-        let text = markdown(&machine, "cargo xtask bench", &limits, &rows);
+        let text = markdown(&machine(false), "cargo xtask bench", &limits, &[], &rows);
         for expected in [
             "- machine: Some CPU\n",
             "- measured limits: copy 40.0 GB/s, multiply-add 100 GFLOP/s\n",
@@ -139,5 +172,28 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn rust_peers_have_a_column_and_a_line_each() {
+        let row = |name: &str, others| Row { name: name.into(), ours: Ok(side(2.0, "implicit")), theirs: None, others };
+        let other = |median_ms| Some(Ok(side(median_ms, "")));
+        let rows = [
+            row("a", vec![other(6.0), other(1.0)]),
+            row("b", vec![other(2.5), None]),
+            row("c", vec![None, Some(Err("no".into()))]),
+        ];
+        let text = markdown(&machine(true), "x", &Limits::default(), &["burn", "candle"], &rows);
+        for expected in [
+            "- loaded: one more thread was busy all the time, at normal priority\n",
+            " of limit | burn ms | candle ms |\n|---|--:|--:|--:|--:|---|--:|--:|--:|\n",
+            "| `a` | 2.00 |  |  | 20.0 | GB/s |  | 6.00 | 1.00 |\n",
+            "| `b` | 2.00 |  |  | 20.0 | GB/s |  | 2.50 |  |\n",
+            "| `c` | 2.00 |  |  | 20.0 | GB/s |  |  | failed |\n",
+            "\nAhead of burn on 2 of 2 rows.\nAhead of candle on 0 of 1 rows; not on `a`.\n`c` failed in candle: no\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in\n{text}");
+        }
+        assert_eq!(brief(&rows[1], &["burn", "candle"]), "ours 2.00 ms, burn 2.50 ms");
     }
 }

@@ -1,7 +1,7 @@
-//! Driving both programs: one row at a time, each in a process of its own, ours and theirs in turn.
+//! Driving all programs: one row at a time, each in a process of its own, ours and theirs in turn.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,88 +10,65 @@ use serde_json::{Value, json};
 
 use super::join::{Limits, scrubbed};
 use super::options::Options;
+use super::peer::{Peer, Way};
+use super::rust_peer::RustPeer;
 use crate::shell::read;
-
-/// Decides how the peer's allocator keeps memory; without it large results are mapped anew each step.
-const JEMALLOC: (&str, &str) = ("MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1");
-
-/// Where distributions put jemalloc.
-const JEMALLOC_FOLDERS: &[&str] =
-    &["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
 
 /// How long one side of one row may take, with its start and its end.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The peer, and the ways to run it.
-pub(super) struct Peer {
-    python: String,
-    script: PathBuf,
-    pub(super) version: String,
-    ways: Vec<Way>,
-}
-
-/// A way to run the peer; the best of all counts.
-struct Way {
-    name: &'static str,
-    preload: Option<PathBuf>,
-    compile: bool,
-}
-
-impl Peer {
-    /// The peer if its script and a Python with torch are there.
-    ///
-    /// # Errors
-    /// If a script was named that is not there.
-    pub(super) fn find(options: &Options) -> Result<Option<Peer>, String> {
-        let Some(script) = options.script() else {
-            eprintln!("bench: no peer script; pass --peer PATH");
-            return Ok(None);
-        };
-        if !script.exists() {
-            return Err(format!("--peer: {} is not there", script.display()));
-        }
-        let mut ask = Command::new(&options.python);
-        ask.args(["-c", "import torch; print(torch.__version__)"]);
-        let Ok(version) = read(ask) else {
-            eprintln!("bench: {} has no torch; pass --python PATH", options.python);
-            return Ok(None);
-        };
-        let mut ways = vec![Way { name: "eager", preload: None, compile: false }];
-        let jemalloc = JEMALLOC_FOLDERS.iter().map(|f| Path::new(f).join("libjemalloc.so.2")).find(|p| p.exists());
-        if let Some(path) = jemalloc.filter(|_| options.device == "cpu") {
-            ways.push(Way { name: "jemalloc", preload: Some(path), compile: false });
-        }
-        if options.peer_compile {
-            ways.push(Way { name: "compile", preload: None, compile: true });
-        }
-        let (python, version) = (options.python.clone(), version.trim().to_owned());
-        Ok(Some(Peer { python, script, version, ways }))
-    }
-
-    fn command(&self, way: &Way, name: &str, options: &Options) -> Command {
-        let mut command = Command::new(&self.python);
-        let device = if options.device == "gpu" { "cuda" } else { "cpu" };
-        command.arg(&self.script).args(["--device", device]).args(of_row(name, options.seconds));
-        if way.compile {
-            command.arg("--compile");
-        }
-        if let Some(path) = &way.preload {
-            command.env("LD_PRELOAD", path).env(JEMALLOC.0, JEMALLOC.1);
-        }
-        command
-    }
+/// Who runs a row.
+pub(super) struct Sides<'a> {
+    pub(super) table: &'a Path,
+    pub(super) peer: Option<Peer>,
+    pub(super) rust_peers: Vec<RustPeer>,
 }
 
 /// What one turn of a row printed.
 pub(super) struct Turn {
     pub(super) ours: Value,
-    /// Each way and its line; empty without a peer.
+    /// Each way of the peer and its line; empty without a peer.
     pub(super) theirs: Vec<(&'static str, Value)>,
+    /// Each Rust peer's line; `None` for a row that it lacks.
+    pub(super) others: Vec<Option<Value>>,
+}
+
+impl Sides<'_> {
+    /// One row, once on each side. A side that failed in an earlier turn is not tried again.
+    pub(super) fn turn(&self, name: &str, options: &Options, before: Option<&Turn>) -> Turn {
+        let again = |earlier: Option<&Value>, command: Command| match earlier.filter(|l| l["error"].is_string()) {
+            Some(line) => line.clone(),
+            None => line(command, name),
+        };
+        let mut command = Command::new(self.table);
+        command.args(["--device", &options.device]).args(of_row(name, options.seconds));
+        let ours = again(before.map(|turn| &turn.ours), command);
+
+        let of_peer = |peer: &Peer| {
+            let of_way = |(n, way): (usize, &Way)| {
+                (way.name, again(before.map(|turn| &turn.theirs[n].1), peer.command(way, name, options)))
+            };
+            peer.ways.iter().enumerate().map(of_way).collect()
+        };
+        let theirs = self.peer.as_ref().map_or(Vec::new(), of_peer);
+
+        let of_other = |(n, other): (usize, &RustPeer)| {
+            let earlier = before.and_then(|turn| turn.others[n].as_ref());
+            other.command(name, options).map(|command| again(earlier, command))
+        };
+        let others = self.rust_peers.iter().enumerate().map(of_other).collect();
+        Turn { ours, theirs, others }
+    }
+
+    /// The names of the Rust peers.
+    pub(super) fn others(&self) -> Vec<&str> {
+        self.rust_peers.iter().map(|other| other.name.as_str()).collect()
+    }
 }
 
 impl Turn {
-    /// The lines with who printed them, one JSON object a line.
-    pub(super) fn labelled(&self, turn: usize) -> Vec<String> {
+    /// The lines with who printed them, one JSON object a line; `others` are the names of the Rust peers.
+    pub(super) fn labelled(&self, turn: usize, others: &[&str]) -> Vec<String> {
         let label = |line: &Value, side: &str, way: &str| {
             let mut line = line.clone();
             line["side"] = json!(side);
@@ -99,8 +76,11 @@ impl Turn {
             line["turn"] = json!(turn);
             format!("{line}\n")
         };
-        let ours = label(&self.ours, "kiln", "implicit");
-        std::iter::once(ours).chain(self.theirs.iter().map(|(way, line)| label(line, "torch", way))).collect()
+        let mut lines = vec![label(&self.ours, "kiln", "implicit")];
+        lines.extend(self.theirs.iter().map(|(way, line)| label(line, "torch", way)));
+        let lines_of_others = self.others.iter().zip(others).filter_map(|(line, name)| Some((line.as_ref()?, name)));
+        lines.extend(lines_of_others.map(|(line, name)| label(line, name, line["mode"].as_str().unwrap_or(name))));
+        lines
     }
 }
 
@@ -110,23 +90,6 @@ pub(super) fn names(table: &Path, options: &Options) -> Result<Vec<String>, Stri
     command.args(["--list", "--only", &options.only]);
     let names: Vec<String> = read(command)?.lines().map(str::to_owned).collect();
     if names.is_empty() { Err(format!("--only: no row matches `{}`", options.only)) } else { Ok(names) }
-}
-
-/// One row, once on each side. A side that failed in an earlier turn is not tried again.
-pub(super) fn turn(table: &Path, peer: Option<&Peer>, name: &str, options: &Options, before: Option<&Turn>) -> Turn {
-    let again = |earlier: Option<&Value>, command: Command| match earlier.filter(|line| line["error"].is_string()) {
-        Some(line) => line.clone(),
-        None => line(command, name),
-    };
-    let mut command = Command::new(table);
-    command.args(["--device", &options.device]).args(of_row(name, options.seconds));
-    let ours = again(before.map(|turn| &turn.ours), command);
-    let of_way = |(n, way): (usize, &Way)| {
-        let earlier = before.map(|turn| &turn.theirs[n].1);
-        (way.name, again(earlier, peer.expect("a way belongs to a peer").command(way, name, options)))
-    };
-    let theirs = peer.map_or(&[][..], |peer| &peer.ways).iter().enumerate().map(of_way).collect();
-    Turn { ours, theirs }
 }
 
 /// What the machine's processor can do at most; the best of three tries, since others only slow it down.
@@ -142,7 +105,8 @@ pub(super) fn limits(table: &Path) -> Result<Limits, String> {
     Ok(Limits { copy_gb_s: best("limit_copy"), fma_gflop_s: best("limit_fma") })
 }
 
-fn of_row(name: &str, seconds: f64) -> [String; 4] {
+/// The arguments that all programs take for a row.
+pub(super) fn of_row(name: &str, seconds: f64) -> [String; 4] {
     ["--only".into(), format!("^{name}$"), "--seconds".into(), seconds.to_string()]
 }
 
@@ -204,11 +168,24 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
     fn a_side_that_failed_is_not_tried_again() {
         let options = Options::parse(&[]).unwrap();
-        let before = Turn { ours: json!({"name": "x", "error": "no"}), theirs: Vec::new() };
-        let after = turn(Path::new("no such program"), None, "x", &options, Some(&before));
-        assert_eq!(after.ours, before.ours);
+        let failed = json!({"name": "x", "error": "no"});
+        let before = Turn { ours: failed.clone(), theirs: Vec::new(), others: Vec::new() };
+        let sides = Sides { table: Path::new("no such program"), peer: None, rust_peers: Vec::new() };
+        assert_eq!(sides.turn("x", &options, Some(&before)).ours, failed);
+    }
+
+    #[test]
+    fn lines_say_who_printed_them() {
+        let line = |mode: &str| json!({"name": "x", "mode": mode});
+        let others = vec![None, Some(line("candle-cpu"))];
+        let turn = Turn { ours: line("implicit"), theirs: vec![("jemalloc", line("eager"))], others };
+        let lines = turn.labelled(2, &["burn", "candle"]);
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let labels: Vec<[&str; 2]> =
+            lines.iter().map(|line| ["side", "way"].map(|f| line[f].as_str().unwrap())).collect();
+        assert_eq!(labels, [["kiln", "implicit"], ["torch", "jemalloc"], ["candle", "candle-cpu"]]);
+        assert!(lines.iter().all(|line| line["turn"] == 2));
     }
 }
