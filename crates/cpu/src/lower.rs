@@ -415,7 +415,7 @@ impl Lowering<'_> {
     /// True iff a value is a formula of what its store overwrites, as its first operand, and nothing else reads that.
     fn updates(&self, v: usize, store: &Store) -> bool {
         let body = self.body;
-        let Some((inner, _)) = self.inner[v] else { return false };
+        let Some((inner, op)) = self.inner[v] else { return false };
         let Instr::Op(_, [first, ..]) = body.instrs[inner] else { return false };
         let loads = |i: &Instr| matches!(i, Instr::Load { arg, .. } if *arg == store.arg);
         let same = match &body.instrs[first as usize] {
@@ -426,7 +426,7 @@ impl Lowering<'_> {
         };
         let reads = body.instrs.iter().flat_map(|i| i.operands()).chain(body.stores.iter().map(|s| s.value));
         let alone = body.instrs.iter().filter(|i| loads(i)).count() == 1 && reads.filter(|&r| r == first).count() == 1;
-        same && alone && self.out.passes.len() == 1
+        op.updates() && same && alone && self.out.passes.len() == 1
     }
 
     /// True iff a value's register may stand for an argument's memory.
