@@ -200,6 +200,17 @@ impl View {
         self.start
     }
 
+    /// The number of whole elements.
+    pub(crate) fn len<T>(self) -> usize {
+        self.bytes / size_of::<T>()
+    }
+
+    /// Where an element is, if there is one.
+    #[inline(always)]
+    pub(crate) fn start_at<T>(self, at: usize) -> *const T {
+        self.start.cast::<T>().wrapping_add(at).cast_const()
+    }
+
     /// The view without its first bytes.
     pub(crate) fn after(self, bytes: usize) -> View {
         assert!(bytes <= self.bytes, "cpu: byte {bytes} of a buffer of {}", self.bytes);

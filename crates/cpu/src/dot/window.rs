@@ -159,29 +159,74 @@ multiversion! {
     }
 }
 
-/// Step by step, runs of lines, none of which goes beyond a strip.
+/// Strip by strip, runs of lines, none of which goes beyond a strip: what is written is one after the other.
 #[inline(always)]
-fn across<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &mut [T]) {
-    let mut p = 0;
-    for step in steps {
-        for i in 0..step.len {
-            let share = step.head + step.by * i as i64;
-            // Runs end where strips do, so a strip's place is found by addition.
-            let (mut strip, mut line) = (p * strips.width, 0);
-            for run in lines {
-                let to = &mut out[strip + line..][..run.len];
-                line += run.len;
-                if line == strips.width {
-                    (strip, line) = (strip + strips.width * strips.depth, 0);
-                }
-                if run.by == 1 {
-                    copy(src.slice((share + run.head) as usize, run.len), to);
+fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, out: &mut [T]) {
+    let ends = |runs: &[Run]| runs.iter().map(|run| run.head + run.by * (run.len as i64 - 1)).max().unwrap_or(0);
+    let dense = lines.iter().all(|run| run.by == 1 && run.head >= 0)
+        && steps.iter().all(|run| run.head.min(ends(&[*run])) >= 0);
+    let far = (ends(lines) + ends(steps)) as usize + 2 * MOVED;
+    let quick = dense && strips.width <= 2 * MOVED && far < src.len::<T>();
+    let (mut at, end) = (0, out.len());
+    while at < end {
+        let mut n = 0;
+        let here = lines.iter().take_while(|run| {
+            n += run.len;
+            n <= strips.width
+        });
+        let runs;
+        (runs, lines) = lines.split_at(here.count());
+        for step in steps {
+            for i in 0..step.len {
+                let share = step.head + step.by * i as i64;
+                if quick && at + strips.width + 2 * MOVED <= end {
+                    // SAFETY: both are as far from the end of their memory as was just seen.
+                    unsafe { move_step(src, runs, share as usize, &mut out[at..]) };
                 } else {
-                    let values = src.stepped(share + run.head, run.by, run.len);
-                    to.iter_mut().zip(values).for_each(|(o, x)| *o = x);
+                    pack_step(src, runs, share, &mut out[at..at + strips.width]);
                 }
+                at += strips.width;
             }
-            p += 1;
+        }
+    }
+}
+
+/// Elements that are moved at once.
+const MOVED: usize = 16;
+
+/// As [`pack_step`], in moves of a fixed size, which do without branches: what is too much is overwritten by the next.
+///
+/// # Safety
+/// Runs are dense and at most `2 · MOVED` long; so many elements follow on their last ones in `src`, and on the last that
+/// is wanted in `out`.
+#[inline(always)]
+unsafe fn move_step<T: Pod>(src: View, runs: &[Run], share: usize, out: &mut [T]) {
+    let mut to = out.as_mut_ptr();
+    for run in runs {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let from = src.start_at::<T>(share + run.head as usize);
+            to.cast::<[T; MOVED]>().write_unaligned(from.cast::<[T; MOVED]>().read_unaligned());
+            if run.len > MOVED {
+                let (from, to) = (from.add(MOVED), to.add(MOVED));
+                to.cast::<[T; MOVED]>().write_unaligned(from.cast::<[T; MOVED]>().read_unaligned());
+            }
+            to = to.add(run.len);
+        }
+    }
+}
+
+/// What some lines have for a step.
+#[inline(always)]
+fn pack_step<T: Pod>(src: View, runs: &[Run], share: i64, mut out: &mut [T]) {
+    for run in runs {
+        let to;
+        (to, out) = out.split_at_mut(run.len);
+        if run.by == 1 {
+            to.copy_from_slice(src.slice((share + run.head) as usize, run.len));
+        } else {
+            let values = src.stepped(share + run.head, run.by, run.len);
+            to.iter_mut().zip(values).for_each(|(o, x)| *o = x);
         }
     }
 }
@@ -263,27 +308,6 @@ fn list(axes: &[Axis], range: Range<usize>, start: i64, most: usize, out: &mut V
             _ => out.push(Run { len, head, by }),
         }
     }
-}
-
-/// Copies a run within a strip, in a few moves that may overlap.
-#[inline(always)]
-fn copy<T: Pod>(from: &[T], to: &mut [T]) {
-    let n = from.len();
-    match n {
-        32 => ends::<T, 32>(from, to),
-        16.. => ends::<T, 16>(from, to),
-        8.. => ends::<T, 8>(from, to),
-        4.. => ends::<T, 4>(from, to),
-        _ => (0..n).for_each(|i| to[i] = from[i]),
-    }
-}
-
-/// Copies the first `N` elements and the last.
-#[inline(always)]
-fn ends<T: Pod, const N: usize>(from: &[T], to: &mut [T]) {
-    let n = from.len();
-    to[..N].copy_from_slice(&from[..N]);
-    to[n - N..n].copy_from_slice(&from[n - N..]);
 }
 
 thread_local! {
