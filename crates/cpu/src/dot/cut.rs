@@ -1,14 +1,18 @@
 //! How a contraction is cut into tasks, from its sizes alone.
 //!
-//! The smaller operand is packed once for all tasks of a *wave*, whose share of it the outer cache holds; the larger
-//! one is cut into *blocks* of lines, each packed by the task that computes with it. So nothing is packed twice as long
-//! as one wave does. Small results over long sums are cut along `k` instead, into *groups* whose sums are
-//! added in order; a batch of small products is cut by its elements only.
+//! One operand is packed once for all tasks of a *wave*, whose share of it the outer cache holds; the other is cut into
+//! *blocks* of lines, each packed by the task that computes with it. Blocks are whole rows of the result where there are
+//! enough of them, since what becomes of the sums then goes along memory; else they are lines of the larger operand.
+//! Small results over long sums are cut along `k` instead, into *groups* whose sums are added in order; a
+//! batch of small products is cut by its elements only.
 
 use super::tile::{COLUMNS, ROWS};
 
-/// Elements of an operand that a wave packs: 8 MiB of `f32`.
-const WAVE: usize = 1 << 21;
+/// Elements of an operand that a wave packs: 16 MiB of `f32`.
+const WAVE: usize = 1 << 22;
+
+/// Rows that are enough for blocks of rows: a dozen of them, each as high as two strips.
+const MANY: usize = 12 * 2 * ROWS;
 
 /// Sums of a task, and elements of an operand that it packs: the nearer caches hold them.
 const SUMS: usize = 1 << 17;
@@ -61,9 +65,11 @@ impl Cut {
             let group = k.div_ceil(groups);
             return Cut { group, depth: depth(m + n, group), ..alone };
         }
-        let shared = usize::from(n <= m);
+        let shared = usize::from(n <= m || batch * m >= MANY);
         let own = 1 - shared;
-        let of_wave = (WAVE / k).max(LINES).min(lines[shared]);
+        let most = (WAVE / k).max(LINES);
+        let of_wave = lines[shared].div_ceil(lines[shared].div_ceil(most));
+        let of_wave = of_wave.next_multiple_of(WIDTH[shared]).min(lines[shared]);
         let (in_tasks, in_room) = (lines[own].div_ceil(TASKS.div_ceil(batch)), SUMS / of_wave);
         let worth = SMALL / (of_wave * k);
         let block = in_tasks.min(in_room).max(worth).min(LINES).next_multiple_of(WIDTH[own]).min(lines[own]);
@@ -92,7 +98,7 @@ mod tests {
                 assert!(cut.depth <= cut.group && cut.group <= k && cut.batch <= batch, "{cut:?}");
                 assert!((1..=m).contains(&cut.lines[0]) && (1..=n).contains(&cut.lines[1]), "{cut:?}");
                 let shared = cut.shared.map_or(0, |s| cut.lines[s] * cut.batch * k);
-                assert!(shared <= WAVE.max(LINES * k), "{cut:?}");
+                assert!(shared <= (WAVE + WIDTH[1] * k).max(LINES * k), "{cut:?}");
             }
         }
     }
@@ -105,8 +111,10 @@ mod tests {
     }
 
     #[test]
-    fn the_smaller_operand_is_shared() {
+    fn rows_are_blocks_where_there_are_many() {
         assert_eq!(Cut::new(1, [128, 512], 784).shared, Some(0));
+        assert_eq!(Cut::new(1, [512, 4608], 512).shared, Some(1));
+        assert_eq!(Cut::new(1, [512, 512], 4608).lines, [36, 512]);
         assert_eq!(Cut::new(1, [2048, 384], 384).shared, Some(1));
         assert_eq!(Cut::new(96, [64, 64], 32).shared, None);
     }
