@@ -1,22 +1,33 @@
 //! Index expressions evaluated for a whole tile at once, in 32-bit lanes.
 //!
-//! This is the way for addresses without long runs: short windows, upsampling, transposed
-//! convolutions. Division by a constant is a multiplication: for `0 ≤ x < 2³¹` and
+//! This is the way for addresses without long runs: short windows, upsampling, transposed convolutions. An expression's
+//! sum over axes comes from a [`Table`]. Division by a constant is a multiplication: for `0 ≤ x < 2³¹` and
 //! `m = ⌈2ˢ / n⌉`, `s = 31 + ⌈log₂ n⌉`, `⌊x / n⌋ = x·m >> s` (Granlund and Montgomery 1994).
 
-use kiln_ir::{Atom, Index};
+use kiln_ir::{Atom, Bound, Index};
 
+use crate::heads::Place;
 use crate::simd::{Reg, multiversion};
 use crate::space::Span;
+use crate::table::Table;
 
-/// An [`Index`] whose every part fits 32 bits.
-pub(crate) struct LaneIndex {
-    constant: i32,
+/// An address and its bounds, every part of which fits 32 bits.
+pub(crate) struct Lanes {
+    table: Table,
+    index: LaneIndex,
+    bounds: Vec<(LaneIndex, [i64; 2])>,
+}
+
+/// An expression: a sum over axes, and what else is added.
+struct LaneIndex {
+    /// Which expression of the table the sum is.
+    sum: usize,
     terms: Vec<(i32, LaneAtom)>,
 }
 
 enum LaneAtom {
-    Axis(usize),
+    /// The gathered coordinate.
+    Gathered,
     Div(LaneIndex, Divisor),
     Mod(LaneIndex, Divisor),
 }
@@ -30,57 +41,89 @@ struct Divisor {
     bias: i32,
 }
 
+/// The points of a tile, and working memory.
+pub(crate) struct Points<'a> {
+    pub(crate) span: Span,
+    /// The gathered coordinate at each of them.
+    pub(crate) gathered: Option<&'a Reg>,
+    pub(crate) place: &'a mut Place,
+    pub(crate) spare: &'a mut Vec<Reg>,
+}
+
+impl Lanes {
+    /// For an address over a space, and a gathered coordinate below `gather`; `None` if 32 bits do not hold it.
+    pub(crate) fn new(dims: &[usize], index: &Index, bounds: &[Bound], gather: Option<usize>) -> Option<Lanes> {
+        let wide = [dims, gather.as_slice()].concat();
+        let mut sums = Vec::new();
+        let index = LaneIndex::new(index, &wide, dims.len(), &mut sums)?;
+        let bound = |b: &Bound| Some((LaneIndex::new(&b.index, &wide, dims.len(), &mut sums)?, [b.lo, b.hi]));
+        let bounds = bounds.iter().map(bound).collect::<Option<_>>()?;
+        Some(Lanes { table: Table::new(dims, &sums)?, index, bounds })
+    }
+
+    /// Writes the address of each point, and whether it exists.
+    pub(crate) fn eval(&self, points: &mut Points, offsets: &mut Reg, mask: &mut Reg) {
+        let n = points.span.points();
+        self.index.eval(&self.table, points, offsets);
+        mask.reserve_bytes(4 * n);
+        mask.lanes_mut::<u32>()[..n].fill(1);
+        for (bound, within) in &self.bounds {
+            if bound.terms.is_empty() {
+                self.table.clear(bound.sum, *within, points.span, points.place, mask);
+                continue;
+            }
+            let mut value = points.spare.pop().unwrap_or_default();
+            bound.eval(&self.table, points, &mut value);
+            mask_range(*within, n, &value, mask);
+            points.spare.push(value);
+        }
+    }
+}
+
 impl LaneIndex {
-    /// The expression over a space with these dims, or `None` if 32 bits do not hold it.
-    pub(crate) fn new(index: &Index, dims: &[usize]) -> Option<LaneIndex> {
+    /// The expression; its sum over axes, of which there are `rank`, joins the others.
+    fn new(index: &Index, dims: &[usize], rank: usize, sums: &mut Vec<Index>) -> Option<LaneIndex> {
         let mut most = index.constant.checked_abs()?;
-        let mut terms = Vec::with_capacity(index.terms.len());
+        let (mut terms, mut sum) = (Vec::new(), Index::constant(index.constant));
         for (c, atom) in &index.terms {
             let single = Index { constant: 0, terms: vec![(1, atom.clone())] };
             let (lo, hi) = single.range(dims);
             most = most.checked_add(c.checked_abs()?.checked_mul(lo.abs().max(hi.abs()))?)?;
-            terms.push((
-                i32::try_from(*c).ok()?,
-                match atom {
-                    Atom::Var(axis) => LaneAtom::Axis(*axis),
-                    Atom::Div(e, n) => LaneAtom::Div(LaneIndex::new(e, dims)?, Divisor::new(e, *n, dims)?),
-                    Atom::Mod(e, n) => LaneAtom::Mod(LaneIndex::new(e, dims)?, Divisor::new(e, *n, dims)?),
-                },
-            ));
+            let atom = match atom {
+                Atom::Var(axis) if *axis < rank => {
+                    sum.terms.push((*c, atom.clone()));
+                    continue;
+                }
+                Atom::Var(_) => LaneAtom::Gathered,
+                Atom::Div(e, n) => LaneAtom::Div(LaneIndex::new(e, dims, rank, sums)?, Divisor::new(e, *n, dims)?),
+                Atom::Mod(e, n) => LaneAtom::Mod(LaneIndex::new(e, dims, rank, sums)?, Divisor::new(e, *n, dims)?),
+            };
+            terms.push((i32::try_from(*c).ok()?, atom));
         }
-        (most < i32::MAX as i64).then_some(LaneIndex { constant: index.constant as i32, terms })
+        sums.push(sum);
+        (most < i32::MAX as i64).then_some(LaneIndex { sum: sums.len() - 1, terms })
     }
 
-    /// Writes the value at each point; `axes` has the coordinates that [`LaneIndex::mark_axes`] marks.
-    pub(crate) fn eval(&self, n: usize, axes: &[Reg], out: &mut Reg, spare: &mut Vec<Reg>) {
-        out.reserve_bytes(4 * n);
-        out.lanes_mut::<i32>()[..n].fill(self.constant);
+    /// Writes the value at each point.
+    fn eval(&self, table: &Table, points: &mut Points, out: &mut Reg) {
+        let n = points.span.points();
+        table.write(self.sum, points.span, points.place, out);
         for (c, atom) in &self.terms {
             let (e, divisor) = match atom {
-                LaneAtom::Axis(axis) => {
-                    add_scaled(*c, n, out, &axes[*axis]);
+                LaneAtom::Gathered => {
+                    add_scaled(*c, n, out, points.gathered.expect("a gathered coordinate is there"));
                     continue;
                 }
                 LaneAtom::Div(e, divisor) | LaneAtom::Mod(e, divisor) => (e, *divisor),
             };
-            let mut part = spare.pop().unwrap_or_default();
-            e.eval(n, axes, &mut part, spare);
+            let mut part = points.spare.pop().unwrap_or_default();
+            e.eval(table, points, &mut part);
             match atom {
                 LaneAtom::Mod(..) => modulo(divisor, n, &mut part),
                 _ => divide(divisor, n, &mut part),
             }
             add_scaled(*c, n, out, &part);
-            spare.push(part);
-        }
-    }
-
-    /// Marks the axes whose coordinates [`LaneIndex::eval`] reads.
-    pub(crate) fn mark_axes(&self, used: &mut [bool]) {
-        for (_, atom) in &self.terms {
-            match atom {
-                LaneAtom::Axis(axis) => used[*axis] = true,
-                LaneAtom::Div(e, _) | LaneAtom::Mod(e, _) => e.mark_axes(used),
-            }
+            points.spare.push(part);
         }
     }
 }
@@ -127,49 +170,12 @@ multiversion! {
 
 multiversion! {
     /// Clears the mask wherever `lo ≤ x < hi` fails.
-    pub(crate) fn mask_range(lo: i64, hi: i64, n: usize, x: &Reg, mask: &mut Reg) {
+    fn mask_range(within: [i64; 2], n: usize, x: &Reg, mask: &mut Reg) {
         let clamp = |v: i64| v.clamp(i32::MIN as i64, i32::MAX as i64) as i32;
-        let (lo, hi) = (clamp(lo), clamp(hi));
+        let (lo, hi) = (clamp(within[0]), clamp(within[1]));
         for (m, &x) in mask.lanes_mut::<u32>()[..n].iter_mut().zip(&x.lanes::<i32>()[..n]) {
             *m &= ((x >= lo) & (x < hi)) as u32;
         }
-    }
-}
-
-/// Writes the coordinate along `axis` at each point of a span.
-pub(crate) fn coordinates(dims: &[usize], axis: usize, span: Span, out: &mut Reg) {
-    let stride: usize = dims[axis + 1..].iter().product();
-    out.reserve_bytes(4 * span.points());
-    let out = &mut out.lanes_mut::<i32>()[..span.points()];
-    for (range, out) in span.ranges().zip(out.chunks_exact_mut(span.len.max(1))) {
-        let c = range.start / stride % dims[axis];
-        if stride == 1 {
-            count_up(c, dims[axis], out);
-        } else {
-            repeat(c, dims[axis], stride, range.start % stride, out);
-        }
-    }
-}
-
-/// `c, c + 1, …`, from 0 again at `dim`.
-fn count_up(mut c: usize, dim: usize, mut out: &mut [i32]) {
-    while !out.is_empty() {
-        let (run, rest) = out.split_at_mut((dim - c).min(out.len()));
-        for (i, o) in run.iter_mut().enumerate() {
-            *o = (c + i) as i32;
-        }
-        (out, c) = (rest, 0);
-    }
-}
-
-/// As [`count_up`], each number `stride` times; the first has been shown `skip` times already.
-fn repeat(mut c: usize, dim: usize, stride: usize, skip: usize, mut out: &mut [i32]) {
-    let mut left = stride - skip;
-    while !out.is_empty() {
-        let (run, rest) = out.split_at_mut(left.min(out.len()));
-        run.fill(c as i32);
-        (out, left) = (rest, stride);
-        c = if c + 1 == dim { 0 } else { c + 1 };
     }
 }
 

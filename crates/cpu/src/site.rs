@@ -2,18 +2,17 @@
 //!
 //! Runs are walked: an odometer over the leading axes gives each run's head, bounds cut the run to
 //! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short, all addresses of a
-//! tile are computed at once instead, from a table if they are sums and in lanes if not; unless those would overflow.
+//! tile are computed at once instead (`lanes`), unless those would overflow.
 
 use bytemuck::Zeroable;
 use kiln_ir::{Bound, DType, Index};
 
 use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place};
-use crate::lanes::{LaneIndex, coordinates, mask_range};
+use crate::lanes::{Lanes, Points};
 use crate::memory::View;
 use crate::simd::{Operand, Out, Reg};
 use crate::space::{Runs, Span, admitted};
-use crate::table::Table;
 
 /// Runs at least this long are walked, however costly their heads.
 const LONG_RUN: usize = 16;
@@ -26,8 +25,7 @@ pub(crate) struct Site {
     gather: Option<(DType, usize)>,
     runs: Runs,
     heads: Heads,
-    table: Option<Table>,
-    lanes: Option<(LaneIndex, Vec<LaneIndex>)>,
+    lanes: Option<Lanes>,
 }
 
 /// What a walk says about some consecutive points.
@@ -49,8 +47,8 @@ struct Plane {
 #[derive(Default)]
 pub(crate) struct Walker {
     place: Place,
-    axes: Vec<Reg>,
     spare: Vec<Reg>,
+    gathered: Reg,
     offsets: Reg,
     mask: Reg,
 }
@@ -66,20 +64,13 @@ impl Site {
     ) -> Site {
         let exprs: Vec<&Index> = std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).collect();
         let runs = Runs::new(dims, &exprs, |axis| gather.is_none() || !gathered(axis));
-        let mut wide = dims.to_vec();
-        wide.extend(gather.map(|g| g.1));
         let heads = Heads::new(dims, runs.lead, &exprs);
         let short = runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
-        // Without bounds a run costs little, and a dense one less than its addresses.
+        // Without bounds a run costs little where heads are sums, and a dense one less than its addresses.
         let costly = !bounds.is_empty() || runs.steps[0] != 1 || runs.len < LONG_RUN / 2;
-        let table = (short && costly && gather.is_none()).then(|| Table::new(dims, index, bounds)).flatten();
-        let lanes = (short && !heads.are_affine())
-            .then(|| {
-                let bounds: Option<_> = bounds.iter().map(|b| LaneIndex::new(&b.index, &wide)).collect();
-                LaneIndex::new(index, &wide).zip(bounds)
-            })
-            .flatten();
-        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, table, lanes }
+        let slow = if heads.are_affine() { costly && gather.is_none() } else { true };
+        let lanes = (short && slow).then(|| Lanes::new(dims, index, bounds, gather.map(|g| g.1))).flatten();
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, lanes }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -184,31 +175,15 @@ impl Site {
     /// Computes the address of each point of a span in `walker.offsets`, and in `walker.mask` whether
     /// it exists; false iff this address is walked instead.
     fn eval(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> bool {
-        if let Some(table) = &self.table {
-            table.eval(span, &mut walker.place, &mut walker.offsets, &mut walker.mask);
-            return true;
-        }
-        let Some((index, bounds)) = &self.lanes else { return false };
-        let (n, rank) = (span.points(), self.dims.len());
-        let mut used = vec![false; rank + 1];
-        index.mark_axes(&mut used);
-        bounds.iter().for_each(|b| b.mark_axes(&mut used));
-        walker.axes.resize_with(walker.axes.len().max(rank + 1), Reg::default);
-        (0..rank).filter(|&a| used[a]).for_each(|a| coordinates(&self.dims, a, span, &mut walker.axes[a]));
-        if used[rank] {
-            walker.axes[rank].reserve_bytes(4 * n);
-            let out = &mut walker.axes[rank].lanes_mut::<i32>()[..n];
+        let Some(lanes) = &self.lanes else { return false };
+        let n = span.points();
+        if self.gather.is_some() {
+            walker.gathered.reserve_bytes(4 * n);
+            let out = &mut walker.gathered.lanes_mut::<i32>()[..n];
             out.iter_mut().enumerate().for_each(|(i, o)| *o = self.gathered(gather, i).unwrap_or(0) as i32);
         }
-        index.eval(n, &walker.axes, &mut walker.offsets, &mut walker.spare);
-        walker.mask.reserve_bytes(4 * n);
-        walker.mask.lanes_mut::<u32>()[..n].fill(1);
-        let mut value = walker.spare.pop().unwrap_or_default();
-        for (bound, lanes) in self.bounds.iter().zip(bounds) {
-            lanes.eval(n, &walker.axes, &mut value, &mut walker.spare);
-            mask_range(bound.lo, bound.hi, n, &value, &mut walker.mask);
-        }
-        walker.spare.push(value);
+        let Walker { place, spare, gathered, offsets, mask } = walker;
+        lanes.eval(&mut Points { span, gathered: Some(&*gathered), place, spare }, offsets, mask);
         true
     }
 

@@ -1,89 +1,119 @@
-//! Addresses of short runs: what the trailing axes add to an address is the same in each block of them, so it stands
-//! in a table, and a tile's addresses are sums of a block's head and a row of numbers.
+//! Sums over axes at every point of a tile: what the trailing axes add is the same in each block of them, so it stands
+//! in a table, and a tile's values are a block's head and a row of numbers added up.
 
-use kiln_ir::{Bound, Index};
+use kiln_ir::Index;
 
 use crate::heads::{Heads, Place};
 use crate::simd::{Reg, multiversion};
 use crate::space::Span;
 
-/// Points of a block: enough that its head costs little, and few enough that the table stays in the nearest cache.
+/// Points of a block: enough that its head costs little, and few enough that a table stays in the nearest cache.
 const BLOCK: std::ops::RangeInclusive<usize> = 128..=4096;
 
-/// An affine address and its bounds over the trailing axes of a space.
+/// Affine expressions over a space, each of which fits 32 bits.
 pub(crate) struct Table {
     /// Points in a block.
     len: usize,
     heads: Heads,
-    /// What each point of a block adds to the address, and to each bounded value.
-    shares: Vec<Vec<i32>>,
-    /// Where bounded values may lie, and between what numbers their shares do.
-    within: Vec<[i32; 2]>,
-    between: Vec<[i32; 2]>,
+    shares: Vec<Shares>,
+}
+
+/// What the points of a block add to an expression.
+struct Shares {
+    rows: Rows,
+    /// The least and the greatest.
+    between: [i32; 2],
+}
+
+enum Rows {
+    Listed(Vec<i32>),
+    /// The axis is long: each point adds as much as the one before, and so much more.
+    Even(i32),
 }
 
 impl Table {
-    /// The table of an address, unless it is no sum over axes or 32 bits do not hold it.
-    pub(crate) fn new(dims: &[usize], index: &Index, bounds: &[Bound]) -> Option<Table> {
-        let exprs: Vec<&Index> = std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).collect();
+    /// The expressions, or `None` if one is no sum over axes or too large.
+    pub(crate) fn new(dims: &[usize], exprs: &[Index]) -> Option<Table> {
         let strides: Vec<Vec<i64>> = exprs.iter().map(|e| e.affine(dims.len())).collect::<Option<_>>()?;
         let small = |(lo, hi): (i64, i64)| lo > i32::MIN as i64 / 2 && hi < i32::MAX as i64 / 2;
         if !exprs.iter().all(|e| small(e.range(dims))) {
             return None;
         }
         let (mut lead, mut len) = (dims.len(), 1);
-        while lead > 0 && len < *BLOCK.start() && len * dims[lead - 1] <= *BLOCK.end() {
+        while lead > 0 && len < *BLOCK.start() && (len == 1 || len * dims[lead - 1] <= *BLOCK.end()) {
             lead -= 1;
             len *= dims[lead];
         }
-        let share = |strides: &Vec<i64>, point: usize| {
-            let (mut sum, mut rest) = (0, point);
+        let share = |strides: &[i64], mut point: usize| {
+            let mut sum = 0;
             for axis in (lead..dims.len()).rev() {
-                sum += strides[axis] * (rest % dims[axis]) as i64;
-                rest /= dims[axis];
+                sum += strides[axis] * (point % dims[axis]) as i64;
+                point /= dims[axis];
             }
             sum as i32
         };
-        let shares: Vec<Vec<i32>> = strides.iter().map(|s| (0..len).map(|point| share(s, point)).collect()).collect();
-        let between = |shares: &Vec<i32>| Some([*shares.iter().min()?, *shares.iter().max()?]);
-        let clamp = |v: i64| v.clamp(i32::MIN as i64, i32::MAX as i64) as i32;
-        Some(Table {
-            len,
-            heads: Heads::new(dims, lead, &exprs),
-            between: shares[1..].iter().map(between).collect::<Option<_>>()?,
-            shares,
-            within: bounds.iter().map(|b| [clamp(b.lo), clamp(b.hi)]).collect(),
-        })
+        let shares = |strides: &Vec<i64>| {
+            if len > *BLOCK.end() {
+                let by = strides.last().copied().unwrap_or(0);
+                let end = (by * (len as i64 - 1)) as i32;
+                return Shares { rows: Rows::Even(by as i32), between: [end.min(0), end.max(0)] };
+            }
+            let listed: Vec<i32> = (0..len).map(|point| share(strides, point)).collect();
+            let between = [listed.iter().copied().min().unwrap_or(0), listed.iter().copied().max().unwrap_or(0)];
+            Shares { rows: Rows::Listed(listed), between }
+        };
+        let shares = strides.iter().map(shares).collect();
+        Some(Table { len, heads: Heads::new(dims, lead, &exprs.iter().collect::<Vec<_>>()), shares })
     }
 
-    /// Writes the address of each point of a span, and whether it exists.
-    pub(crate) fn eval(&self, span: Span, place: &mut Place, offsets: &mut Reg, mask: &mut Reg) {
-        let n = span.points();
-        offsets.reserve_bytes(4 * n);
-        mask.reserve_bytes(4 * n);
-        let (offsets, mask) = (&mut offsets.lanes_mut::<i32>()[..n], &mut mask.lanes_mut::<u32>()[..n]);
-        mask.fill(1);
+    /// Calls `visit` for each part of a span within a block: where it begins in the span and in the block, how many
+    /// points it has, and the expression's head.
+    #[inline(always)]
+    fn blocks(&self, e: usize, span: Span, place: &mut Place, mut visit: impl FnMut(usize, usize, usize, i32)) {
         let mut point = 0;
-        for range in span.ranges() {
+        for range in span.ranges().filter(|r| !r.is_empty()) {
             self.heads.seek(range.start / self.len, place);
             let (mut skip, mut left) = (range.start % self.len, range.len());
             while left > 0 {
                 let n = (self.len - skip).min(left);
-                let value = |e: usize, place: &mut Place| self.heads.value(e, place, None) as i32;
-                add(value(0, place), &self.shares[0][skip..skip + n], &mut offsets[point..point + n]);
-                for (b, (&[lo, hi], &[least, greatest])) in self.within.iter().zip(&self.between).enumerate() {
-                    let head = value(b + 1, place);
-                    if head + least < lo || head + greatest >= hi {
-                        // In unsigned numbers, one comparison is both.
-                        let wide = (hi as u32).wrapping_sub(lo as u32);
-                        let shares = &self.shares[b + 1][skip..skip + n];
-                        clear(head.wrapping_sub(lo), wide, shares, &mut mask[point..point + n]);
-                    }
-                }
+                visit(point, skip, n, self.heads.value(e, place, None) as i32);
                 (point, left, skip) = (point + n, left - n, 0);
                 self.heads.advance(place);
             }
         }
+    }
+
+    /// Writes an expression's value at each point of a span.
+    pub(crate) fn write(&self, e: usize, span: Span, place: &mut Place, out: &mut Reg) {
+        out.reserve_bytes(4 * span.points());
+        let out = &mut out.lanes_mut::<i32>()[..span.points()];
+        self.blocks(e, span, place, |point, skip, n, head| {
+            let out = &mut out[point..point + n];
+            match &self.shares[e].rows {
+                Rows::Listed(listed) => add(head, &listed[skip..skip + n], out),
+                Rows::Even(by) => count(head + by * skip as i32, *by, out),
+            }
+        });
+    }
+
+    /// Clears the mask wherever `lo ≤ value < hi` fails.
+    pub(crate) fn clear(&self, e: usize, [lo, hi]: [i64; 2], span: Span, place: &mut Place, mask: &mut Reg) {
+        let mask = &mut mask.lanes_mut::<u32>()[..span.points()];
+        let clamp = |v: i64| v.clamp(i32::MIN as i64 / 2, i32::MAX as i64 / 2) as i32;
+        let (lo, hi) = (clamp(lo), clamp(hi));
+        // In unsigned numbers, one comparison is both.
+        let wide = (hi - lo).max(0) as u32;
+        let Shares { rows, between: [least, greatest] } = &self.shares[e];
+        self.blocks(e, span, place, |point, skip, n, head| {
+            if head + least >= lo && head + greatest < hi {
+                return;
+            }
+            let mask = &mut mask[point..point + n];
+            match rows {
+                Rows::Listed(listed) => clear(head.wrapping_sub(lo), wide, &listed[skip..skip + n], mask),
+                Rows::Even(by) => clear_even(head.wrapping_sub(lo) + by * skip as i32, *by, wide, mask),
+            }
+        });
     }
 }
 
@@ -96,10 +126,25 @@ multiversion! {
 }
 
 multiversion! {
-    /// Clears the mask wherever `0 ≤ head + share < wide` fails.
+    fn count(head: i32, by: i32, out: &mut [i32]) {
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = head.wrapping_add(by.wrapping_mul(i as i32));
+        }
+    }
+}
+
+multiversion! {
     fn clear(head: i32, wide: u32, shares: &[i32], mask: &mut [u32]) {
         for (m, &share) in mask.iter_mut().zip(shares) {
-            *m &= (head.wrapping_add(share) as u32).lt(&wide) as u32;
+            *m &= ((head.wrapping_add(share) as u32) < wide) as u32;
+        }
+    }
+}
+
+multiversion! {
+    fn clear_even(head: i32, by: i32, wide: u32, mask: &mut [u32]) {
+        for (i, m) in mask.iter_mut().enumerate() {
+            *m &= ((head.wrapping_add(by.wrapping_mul(i as i32)) as u32) < wide) as u32;
         }
     }
 }
@@ -107,31 +152,46 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_ir::Atom;
+
+    fn sum(constant: i64, strides: &[i64]) -> Index {
+        Index { constant, terms: strides.iter().enumerate().map(|(a, &s)| (s, Atom::Var(a))).collect() }
+    }
 
     #[test]
-    fn every_point_has_its_address_and_its_bounds() {
-        let dims = [3, 5, 40, 2, 7];
-        let e = |constant: i64, strides: [i64; 5]| Index {
-            constant,
-            terms: strides.iter().enumerate().map(|(a, &s)| (s, kiln_ir::Atom::Var(a))).collect(),
-        };
-        let index = e(9, [1000, -3, 14, 7, 1]);
-        let bounds = [
-            Bound { index: e(-1, [0, 1, 0, 1, 0]), lo: 0, hi: 4 },
-            Bound { index: e(0, [0, 0, 1, 0, -1]), lo: 2, hi: 1 << 40 },
+    fn every_point_has_its_value_and_its_bounds() {
+        let spaces: [(&[usize], [i64; 5]); 3] = [
+            (&[3, 5, 40, 2, 7], [1000, -3, 14, 7, 1]),
+            (&[2, 3, 1, 1, 5000], [-50, 20_000, 0, 0, 3]),
+            (&[1, 1, 1, 2, 5], [0, 0, 0, 1, -1]),
         ];
-        let table = Table::new(&dims, &index, &bounds).unwrap();
-        assert_eq!(table.len, 560);
-        let (mut place, mut offsets, mut mask) = (Place::default(), Reg::default(), Reg::default());
-        for span in [Span::range(0, 8400), Span::range(555, 20), Span::new(3, 100, 4, 700)] {
-            table.eval(span, &mut place, &mut offsets, &mut mask);
-            for (i, point) in span.ranges().flatten().enumerate() {
-                let at = [point / 2800, point / 560 % 5, point / 14 % 40, point / 7 % 2, point % 7];
-                assert_eq!(offsets.lanes::<i32>()[i] as i64, index.eval(&at), "{point}");
-                let exists = bounds.iter().all(|b| (b.lo..b.hi).contains(&b.index.eval(&at)));
-                assert_eq!(mask.lanes::<u32>()[i] != 0, exists, "{point}");
+        for (dims, strides) in spaces {
+            let expr = sum(9, &strides);
+            let table = Table::new(dims, &[Index::constant(4), expr.clone()]).unwrap();
+            let numel: usize = dims.iter().product();
+            let (mut place, mut out, mut mask) = (Place::default(), Reg::default(), Reg::default());
+            for span in [Span::range(0, numel), Span::range(numel / 3, numel / 2), Span::new(3, 2, 3, numel / 4)] {
+                mask.reserve_bytes(4 * numel);
+                mask.lanes_mut::<u32>().fill(1);
+                table.write(1, span, &mut place, &mut out);
+                table.clear(1, [10, 1 << 40], span, &mut place, &mut mask);
+                for (i, mut point) in span.ranges().flatten().enumerate() {
+                    let mut at = [0; 5];
+                    for axis in (0..5).rev() {
+                        (at[axis], point) = (point % dims[axis], point / dims[axis]);
+                    }
+                    let want = expr.eval(&at);
+                    assert_eq!(out.lanes::<i32>()[i] as i64, want, "{at:?}");
+                    assert_eq!(mask.lanes::<u32>()[i] != 0, want >= 10, "{at:?}");
+                }
             }
         }
-        assert!(Table::new(&dims, &index.scale(1 << 30), &[]).is_none());
+    }
+
+    #[test]
+    fn what_is_no_sum_or_too_large_has_no_table() {
+        let dims = [40, 50];
+        assert!(Table::new(&dims, &[Index::var(0).div(3, &dims)]).is_none());
+        assert!(Table::new(&dims, &[sum(0, &[1 << 30, 1])]).is_none());
     }
 }
