@@ -6,7 +6,6 @@
 
 use kiln_ir::{Atom, Bound, Index};
 
-use crate::heads::Place;
 use crate::simd::{Reg, multiversion};
 use crate::space::Span;
 use crate::table::Table;
@@ -46,7 +45,6 @@ pub(crate) struct Points<'a> {
     pub(crate) span: Span,
     /// The gathered coordinate at each of them.
     pub(crate) gathered: Option<&'a Reg>,
-    pub(crate) place: &'a mut Place,
     pub(crate) spare: &'a mut Vec<Reg>,
 }
 
@@ -69,7 +67,7 @@ impl Lanes {
         mask.lanes_mut::<u32>()[..n].fill(1);
         for (bound, within) in &self.bounds {
             if bound.terms.is_empty() {
-                self.table.clear(bound.sum, *within, points.span, points.place, mask);
+                self.table.clear(bound.sum, *within, points.span, mask);
                 continue;
             }
             let mut value = points.spare.pop().unwrap_or_default();
@@ -107,7 +105,7 @@ impl LaneIndex {
     /// Writes the value at each point.
     fn eval(&self, table: &Table, points: &mut Points, out: &mut Reg) {
         let n = points.span.points();
-        table.write(self.sum, points.span, points.place, out);
+        table.write(self.sum, points.span, out);
         for (c, atom) in &self.terms {
             let (e, divisor) = match atom {
                 LaneAtom::Gathered => {

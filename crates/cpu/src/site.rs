@@ -14,8 +14,8 @@ use crate::memory::View;
 use crate::simd::{Operand, Out, Reg};
 use crate::space::{Runs, Span, admitted};
 
-/// Runs at least this long are walked, however costly their heads.
-const LONG_RUN: usize = 16;
+/// Runs at least this long are walked: where heads are sums, and where they are not.
+const LONG_RUN: [usize; 2] = [16, 96];
 
 /// An address expression over a space, with the bounds outside of which nothing is touched.
 pub(crate) struct Site {
@@ -65,10 +65,11 @@ impl Site {
         let exprs: Vec<&Index> = std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).collect();
         let runs = Runs::new(dims, &exprs, |axis| gather.is_none() || !gathered(axis));
         let heads = Heads::new(dims, runs.lead, &exprs);
-        let short = runs.len < LONG_RUN && dims.iter().product::<usize>() > runs.len;
+        let is_sum = heads.are_affine();
+        let short = runs.len < LONG_RUN[!is_sum as usize] && dims.iter().product::<usize>() > runs.len;
         // Without bounds a run costs little where heads are sums, and a dense one less than its addresses.
-        let costly = !bounds.is_empty() || runs.steps[0] != 1 || runs.len < LONG_RUN / 2;
-        let slow = if heads.are_affine() { costly && gather.is_none() } else { true };
+        let costly = !bounds.is_empty() || runs.steps[0] != 1 || runs.len < LONG_RUN[0] / 2;
+        let slow = !is_sum || (costly && gather.is_none());
         let lanes = (short && slow).then(|| Lanes::new(dims, index, bounds, gather.map(|g| g.1))).flatten();
         Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, lanes }
     }
@@ -182,8 +183,8 @@ impl Site {
             let out = &mut walker.gathered.lanes_mut::<i32>()[..n];
             out.iter_mut().enumerate().for_each(|(i, o)| *o = self.gathered(gather, i).unwrap_or(0) as i32);
         }
-        let Walker { place, spare, gathered, offsets, mask } = walker;
-        lanes.eval(&mut Points { span, gathered: Some(&*gathered), place, spare }, offsets, mask);
+        let Walker { spare, gathered, offsets, mask, .. } = walker;
+        lanes.eval(&mut Points { span, gathered: Some(&*gathered), spare }, offsets, mask);
         true
     }
 

@@ -3,7 +3,6 @@
 
 use kiln_ir::Index;
 
-use crate::heads::{Heads, Place};
 use crate::simd::{Reg, multiversion};
 use crate::space::Span;
 
@@ -14,12 +13,17 @@ const BLOCK: std::ops::RangeInclusive<usize> = 128..=4096;
 pub(crate) struct Table {
     /// Points in a block.
     len: usize,
-    heads: Heads,
+    /// Dims of the axes before those of a block.
+    lead: Vec<u32>,
     shares: Vec<Shares>,
 }
 
-/// What the points of a block add to an expression.
+/// What the axes add to an expression.
 struct Shares {
+    constant: i32,
+    /// For each axis before a block's.
+    strides: Vec<i32>,
+    /// For each point of a block.
     rows: Rows,
     /// The least and the greatest.
     between: [i32; 2],
@@ -52,42 +56,63 @@ impl Table {
             }
             sum as i32
         };
-        let shares = |strides: &Vec<i64>| {
+        let shares = |(strides, expr): (&Vec<i64>, &Index)| {
+            let constant = expr.constant as i32;
+            let heads = strides[..lead].iter().map(|&s| s as i32).collect();
             if len > *BLOCK.end() {
                 let by = strides.last().copied().unwrap_or(0);
                 let end = (by * (len as i64 - 1)) as i32;
-                return Shares { rows: Rows::Even(by as i32), between: [end.min(0), end.max(0)] };
+                return Shares {
+                    constant,
+                    strides: heads,
+                    rows: Rows::Even(by as i32),
+                    between: [end.min(0), end.max(0)],
+                };
             }
             let listed: Vec<i32> = (0..len).map(|point| share(strides, point)).collect();
             let between = [listed.iter().copied().min().unwrap_or(0), listed.iter().copied().max().unwrap_or(0)];
-            Shares { rows: Rows::Listed(listed), between }
+            Shares { constant, strides: heads, rows: Rows::Listed(listed), between }
         };
-        let shares = strides.iter().map(shares).collect();
-        Some(Table { len, heads: Heads::new(dims, lead, &exprs.iter().collect::<Vec<_>>()), shares })
+        let shares = strides.iter().zip(exprs).map(shares).collect();
+        let lead = dims[..lead].iter().map(|&dim| u32::try_from(dim).ok()).collect::<Option<_>>()?;
+        Some(Table { len, lead, shares })
     }
 
     /// Calls `visit` for each part of a span within a block: where it begins in the span and in the block, how many
-    /// points it has, and the expression's head.
+    /// points it has, and the expression's value at the block's head.
     #[inline(always)]
-    fn blocks(&self, e: usize, span: Span, place: &mut Place, mut visit: impl FnMut(usize, usize, usize, i32)) {
+    fn blocks(&self, e: usize, span: Span, mut visit: impl FnMut(usize, usize, usize, i32)) {
         let mut point = 0;
         for range in span.ranges().filter(|r| !r.is_empty()) {
-            self.heads.seek(range.start / self.len, place);
-            let (mut skip, mut left) = (range.start % self.len, range.len());
+            let (mut block, mut skip, mut left) = (range.start / self.len, range.start % self.len, range.len());
             while left > 0 {
                 let n = (self.len - skip).min(left);
-                visit(point, skip, n, self.heads.value(e, place, None) as i32);
-                (point, left, skip) = (point + n, left - n, 0);
-                self.heads.advance(place);
+                visit(point, skip, n, self.head(e, block));
+                (point, left, skip, block) = (point + n, left - n, 0, block + 1);
             }
         }
     }
 
+    /// An expression's value at the head of a block.
+    fn head(&self, e: usize, mut block: usize) -> i32 {
+        let Shares { constant, strides, .. } = &self.shares[e];
+        let mut sum = *constant;
+        for (&dim, stride) in self.lead.iter().zip(strides).rev() {
+            let (rest, c) = match u32::try_from(block) {
+                Ok(block) => ((block / dim) as usize, block % dim),
+                Err(_) => (block / dim as usize, (block % dim as usize) as u32),
+            };
+            sum += stride * c as i32;
+            block = rest;
+        }
+        sum
+    }
+
     /// Writes an expression's value at each point of a span.
-    pub(crate) fn write(&self, e: usize, span: Span, place: &mut Place, out: &mut Reg) {
+    pub(crate) fn write(&self, e: usize, span: Span, out: &mut Reg) {
         out.reserve_bytes(4 * span.points());
         let out = &mut out.lanes_mut::<i32>()[..span.points()];
-        self.blocks(e, span, place, |point, skip, n, head| {
+        self.blocks(e, span, |point, skip, n, head| {
             let out = &mut out[point..point + n];
             match &self.shares[e].rows {
                 Rows::Listed(listed) => add(head, &listed[skip..skip + n], out),
@@ -97,14 +122,14 @@ impl Table {
     }
 
     /// Clears the mask wherever `lo ≤ value < hi` fails.
-    pub(crate) fn clear(&self, e: usize, [lo, hi]: [i64; 2], span: Span, place: &mut Place, mask: &mut Reg) {
+    pub(crate) fn clear(&self, e: usize, [lo, hi]: [i64; 2], span: Span, mask: &mut Reg) {
         let mask = &mut mask.lanes_mut::<u32>()[..span.points()];
         let clamp = |v: i64| v.clamp(i32::MIN as i64 / 2, i32::MAX as i64 / 2) as i32;
         let (lo, hi) = (clamp(lo), clamp(hi));
         // In unsigned numbers, one comparison is both.
         let wide = (hi - lo).max(0) as u32;
-        let Shares { rows, between: [least, greatest] } = &self.shares[e];
-        self.blocks(e, span, place, |point, skip, n, head| {
+        let Shares { rows, between: [least, greatest], .. } = &self.shares[e];
+        self.blocks(e, span, |point, skip, n, head| {
             if head + least >= lo && head + greatest < hi {
                 return;
             }
@@ -169,12 +194,12 @@ mod tests {
             let expr = sum(9, &strides);
             let table = Table::new(dims, &[Index::constant(4), expr.clone()]).unwrap();
             let numel: usize = dims.iter().product();
-            let (mut place, mut out, mut mask) = (Place::default(), Reg::default(), Reg::default());
+            let (mut out, mut mask) = (Reg::default(), Reg::default());
             for span in [Span::range(0, numel), Span::range(numel / 3, numel / 2), Span::new(3, 2, 3, numel / 4)] {
                 mask.reserve_bytes(4 * numel);
                 mask.lanes_mut::<u32>().fill(1);
-                table.write(1, span, &mut place, &mut out);
-                table.clear(1, [10, 1 << 40], span, &mut place, &mut mask);
+                table.write(1, span, &mut out);
+                table.clear(1, [10, 1 << 40], span, &mut mask);
                 for (i, mut point) in span.ranges().flatten().enumerate() {
                     let mut at = [0; 5];
                     for axis in (0..5).rev() {
