@@ -63,12 +63,15 @@ impl LoopExe {
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
         let again = computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
-        let room = if again { WHOLE_TILE } else { TILE };
+        // Nothing is in registers where elements are only read and folded.
+        let only_read = kernel.body.instrs.iter().all(|i| matches!(i, Instr::Load { .. } | Instr::Reduce(..)));
+        let room = if again || only_read { WHOLE_TILE } else { TILE };
         // A tile holds whole rows if they fit, with at least a cache line of them side by side.
         let least = if space.inner { 1 } else { rows.min(16) };
         let whole = points * least <= room;
         let most = if kernel.row.is_empty() { TILE } else { SHORT_BLOCK };
         let block = match (whole, space.inner) {
+            (true, true) if only_read => (room / points).clamp(1, rows),
             (true, true) => (TILE / points).clamp(1, rows),
             (true, false) => rows.min(most).min((room / points).max(1)).max(least),
             (false, true) => 1,

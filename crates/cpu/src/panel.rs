@@ -14,6 +14,7 @@ use crate::lower::lower;
 use crate::memory::View;
 use crate::program::{Program, Rowed};
 use crate::space::{Runs, Span};
+use crate::split::split_matrix;
 
 /// A body over a batch of matrices.
 pub(crate) struct Panel {
@@ -35,14 +36,14 @@ pub(crate) struct Block {
 impl Panel {
     /// Lowers a body over `batch ++ rows ++ columns`; `operand` iff the last step's value is wanted.
     pub(crate) fn new(body: &Body, args: &[Arg], axes: [&[usize]; 3], operand: bool) -> Panel {
-        let [batch, rows, columns] = axes;
+        let ([batch, rows, columns], body) = &split_matrix(axes, body);
         let (b, r, c) = (batch.len(), rows.len(), columns.len());
         let swap = |axis: usize| match axis {
             _ if axis < b || axis >= b + r + c => axis,
             _ if axis < b + r => axis + c,
             _ => axis - r,
         };
-        let dims = [[batch, rows, columns].concat(), [batch, columns, rows].concat()];
+        let dims = [[&**batch, rows, columns].concat(), [&**batch, columns, rows].concat()];
         let bodies = [body.clone(), body.renamed(&swap)];
         let swapped = runs(&bodies[1], &dims[1]) > runs(&bodies[0], &dims[0]);
         let outer = dims[swapped as usize].clone();

@@ -26,6 +26,16 @@ pub(crate) fn split(dims: &[usize], groups: &mut [usize], body: &Body) -> (Vec<u
     (dims, body)
 }
 
+/// As [`split`] for a body over a batch of matrices: the axes of the batch, the rows and the columns.
+pub(crate) fn split_matrix(axes: [&[usize]; 3], body: &Body) -> ([Vec<usize>; 3], Body) {
+    let mut groups = axes.map(|dims| dims.len());
+    let (dims, body) = split(&axes.concat(), &mut groups, body);
+    let [batch, rows, _] = groups;
+    let (batch, rest) = dims.split_at(batch);
+    let (rows, columns) = rest.split_at(rows);
+    ([batch.to_vec(), rows.to_vec(), columns.to_vec()], body)
+}
+
 /// The least number by which some address divides this axis, if it divides the axis' dim.
 fn divisor(axis: usize, dim: usize, body: &Body) -> Option<usize> {
     fn visit(index: &Index, axis: usize, found: &mut Vec<i64>) {

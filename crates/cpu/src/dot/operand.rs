@@ -10,6 +10,7 @@ use super::window::Window;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Panel};
+use crate::split::split_matrix;
 
 /// The dims of a contraction: `batch`, `m`, `n`, `k`.
 pub(super) type Axes<'a> = [&'a [usize]; 4];
@@ -31,7 +32,8 @@ enum Source {
 impl Operand {
     /// The left operand if its lines are rows, else the right one.
     pub(super) fn new(body: &Body, args: &[Arg], [batch, m, n, k]: Axes, rows: bool) -> Operand {
-        let axes = if rows { [batch, m, k] } else { [batch, k, n] };
+        let (axes, body) = &split_matrix(if rows { [batch, m, k] } else { [batch, k, n] }, body);
+        let axes = [&*axes[0], &axes[1], &axes[2]];
         let source = match Window::new(body, args, axes, rows) {
             Some(window) => Source::Window(window),
             None => Source::Panel(Box::new(Panel::new(body, args, axes, true))),
