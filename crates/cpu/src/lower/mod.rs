@@ -1,0 +1,235 @@
+//! From a kernel's body to a [`Program`]: classes, passes, registers.
+
+mod classes;
+mod places;
+mod steps;
+
+use kiln_ir::kernel::{Arg, Body, Instr, Value};
+use kiln_ir::{DType, Index};
+
+use crate::fused::Fused;
+use crate::program::{Micro, Pass, Program, Reduction, RegId, Rowed};
+
+/// How often a value is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Class {
+    Uniform,
+    Row,
+    Point,
+}
+
+struct Lowering<'a> {
+    body: &'a Body,
+    args: &'a [Arg],
+    space: &'a Rowed,
+    /// True iff registers of points outlive their pass.
+    whole: bool,
+    /// True iff the last step's value is wanted.
+    wanted: bool,
+    class: Vec<Class>,
+    /// The pass before which all reductions that a value needs are done.
+    level: Vec<usize>,
+    /// The axes that a value depends on, as bits.
+    axes: Vec<u64>,
+    reg: Vec<Option<RegId>>,
+    expanded: Vec<Option<RegId>>,
+    /// Uses still to come of each value of class `Point`.
+    uses: Vec<usize>,
+    free: Vec<RegId>,
+    /// For each step, the operand that is computed with it, and as what.
+    inner: Vec<Option<(usize, Fused)>>,
+    /// True iff a step is computed with the one that reads it.
+    folded: Vec<bool>,
+    out: Program,
+}
+
+/// Lowers a body; `whole` iff a tile holds whole rows, `last` iff the last step's value is wanted.
+pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last: bool) -> Program {
+    let out = Program {
+        setup: Vec::new(),
+        passes: Vec::new(),
+        puts: Vec::new(),
+        row_puts: Vec::new(),
+        last: None,
+        n_regs: 0,
+        direct: Vec::new(),
+        single: Vec::new(),
+        busy: false,
+        lane_bytes: if body.types.contains(&DType::F64) { 8 } else { 4 },
+        dtypes: args.iter().map(|a| a.dtype).collect(),
+    };
+    let n = body.instrs.len();
+    let mut this = Lowering {
+        body,
+        args,
+        space,
+        whole,
+        wanted: last,
+        class: Vec::with_capacity(n),
+        level: Vec::with_capacity(n),
+        axes: Vec::with_capacity(n),
+        reg: vec![None; n],
+        expanded: vec![None; n],
+        uses: vec![0; n],
+        free: Vec::new(),
+        inner: vec![None; n],
+        folded: vec![false; n],
+        out,
+    };
+    this.classify();
+    this.emit(last);
+    this.mark_single();
+    this.out.busy = this.out.passes.iter().any(|pass| steps(&pass.points) >= BUSY);
+    this.out.direct.resize(this.out.n_regs, None);
+    this.out
+}
+
+/// Steps of a pass from which on memory would idle.
+const BUSY: usize = 5;
+
+/// How many steps compute.
+fn steps(micros: &[Micro]) -> usize {
+    micros.iter().filter(|m| !matches!(m, Micro::Load { .. })).count()
+}
+
+/// True iff elements lie in memory as they are computed with.
+fn is_lane(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64 | DType::I32 | DType::U32)
+}
+
+/// The axes that an expression reads, as bits.
+fn axes_of(index: &Index) -> u64 {
+    (0..64).filter(|&a| index.uses(&|v| v == a)).fold(0, |bits, a| bits | 1 << a)
+}
+
+impl Lowering<'_> {
+    fn emit(&mut self, last: bool) {
+        let live = self.live(last);
+        let n = live.len();
+        let steps = |class: Class, this: &Self| -> Vec<usize> {
+            (0..n).filter(|&i| live[i] && this.class[i] == class).collect()
+        };
+        let n_passes = 1 + (0..n).filter(|&i| live[i]).map(|i| self.level[i]).max().unwrap_or(0);
+        self.out.passes.resize_with(n_passes, Pass::default);
+        for i in steps(Class::Uniform, self) {
+            let (dst, micro) = self.micro(i, Class::Uniform);
+            self.out.setup.push(micro);
+            if !matches!(self.body.instrs[i], Instr::Op(..) | Instr::Cast(..) | Instr::Const(..) | Instr::Scalar(..)) {
+                self.out.setup.push(Micro::Spread { dtype: self.body.types[i].compute(), dst });
+            }
+        }
+        for i in steps(Class::Row, self) {
+            match self.body.instrs[i] {
+                Instr::Reduce(..) => self.reg[i] = Some(self.fresh()),
+                _ => {
+                    let micro = self.micro(i, Class::Row).1;
+                    self.out.passes[self.level[i]].rows.push(micro);
+                }
+            }
+        }
+        let points = steps(Class::Point, self);
+        self.fold(&points, last);
+        let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
+        self.emit_passes(&points, &live, kept);
+        self.out.last = last.then(|| self.as_points(n - 1, n_passes - 1));
+    }
+
+    /// The points' steps of every pass, its reductions, and registers for them by liveness.
+    fn emit_passes(&mut self, points: &[usize], live: &[bool], kept: Option<usize>) {
+        let (body, n_passes) = (self.body, self.out.passes.len());
+        let reductions = |pass: usize, this: &Self| -> Vec<usize> {
+            let at = |i: &usize| live[*i] && matches!(body.instrs[*i], Instr::Reduce(..)) && this.level[*i] == pass + 1;
+            (0..live.len()).filter(at).collect()
+        };
+        let plan: Vec<Vec<usize>> =
+            (0..n_passes).map(|pass| self.steps_of(pass, points, &reductions(pass, self), kept)).collect();
+        if self.whole {
+            plan.iter().for_each(|steps| self.count_uses(steps));
+            (0..n_passes).for_each(|pass| self.count_ends(pass, &reductions(pass, self), kept));
+        }
+        for (pass, steps) in plan.iter().enumerate() {
+            let reductions = reductions(pass, self);
+            if !self.whole {
+                self.count_uses(steps);
+                self.count_ends(pass, &reductions, kept);
+            }
+            for &i in steps {
+                if self.folded[i] {
+                    continue;
+                }
+                let mut sources: Vec<Value> = body.instrs[i].operands();
+                if let Some((inner, _)) = self.inner[i] {
+                    sources.extend(body.instrs[inner].operands());
+                }
+                for &v in &sources {
+                    if !self.folded[v as usize] {
+                        self.as_points(v as usize, pass);
+                    }
+                }
+                let micro = self.micro(i, Class::Point).1;
+                self.out.passes[pass].points.push(micro);
+                sources.iter().for_each(|&v| self.release(v as usize));
+            }
+            for r in reductions {
+                let Instr::Reduce(op, v) = body.instrs[r] else { unreachable!("filtered above") };
+                let src = self.as_points(v as usize, pass);
+                let dst = self.reg[r].expect("reductions have their registers");
+                let dtype = body.types[v as usize];
+                self.out.passes[pass].reductions.push(Reduction { op, dtype, src, dst });
+                // The register is read after the last step of the pass: only a later pass may take it.
+            }
+            self.emit_stores(pass);
+            self.end_pass(pass, points);
+        }
+    }
+
+    fn count_uses(&mut self, steps: &[usize]) {
+        for &i in steps {
+            self.body.instrs[i].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
+        }
+    }
+
+    /// What is read when a pass ends is in use until then.
+    fn count_ends(&mut self, pass: usize, reductions: &[usize], kept: Option<usize>) {
+        for &r in reductions {
+            self.body.instrs[r].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
+        }
+        let body = self.body;
+        for store in body.stores.iter().filter(|s| self.pass_of(s) == pass).collect::<Vec<_>>() {
+            self.uses[store.value as usize] += 1;
+        }
+        if pass + 1 == self.out.passes.len() {
+            kept.into_iter().for_each(|v| self.uses[v] += 1);
+        }
+    }
+
+    fn release(&mut self, v: usize) {
+        if self.class[v] == Class::Point {
+            self.uses[v] -= 1;
+            if self.uses[v] == 0 && self.direct(v).is_none() {
+                self.free.extend(self.reg[v]);
+            }
+        }
+    }
+
+    /// Frees what the reductions of a pass have read; across passes nothing is kept unless rows are whole.
+    fn end_pass(&mut self, pass: usize, points: &[usize]) {
+        if pass + 1 == self.out.passes.len() {
+            return;
+        }
+        if self.whole {
+            for (i, instr) in self.body.instrs.iter().enumerate() {
+                if let (Instr::Reduce(_, v), true) = (instr, self.level[i] == pass + 1 && self.reg[i].is_some()) {
+                    self.release(*v as usize);
+                }
+            }
+            return;
+        }
+        let shared = |i: usize| self.uses[i] > 0 && self.direct(i).is_none();
+        let held: Vec<RegId> = points.iter().filter(|&&i| shared(i)).filter_map(|&i| self.reg[i]).collect();
+        self.free.extend(held);
+        for &i in points {
+            (self.uses[i], self.reg[i]) = (0, None);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Where values are: which steps are one, which results are computed in their own memory, and which loads stay
+//! where they lie.
+
+use kiln_ir::kernel::{Access, Instr, Store};
+
+use super::{Class, Lowering, is_lane};
+use crate::fused::pair;
+use crate::program::{Micro, Put};
+use crate::site::Site;
+
+impl Lowering<'_> {
+    /// Joins each step with an operand that nothing else reads, where both are one formula.
+    pub(super) fn fold(&mut self, points: &[usize], last: bool) {
+        let body = self.body;
+        let mut uses = vec![0; body.instrs.len()];
+        let live = self.live(last);
+        let all = (0..live.len()).filter(|&i| live[i]).flat_map(|i| body.instrs[i].operands());
+        all.chain(body.stores.iter().map(|s| s.value)).for_each(|v| uses[v as usize] += 1);
+        if last {
+            uses[live.len() - 1] += 1;
+        }
+        for &i in points {
+            let Instr::Op(second, args) = body.instrs[i] else { continue };
+            let join = |side: usize| {
+                let v = args[side] as usize;
+                let alone = uses[v] == 1 && self.class[v] == Class::Point && self.level[v] == self.level[i];
+                let Instr::Op(first, _) = body.instrs[v] else { return None };
+                let free = alone && self.inner[v].is_none();
+                pair(first, second, side, body.types[i].compute()).filter(|_| free).map(|op| (v, op))
+            };
+            let sides = 0..second.row().arity.min(2);
+            if let Some((v, op)) = sides.filter_map(join).next() {
+                self.inner[i] = Some((v, op));
+                self.folded[v] = true;
+            }
+        }
+    }
+
+    pub(super) fn emit_stores(&mut self, pass: usize) {
+        let body = self.body;
+        for (s, store) in body.stores.iter().enumerate() {
+            if self.pass_of(store) != pass {
+                continue;
+            }
+            let (v, arg) = (store.value as usize, store.arg as usize);
+            if self.by_point(store) {
+                let src = self.as_points(v, pass);
+                let site = self.point_site(&store.index, &[], None);
+                self.out.direct.resize(self.out.n_regs, None);
+                if self.direct(v) == Some(s) {
+                    self.out.direct[src] = Some(self.out.puts.len());
+                }
+                let updates = self.args[arg].access == Access::ReadWrite;
+                self.out.puts.push(Put { pass, site, arg, src, updates });
+            } else {
+                let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
+                let src = self.reg[v].expect("computed in order");
+                self.out.row_puts.push(Put { pass, site, arg, src, updates: false });
+            }
+        }
+    }
+
+    /// True iff a store happens at every point rather than once a row.
+    pub(super) fn by_point(&self, store: &Store) -> bool {
+        let (outer, row) = (self.space.outer.len(), self.space.row.len());
+        let in_row = store.index.uses(&|a| (outer..outer + row).contains(&a));
+        self.class[store.value as usize] == Class::Point || in_row || row == 0
+    }
+
+    /// The store in whose memory a value may be computed: its lanes are stored as they are, where nothing is loaded.
+    pub(super) fn direct(&self, v: usize) -> Option<usize> {
+        let own = |store: &Store| {
+            let arg = &self.args[store.arg as usize];
+            let same = is_lane(arg.dtype) && arg.dtype == self.body.types[v].compute();
+            let free = match arg.access {
+                Access::Write => true,
+                Access::ReadWrite => self.updates(v, store),
+                Access::Read => unreachable!("nothing is stored there"),
+            };
+            store.value as usize == v && self.by_point(store) && same && free
+        };
+        if self.class[v] == Class::Point { self.body.stores.iter().position(own) } else { None }
+    }
+
+    /// True iff a value is a formula of what its store overwrites, as its first operand, and nothing else reads that.
+    pub(super) fn updates(&self, v: usize, store: &Store) -> bool {
+        let body = self.body;
+        let Some((inner, op)) = self.inner[v] else { return false };
+        let Instr::Op(_, [first, ..]) = body.instrs[inner] else { return false };
+        let loads = |i: &Instr| matches!(i, Instr::Load { arg, .. } if *arg == store.arg);
+        let same = match &body.instrs[first as usize] {
+            Instr::Load { arg, index, valid, gather: None } => {
+                *arg == store.arg && *index == store.index && valid.is_empty()
+            }
+            _ => false,
+        };
+        let reads = body.instrs.iter().flat_map(|i| i.operands()).chain(body.stores.iter().map(|s| s.value));
+        let alone = body.instrs.iter().filter(|i| loads(i)).count() == 1 && reads.filter(|&r| r == first).count() == 1;
+        op.updates() && same && alone && self.out.passes.len() == 1
+    }
+
+    /// True iff a value's register may stand for an argument's memory.
+    pub(super) fn may_lend(&self, v: usize, class: Class, arg: usize) -> bool {
+        // What is overwritten at the end of a tile must not be stored elsewhere or reduced after that.
+        let body = self.body;
+        let reduced = body.instrs.iter().any(|i| matches!(i, Instr::Reduce(_, of) if *of as usize == v));
+        let kept = reduced || body.stores.iter().any(|s| s.value as usize == v);
+        let moved = kept && self.args[arg].access != Access::Read;
+        let wanted = self.wanted && v + 1 == self.body.instrs.len();
+        class == Class::Point && is_lane(self.args[arg].dtype) && !moved && !wanted && self.direct(v).is_none()
+    }
+
+    /// Marks what is read only by steps that take a single value as well.
+    pub(super) fn mark_single(&mut self) {
+        let out = &mut self.out;
+        out.single = vec![true; out.n_regs];
+        let ends = out.passes.iter().flat_map(|pass| &pass.reductions).map(|r| r.src);
+        let indices = out.passes.iter().flat_map(|pass| &pass.points).filter_map(|micro| match micro {
+            Micro::Load { gather, .. } => *gather,
+            _ => None,
+        });
+        // What there is once a row is repeated or stored row by row.
+        let rows = out.passes.iter().flat_map(|pass| &pass.rows).filter(|m| !matches!(m, Micro::Expand { .. }));
+        let rows = rows.map(Micro::dst);
+        let whole = ends.chain(indices).chain(rows).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
+        whole.for_each(|reg| out.single[reg] = false);
+    }
+}
