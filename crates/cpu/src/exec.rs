@@ -69,11 +69,12 @@ const AHEAD: usize = 32;
 const MOST_AHEAD: usize = 16;
 
 thread_local! {
-    static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+    // In boxes: a worker changes hands for each kernel.
+    static IDLE: RefCell<Vec<Box<Worker>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A worker on loan from its thread.
-pub(crate) struct Loan(Option<Worker>);
+pub(crate) struct Loan(Option<Box<Worker>>);
 
 impl Loan {
     /// A worker with room for a program's tiles, its setup done.
@@ -98,13 +99,13 @@ impl Drop for Loan {
 impl std::ops::Deref for Loan {
     type Target = Worker;
     fn deref(&self) -> &Worker {
-        self.0.as_ref().expect("present until dropped")
+        self.0.as_deref().expect("present until dropped")
     }
 }
 
 impl std::ops::DerefMut for Loan {
     fn deref_mut(&mut self) -> &mut Worker {
-        self.0.as_mut().expect("present until dropped")
+        self.0.as_deref_mut().expect("present until dropped")
     }
 }
 

@@ -42,9 +42,9 @@ impl Operand {
     }
 
     /// The operand where its steps are neighbours in memory.
-    pub(super) fn lying_along_k(self) -> Option<Window> {
-        match self.source {
-            Source::Window(window) => Some(window).filter(Window::lies_along_k),
+    pub(super) fn along_k(&self) -> Option<&Window> {
+        match &self.source {
+            Source::Window(window) => Some(window).filter(|window| window.lies_along_k()),
             Source::Panel(_) => None,
         }
     }

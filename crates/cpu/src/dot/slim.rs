@@ -9,7 +9,6 @@ use pulp::{Arch, Simd, WithSimd};
 use super::operand::{Axes, Operand};
 use super::task::Task;
 use super::tile::{Element, lanes};
-use super::window::Window;
 use crate::exec::Env;
 use crate::memory::View;
 use crate::panel::{Block, Panel};
@@ -23,7 +22,7 @@ pub(crate) struct Slim {
     k: usize,
     /// Lines of a task.
     high: usize,
-    matrix: Window,
+    matrix: Operand,
     vector: Operand,
     /// True iff the matrix is the right operand, so that lines are columns.
     right: bool,
@@ -43,7 +42,8 @@ impl Slim {
         let [batch, m, n, k] = axes.map(|dims| dims.iter().product());
         let right = m == 1;
         let (body, other) = if right { (&kernel.rhs, &kernel.lhs) } else { (&kernel.lhs, &kernel.rhs) };
-        let matrix = Operand::new(body, &kernel.args, axes, !right).lying_along_k()?;
+        let matrix = Operand::new(body, &kernel.args, axes, !right);
+        matrix.along_k()?;
         let vector = Operand::new(other, &kernel.args, axes, right);
         // Nothing that is copied before it is packed, and no single sum, which may be worth several threads.
         (vector.scratch() == 0 && m * n > 1).then_some(())?;
@@ -91,13 +91,20 @@ impl Slim {
     /// Some lines of one matrix.
     fn multiply<T: Element>(&self, task: &mut Task, env: Env, batch: usize, lines: Range<usize>) {
         let Task { loans: [loan, finish, _], panels: [vector, sums, _] } = task;
-        vector.reserve_bytes(self.k * size_of::<T>());
-        let vector = &mut vector.lanes_mut::<T>()[..self.k];
-        let source = self.vector.begin::<T>(env, env.scratch, false);
-        self.vector.pack(loan, (source, env), batch, &(0..1), &(0..self.k), (1, &mut *vector));
+        let vector = match self.vector.along_k() {
+            Some(vector) => vector.line(env, batch, 0, self.k),
+            None => {
+                vector.reserve_bytes(self.k * size_of::<T>());
+                let vector = &mut vector.lanes_mut::<T>()[..self.k];
+                let source = self.vector.begin::<T>(env, env.scratch, false);
+                self.vector.pack(loan, (source, env), batch, &(0..1), &(0..self.k), (1, &mut *vector));
+                vector
+            }
+        };
         sums.reserve_bytes(lines.len() * size_of::<T>());
         let out = &mut sums.lanes_mut::<T>()[..lines.len()];
-        let line = |line: usize| self.matrix.line::<T>(env, batch, line, self.k);
+        let matrix = self.matrix.along_k().expect("else it would be another kernel");
+        let line = |line: usize| matrix.line::<T>(env, batch, line, self.k);
         for (i, out) in out.chunks_mut(LINES).enumerate() {
             // What is missing of a group repeats its first line.
             let first = lines.start + i * LINES;
