@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use bytemuck::Pod;
 use kiln_ir::{Error, ErrorKind, Result};
 
+use crate::simd::prefetch;
+
 /// Alignment of every block: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
 
@@ -227,18 +229,12 @@ impl View {
         unsafe { std::slice::from_raw_parts(self.start.cast::<T>().add(at), len) }
     }
 
-    /// Asks for a cache line that will be needed soon, if it is inside: into the second-level cache, since the first
-    /// one is full of registers.
+    /// Asks for a cache line that will be needed soon, if it is inside.
     #[inline(always)]
     pub(crate) fn prefetch(self, at: usize) {
-        #[cfg(target_arch = "x86_64")]
         if at < self.bytes {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            // SAFETY: a hint, which touches nothing; the address is inside the view.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.add(at).cast()) };
+            prefetch(self.start.wrapping_add(at));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
     }
 
     /// One element.

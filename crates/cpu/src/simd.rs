@@ -119,6 +119,20 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
+/// Asks for a cache line that will be needed soon: into the second-level cache, since the first one is full of registers.
+/// A hint: the address may be any.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: touches nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// A cache line of lanes.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
