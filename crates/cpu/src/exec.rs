@@ -69,7 +69,7 @@ const AHEAD: usize = 32;
 const MOST_AHEAD: usize = 16;
 
 thread_local! {
-    // In boxes: a worker changes hands for each kernel.
+    #[expect(clippy::vec_box, reason = "a worker changes hands for each kernel, and is large")]
     static IDLE: RefCell<Vec<Box<Worker>>> = const { RefCell::new(Vec::new()) };
 }
 
