@@ -6,6 +6,7 @@ use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
+use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
 use crate::task::{GRAIN, for_each};
 
@@ -16,6 +17,7 @@ pub(crate) enum Exe {
     Scatter(ScatterExe),
     Group(Vec<LoopExe>),
     Attention(Box<AttentionExe>),
+    Scan(ScanExe),
 }
 
 impl Exe {
@@ -25,6 +27,7 @@ impl Exe {
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
             Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),
+            Kernel::Scan(k) => Exe::Scan(ScanExe::new(k)),
             Kernel::Group(loops) => Exe::Group(loops.iter().map(LoopExe::new).collect()),
         }
     }
@@ -38,6 +41,7 @@ impl Exe {
             Exe::Scatter(k) => k.work(),
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
             Exe::Attention(k) => k.work(),
+            Exe::Scan(k) => k.work(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Exe {
         match self {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
             Exe::Attention(k) => k.scratch_bytes(),
+            Exe::Scan(k) => k.scratch_bytes(),
             Exe::Loop(_) | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_)) | Exe::Scatter(_) | Exe::Group(_) => 0,
         }
     }
@@ -58,6 +63,7 @@ impl Exe {
             Exe::Scatter(k) => k.run(env, parallel),
             Exe::Group(loops) => run_group(loops, env, parallel),
             Exe::Attention(k) => k.run(env, parallel),
+            Exe::Scan(k) => k.run(env, parallel),
         }
     }
 }

@@ -68,7 +68,8 @@ impl Captured {
                 | Op::Gather(_)
                 | Op::Scatter { .. }
                 | Op::Dot(_)
-                | Op::Attention(_) => {}
+                | Op::Attention(_)
+                | Op::Scan(_) => {}
             }
         }
         values

@@ -1,7 +1,7 @@
 //! The graph: what was recorded, as plain data in topological order.
 //!
 //! A node's shape and dtype are decided once, by [`infer`], from its op and its inputs; [`verify`]
-//! checks that they still agree. There are twelve kinds of op. Softmax, norms, convolution, losses and
+//! checks that they still agree. There are thirteen kinds of op. Softmax, norms, convolution, losses and
 //! optimizers are compositions of them, so that fusion and gradients see through everything.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use crate::attention::{self, Attend};
+use crate::scan::{self, Scan};
 use crate::{DType, Expr, ExprNode, Movement, ReduceOp, Shape};
 
 /// The position of a node in its graph.
@@ -48,6 +49,8 @@ pub enum Op {
     Dot(Contraction),
     /// A value of an attention.
     Attention(Attend),
+    /// A running reduction along an axis.
+    Scan(Scan),
 }
 
 /// How many axes of each kind a contraction has: `lhs [batch.., m.., k..]`, `rhs [batch.., k.., n..]`,
@@ -110,6 +113,7 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
             Op::Attention(attend) => attend.part.name(),
+            Op::Scan(scan) => scan.name(),
         }
     }
 }
@@ -220,6 +224,10 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             Ok((Shape::new(&[batch, m, &rhs[c.batch + c.k..]].concat()), a))
         }
         Op::Attention(attend) => attention::infer(*attend, inputs),
+        Op::Scan(scan) => {
+            arity(1)?;
+            scan::infer(*scan, inputs[0])
+        }
     }
 }
 
@@ -307,6 +315,7 @@ impl fmt::Display for Graph {
                 Op::Reduce(_, axes) => write!(f, " {axes:?}")?,
                 Op::Scatter { axis, size } => write!(f, " axis {axis} size {size}")?,
                 Op::Attention(a) if a.causal => write!(f, " causal")?,
+                Op::Scan(s) => write!(f, " axis {}{}", s.axis, if s.reverse { " in reverse" } else { "" })?,
                 Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Attention(_) => {}
             }
             for i in &node.inputs {

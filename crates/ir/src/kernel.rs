@@ -154,6 +154,23 @@ pub struct Attention {
     pub stores: Vec<(Part, u32)>,
 }
 
+/// A running reduction of rows, each from the beginning or from the end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scan {
+    /// Sum, product or an extreme.
+    pub op: ReduceOp,
+    /// True iff it runs from the end.
+    pub reverse: bool,
+    /// Dims before the axis that it runs along.
+    pub outer: usize,
+    /// The dim of that axis.
+    pub len: usize,
+    /// Dims after it.
+    pub inner: usize,
+    /// Bound buffers: the values and the result.
+    pub args: [Arg; 2],
+}
+
 /// Anything that a backend executes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -165,6 +182,8 @@ pub enum Kernel {
     Scatter(Scatter),
     /// Scaled dot-product attention, or its gradients.
     Attention(Attention),
+    /// A running reduction.
+    Scan(Scan),
     /// Loops that do not depend on each other, for the price of one dispatch. All of them name the same
     /// arguments and scalars.
     Group(Vec<Loop>),
@@ -222,6 +241,7 @@ impl Kernel {
             Kernel::Dot(k) => &k.args,
             Kernel::Scatter(k) => &k.args,
             Kernel::Attention(k) => &k.args,
+            Kernel::Scan(k) => &k.args,
             Kernel::Group(loops) => loops.first().map_or(&[], |k| &k.args),
         }
     }

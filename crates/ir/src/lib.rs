@@ -23,6 +23,7 @@ pub mod ops;
 pub mod random;
 pub mod reference;
 mod rewrite;
+pub mod scan;
 mod shape;
 
 pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Slot, Step, Tape};

@@ -3,7 +3,7 @@
 //! It shares the op table with the backend, and nothing else.
 
 use kiln_cpu::CpuBackend;
-use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scan, Scatter, Store};
 use kiln_ir::random::threefry2x32;
 use kiln_ir::{Backend, Bound, DType, Index, Kernel, ReduceOp, Slot, Step};
 
@@ -133,6 +133,7 @@ pub(crate) fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec
         Kernel::Dot(k) => oracle_dot(k, args, scalars),
         Kernel::Scatter(k) => oracle_scatter(k, args),
         Kernel::Attention(k) => crate::attention::oracle(k, args, scalars),
+        Kernel::Scan(k) => oracle_scan(k, args),
         Kernel::Group(loops) => loops.iter().fold(args.to_vec(), |args, k| oracle_loop(k, &args, scalars)),
     }
 }
@@ -297,6 +298,23 @@ fn oracle_scatter(k: &Scatter, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
         dtype => dtype.round(v),
     };
     vec![args[0].clone(), args[1].clone(), result.into_iter().map(round).collect()]
+}
+
+fn oracle_scan(k: &Scan, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let (x, dtype) = (&args[0], k.args[0].dtype);
+    let mut result = vec![0.0; x.len()];
+    for row in 0..k.outer * k.inner {
+        let mut so_far = Vec::new();
+        for step in 0..k.len {
+            let step = if k.reverse { k.len - 1 - step } else { step };
+            let at = (row / k.inner * k.len + step) * k.inner + row % k.inner;
+            so_far.push(x[at]);
+            // The reduction of what there is so far is all that there is to know.
+            so_far = vec![reduce(k.op, dtype, &so_far)];
+            result[at] = dtype.round(so_far[0]);
+        }
+    }
+    vec![x.clone(), result]
 }
 
 /// The row-major element number in a space with these dims.

@@ -5,4 +5,5 @@ mod common;
 mod dots;
 mod groups;
 mod loops;
+mod scans;
 mod windows;

@@ -9,6 +9,7 @@ mod movement;
 mod pointwise;
 mod random;
 mod reduce;
+mod scan;
 
 pub use conv::{Conv2dOptions, Pool2dOptions};
 pub(crate) use movement::axis_of;

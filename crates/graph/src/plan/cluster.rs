@@ -2,7 +2,7 @@
 
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
-use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scan, Scatter, Store};
 use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -17,6 +17,8 @@ pub(crate) enum Space {
     Dot(NodeId),
     /// A scatter, which fuses with nothing.
     Scatter(NodeId),
+    /// A scan, which fuses with nothing.
+    Scan(NodeId),
     /// Parts of one attention, which fuse with each other: its inputs, and whether it is causal and backward.
     Attention { inputs: Vec<NodeId>, causal: bool, backward: bool },
 }
@@ -64,6 +66,7 @@ impl Cluster {
         let (space, map) = match &node.op {
             Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
             Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
+            Op::Scan(_) => (Space::Scan(id), IndexMap::identity(&node.shape)),
             Op::Attention(a) => {
                 let (inputs, causal, backward) = (node.inputs.clone(), a.causal, a.part.is_backward());
                 (Space::Attention { inputs, causal, backward }, IndexMap::identity(&node.shape))
@@ -138,6 +141,7 @@ impl Cluster {
             }
             Space::Dot(id) => self.dot(scope, *id, &mut shared, &stores)?,
             Space::Scatter(id) => scatter(scope.graph, *id, &mut shared),
+            Space::Scan(id) => scan(scope.graph, *id, &mut shared),
             Space::Attention { inputs, causal, .. } => {
                 self.attention(scope, (inputs.as_slice(), *causal), &mut shared, &stores)?
             }
@@ -261,6 +265,18 @@ fn scatter(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
         size,
         args: [arg(index, Access::Read), arg(values, Access::Read), arg(node, Access::Write)],
     })
+}
+
+fn scan(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
+    let node = &graph.nodes[id as usize];
+    let Op::Scan(scan) = node.op else { unreachable!("asked of a scan") };
+    let x = node.inputs[0];
+    shared.reads.push((x, IndexMap::identity(&node.shape)));
+    shared.args = vec![x, id];
+    let arg = |access| Arg { dtype: node.dtype, numel: node.shape.numel(), access };
+    let [outer, len, inner] = scan.extents(&node.shape);
+    let args = [arg(Access::Read), arg(Access::Write)];
+    Kernel::Scan(Scan { op: scan.op, reverse: scan.reverse, outer, len, inner, args })
 }
 
 fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {

@@ -68,6 +68,8 @@ pub(crate) fn differ(producer: &Cluster, consumer: &Cluster) -> String {
         (_, Space::Scatter(_)) => "a scatter binds its operands as they are".into(),
         (Space::Scatter(_), _) => "a scatter has no epilogue".into(),
         (Space::Attention { .. }, _) => "attention has no epilogue".into(),
+        (_, Space::Scan(_)) => "a scan binds its operand as it is".into(),
+        (Space::Scan(_), _) => "a scan has no epilogue".into(),
         (Space::Dot(_), Space::Loop { row, .. }) if !row.is_empty() => {
             format!("a row of {row:?} is reduced, which spans tiles of the contraction")
         }
@@ -79,7 +81,7 @@ fn space(space: &Space) -> String {
     match space {
         Space::Loop { outer, row } if row.is_empty() => format!("{outer:?}"),
         Space::Loop { outer, row } => format!("rows {row:?} over {outer:?}"),
-        Space::Dot(id) | Space::Scatter(id) => format!("that of %{id}"),
+        Space::Dot(id) | Space::Scatter(id) | Space::Scan(id) => format!("that of %{id}"),
         Space::Attention { .. } => "that of an attention".into(),
     }
 }

@@ -269,7 +269,7 @@ fn n_steps(unit: &Unit) -> usize {
     match &unit.lowered.kernel {
         Kernel::Loop(k) => k.body.instrs.len(),
         Kernel::Dot(k) => k.epilogue.instrs.len(),
-        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => 0,
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Group(_) => 0,
     }
 }
 

@@ -11,4 +11,5 @@ mod limited;
 mod liveness;
 mod nan;
 mod programs;
+mod running;
 mod stream;

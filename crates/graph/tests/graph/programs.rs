@@ -12,6 +12,7 @@ use crate::common::CPU;
 use crate::generate::{Kind, program};
 use crate::limited::Limited;
 use crate::nan;
+use crate::running;
 
 /// Equal to the bit for exact programs, else within the bounds of running error analysis.
 fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
@@ -121,4 +122,24 @@ fn a_nan_score_makes_its_row_nan() {
     for (name, device) in [("the CPU", &*CPU), ("without anchors", &plain)] {
         nan::check(name, device, 8);
     }
+}
+
+#[test]
+fn running_reductions_are_what_they_say() {
+    let plans = devices();
+    for (name, device) in plans.iter().filter(|(name, _)| !name.contains("memory")) {
+        running::check(name, device);
+        running::check_gradients(name, device, &CPU);
+    }
+}
+
+#[test]
+fn a_long_running_sum_is_the_same_on_any_number_of_threads() {
+    let x: Vec<f32> = (0..100_003).map(|i| (i * 31 % 97) as f32 / 7.0 - 6.0).collect();
+    let run = |device: &Device| {
+        let x = Tensor::new(&x, &[100_003], device).unwrap();
+        [x.cumsum(0), x.cummax(0).0, (x * 1e-4 + 1.0).cumprod(0)].map(|y| y.to_vec::<f32>().unwrap())
+    };
+    let on = |n| run(&Device::new(CpuBackend::with_threads(n)));
+    assert!(on(1) == on(2) && on(1) == on(5));
 }

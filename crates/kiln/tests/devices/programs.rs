@@ -7,6 +7,7 @@ use crate::bounds::of;
 use crate::common::{CPU, gpu};
 use crate::generate::{Kind, program};
 use crate::nan;
+use crate::running;
 
 /// Runs the programs of these seeds on the GPU and compares with the reference.
 fn check(kind: Kind, seeds: std::ops::Range<u32>) {
@@ -48,4 +49,11 @@ fn a_nan_score_makes_its_row_nan() {
     for width in [8, 130] {
         nan::check("a GPU", gpu, width);
     }
+}
+
+#[test]
+fn running_reductions_are_what_they_say() {
+    let Some(gpu) = gpu() else { return };
+    running::check("a GPU", gpu);
+    running::check_gradients("a GPU", gpu, &CPU);
 }
