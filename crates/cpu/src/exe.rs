@@ -8,6 +8,7 @@ use crate::exec::Env;
 use crate::loops::LoopExe;
 use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
+use crate::sort::SortExe;
 use crate::task::{GRAIN, for_each};
 
 /// A compiled kernel.
@@ -18,6 +19,7 @@ pub(crate) enum Exe {
     Group(Vec<LoopExe>),
     Attention(Box<AttentionExe>),
     Scan(ScanExe),
+    Sort(SortExe),
 }
 
 impl Exe {
@@ -28,6 +30,7 @@ impl Exe {
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
             Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),
             Kernel::Scan(k) => Exe::Scan(ScanExe::new(k)),
+            Kernel::Sort(k) => Exe::Sort(SortExe::new(k)),
             Kernel::Group(loops) => Exe::Group(loops.iter().map(LoopExe::new).collect()),
         }
     }
@@ -42,6 +45,7 @@ impl Exe {
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
             Exe::Attention(k) => k.work(),
             Exe::Scan(k) => k.work(),
+            Exe::Sort(k) => k.work(),
         }
     }
 
@@ -51,7 +55,11 @@ impl Exe {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
             Exe::Attention(k) => k.scratch_bytes(),
             Exe::Scan(k) => k.scratch_bytes(),
-            Exe::Loop(_) | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_)) | Exe::Scatter(_) | Exe::Group(_) => 0,
+            Exe::Loop(_)
+            | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_))
+            | Exe::Scatter(_)
+            | Exe::Sort(_)
+            | Exe::Group(_) => 0,
         }
     }
 
@@ -64,6 +72,7 @@ impl Exe {
             Exe::Group(loops) => run_group(loops, env, parallel),
             Exe::Attention(k) => k.run(env, parallel),
             Exe::Scan(k) => k.run(env, parallel),
+            Exe::Sort(k) => k.run(env, parallel),
         }
     }
 }

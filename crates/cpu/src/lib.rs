@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`CpuBackend`], then `loops` (how an index space becomes tiles and tasks), `lower`
 //! (how a body becomes a program over registers), `exec` (its interpreter), `site` (addresses),
-//! `point`, `fused`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), `attention`, `scan`.
+//! `point`, `fused`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), `attention`, `scan`, `sort`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -28,6 +28,7 @@ mod scan;
 mod scatter;
 mod simd;
 mod site;
+mod sort;
 mod space;
 mod split;
 mod task;

@@ -136,6 +136,7 @@ pub(crate) fn hash_op(op: &Op, h: &mut FxHasher) {
         Op::Dot(c) => c.hash(h),
         Op::Attention(attend) => attend.hash(h),
         Op::Scan(scan) => scan.hash(h),
+        Op::Sort(sort) => sort.hash(h),
     }
 }
 

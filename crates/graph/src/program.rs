@@ -69,7 +69,8 @@ impl Captured {
                 | Op::Scatter { .. }
                 | Op::Dot(_)
                 | Op::Attention(_)
-                | Op::Scan(_) => {}
+                | Op::Scan(_)
+                | Op::Sort(_) => {}
             }
         }
         values

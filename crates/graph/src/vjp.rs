@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kiln_ir::attention::{Attend, Part, compose};
 use kiln_ir::scan::Scan;
+use kiln_ir::sort::{self, Sort};
 use kiln_ir::{Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
 use crate::node::Source;
@@ -31,6 +32,12 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
         }
         Op::Attention(attend) => attention(*attend, x, y, g, wanted),
         Op::Scan(scan) => vec![(id(&x[0]), running(*scan, &x[0], y, g))],
+        Op::Sort(sort) => {
+            let from = record(Op::Sort(Sort { part: sort::Part::Indices, ..*sort }), &[&x[0]]);
+            // Each is in one place: where it went is found by sorting where all came from.
+            let axis = sort.axis as isize;
+            vec![(id(&x[0]), g.gather(axis, &from.argsort(axis, false)))]
+        }
     }
 }
 

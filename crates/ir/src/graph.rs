@@ -1,7 +1,7 @@
 //! The graph: what was recorded, as plain data in topological order.
 //!
 //! A node's shape and dtype are decided once, by [`infer`], from its op and its inputs; [`verify`]
-//! checks that they still agree. There are thirteen kinds of op. Softmax, norms, convolution, losses and
+//! checks that they still agree. There are fourteen kinds of op. Softmax, norms, convolution, losses and
 //! optimizers are compositions of them, so that fusion and gradients see through everything.
 
 use std::fmt;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::attention::{self, Attend};
 use crate::scan::{self, Scan};
+use crate::sort::{self, Sort};
 use crate::{DType, Expr, ExprNode, Movement, ReduceOp, Shape};
 
 /// The position of a node in its graph.
@@ -51,6 +52,8 @@ pub enum Op {
     Attention(Attend),
     /// A running reduction along an axis.
     Scan(Scan),
+    /// A value of a sort along an axis.
+    Sort(Sort),
 }
 
 /// How many axes of each kind a contraction has: `lhs [batch.., m.., k..]`, `rhs [batch.., k.., n..]`,
@@ -114,6 +117,7 @@ impl Op {
             Op::Dot(_) => "dot",
             Op::Attention(attend) => attend.part.name(),
             Op::Scan(scan) => scan.name(),
+            Op::Sort(sort) => sort.name(),
         }
     }
 }
@@ -228,6 +232,10 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             arity(1)?;
             scan::infer(*scan, inputs[0])
         }
+        Op::Sort(sort) => {
+            arity(1)?;
+            sort::infer(*sort, inputs[0])
+        }
     }
 }
 
@@ -316,6 +324,7 @@ impl fmt::Display for Graph {
                 Op::Scatter { axis, size } => write!(f, " axis {axis} size {size}")?,
                 Op::Attention(a) if a.causal => write!(f, " causal")?,
                 Op::Scan(s) => write!(f, " axis {}{}", s.axis, if s.reverse { " in reverse" } else { "" })?,
+                Op::Sort(s) => write!(f, " axis {}{}", s.axis, if s.descending { " descending" } else { "" })?,
                 Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Attention(_) => {}
             }
             for i in &node.inputs {

@@ -7,6 +7,7 @@
 
 use crate::attention::{Extents, Part};
 use crate::index::{Bound, Index};
+use crate::sort;
 use crate::{DType, PointOp, ReduceOp};
 
 /// How a kernel uses an argument.
@@ -171,6 +172,23 @@ pub struct Scan {
     pub args: [Arg; 2],
 }
 
+/// Parts of a stable sort of rows: see [`crate::sort::Sort`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sort {
+    /// True iff the greatest comes first.
+    pub descending: bool,
+    /// Dims before the axis that is sorted along.
+    pub outer: usize,
+    /// The dim of that axis.
+    pub len: usize,
+    /// Dims after it.
+    pub inner: usize,
+    /// Bound buffers: the elements, and what is stored.
+    pub args: Vec<Arg>,
+    /// Which parts are stored, into which argument.
+    pub stores: Vec<(sort::Part, u32)>,
+}
+
 /// Anything that a backend executes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -184,6 +202,8 @@ pub enum Kernel {
     Attention(Attention),
     /// A running reduction.
     Scan(Scan),
+    /// A stable sort.
+    Sort(Sort),
     /// Loops that do not depend on each other, for the price of one dispatch. All of them name the same
     /// arguments and scalars.
     Group(Vec<Loop>),
@@ -242,6 +262,7 @@ impl Kernel {
             Kernel::Scatter(k) => &k.args,
             Kernel::Attention(k) => &k.args,
             Kernel::Scan(k) => &k.args,
+            Kernel::Sort(k) => &k.args,
             Kernel::Group(loops) => loops.first().map_or(&[], |k| &k.args),
         }
     }

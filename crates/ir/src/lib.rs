@@ -25,6 +25,7 @@ pub mod reference;
 mod rewrite;
 pub mod scan;
 mod shape;
+pub mod sort;
 
 pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Slot, Step, Tape};
 pub use dtype::DType;

@@ -6,6 +6,7 @@
 
 use crate::attention::compose;
 use crate::scan::Scan;
+use crate::sort::{Part, Sort};
 use crate::{DType, Graph, Node, Op, ReduceOp, Shape};
 
 /// The values of the outputs, for these values of leaves and scalar slots, all as `f64`.
@@ -119,6 +120,7 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
             eval(&meaning, &leaves, &[]).swap_remove(0)
         }
         Op::Scan(scan) => run(*scan, node, inputs[0].1),
+        Op::Sort(sort) => ordered(*sort, node, inputs[0].1),
     }
 }
 
@@ -157,6 +159,19 @@ fn run(scan: Scan, node: &Node, values: &[f64]) -> Vec<f64> {
             let at = (row / inner * len + k) * inner + row % inner;
             so_far = step(so_far, values[at]);
             out[at] = round(so_far);
+        }
+    }
+    out
+}
+
+fn ordered(sort: Sort, node: &Node, values: &[f64]) -> Vec<f64> {
+    let ([outer, len, inner], mut out) = (sort.extents(&node.shape), vec![0.0; values.len()]);
+    for row in 0..outer * inner {
+        let at = |k: usize| (row / inner * len + k) * inner + row % inner;
+        let mut places: Vec<usize> = (0..len).collect();
+        places.sort_by(|&a, &b| sort.order(values[at(a)], values[at(b)]));
+        for (k, place) in places.into_iter().enumerate() {
+            out[at(k)] = if sort.part == Part::Values { values[at(place)] } else { place as f64 };
         }
     }
     out

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use kiln_ir::attention::{Attend, Part};
 use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
-use kiln_ir::scan::{Scan, compose};
+use kiln_ir::scan::{self, Scan};
+use kiln_ir::sort::{self, Sort};
 use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
 
 /// `n` numbers in `lo..hi`, the same on every run.
@@ -354,7 +355,7 @@ fn a_scan_is_its_composition_of_windows() {
                 let mut g = Graph::default();
                 let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
                 let scan = Scan { op, axis: 1, reverse };
-                let meaning = compose(&mut g, scan, x);
+                let meaning = scan::compose(&mut g, scan, x);
                 g.outputs = vec![g.nodes.len() as u32, meaning];
                 g.apply(Op::Scan(scan), &[x]);
                 // Whole and small, so that sums and products are exact, or so large that integers wrap.
@@ -383,4 +384,41 @@ fn a_scan_runs_from_either_end_and_keeps_a_nan() {
     assert_eq!(run(ReduceOp::Max, false, &[1.0, 3.0, 2.0]), [1.0, 3.0, 3.0]);
     let nan = run(ReduceOp::Min, false, &[1.0, f64::NAN, 0.0]);
     assert!(nan[0] == 1.0 && nan[1].is_nan() && nan[2].is_nan());
+}
+
+#[test]
+fn a_sort_is_its_composition_of_merges() {
+    for dims in [[1, 1, 1], [2, 0, 3], [2, 2, 3], [1, 3, 1], [3, 17, 2], [1, 127, 1], [1, 129, 2]] {
+        for (dtype, descending) in DType::ALL.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+            let mut g = Graph::default();
+            let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
+            let sort = Sort { part: sort::Part::Values, axis: 1, descending };
+            let meaning = sort::compose(&mut g, sort, x);
+            let values = g.apply(Op::Sort(sort), &[x]);
+            let indices = g.apply(Op::Sort(Sort { part: sort::Part::Indices, ..sort }), &[x]);
+            g.outputs = vec![meaning[0], meaning[1], values, indices];
+            let x = numbers(6, dims.iter().product(), (-9.0, 9.0));
+            // Some are equal, and some are NaN.
+            let special = |v: f64| if dtype.is_float() && v > 7.0 { f64::NAN } else { dtype.round(v) };
+            let x: Vec<f64> = x.iter().map(|v| special(v.round())).collect();
+            let found = reference::eval(&g, std::slice::from_ref(&x), &[]);
+            let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+            assert!(same(&found[0], &found[2]), "{dtype} {dims:?}, descending {descending}: values");
+            assert!(same(&found[1], &found[3]), "{dtype} {dims:?}, descending {descending}: indices");
+        }
+    }
+}
+
+#[test]
+fn a_sort_is_stable_in_both_directions() {
+    let run = |part, descending| {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[6]), DType::F32);
+        let y = g.apply(Op::Sort(Sort { part, axis: 0, descending }), &[x]);
+        g.outputs = vec![y];
+        reference::eval(&g, &[vec![2.0, f64::NAN, 0.0, 2.0, -0.0, f64::INFINITY]], &[]).remove(0)
+    };
+    assert_eq!(run(sort::Part::Indices, false), [2.0, 4.0, 0.0, 3.0, 5.0, 1.0]);
+    assert_eq!(run(sort::Part::Indices, true), [1.0, 5.0, 0.0, 3.0, 2.0, 4.0]);
+    assert_eq!(run(sort::Part::Values, true)[1..], [f64::INFINITY, 2.0, 2.0, 0.0, 0.0]);
 }

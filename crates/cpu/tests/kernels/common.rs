@@ -3,8 +3,9 @@
 //! It shares the op table with the backend, and nothing else.
 
 use kiln_cpu::CpuBackend;
-use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scan, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
 use kiln_ir::random::threefry2x32;
+use kiln_ir::sort::Part;
 use kiln_ir::{Backend, Bound, DType, Index, Kernel, ReduceOp, Slot, Step};
 
 /// A stream of random numbers.
@@ -134,6 +135,7 @@ pub(crate) fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec
         Kernel::Scatter(k) => oracle_scatter(k, args),
         Kernel::Attention(k) => crate::attention::oracle(k, args, scalars),
         Kernel::Scan(k) => oracle_scan(k, args),
+        Kernel::Sort(k) => oracle_sort(k, args),
         Kernel::Group(loops) => loops.iter().fold(args.to_vec(), |args, k| oracle_loop(k, &args, scalars)),
     }
 }
@@ -315,6 +317,30 @@ fn oracle_scan(k: &Scan, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
         }
     }
     vec![x.clone(), result]
+}
+
+fn oracle_sort(k: &Sort, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mut out = args.to_vec();
+    for row in 0..k.outer * k.inner {
+        let at = |n: usize| (row / k.inner * k.len + n) * k.inner + row % k.inner;
+        // One after the other is put before the first that comes after it.
+        let mut sorted: Vec<usize> = Vec::new();
+        for n in 0..k.len {
+            let after = |&other: &usize| {
+                let (x, y) = (args[0][at(n)], args[0][at(other)]);
+                let (x, y) = if k.descending { (y, x) } else { (x, y) };
+                x < y || y.is_nan() && !x.is_nan()
+            };
+            let place = sorted.iter().position(after).unwrap_or(sorted.len());
+            sorted.insert(place, n);
+        }
+        for (n, from) in sorted.into_iter().enumerate() {
+            for &(part, arg) in &k.stores {
+                out[arg as usize][at(n)] = if part == Part::Values { args[0][at(from)] } else { from as f64 };
+            }
+        }
+    }
+    out
 }
 
 /// The row-major element number in a space with these dims.

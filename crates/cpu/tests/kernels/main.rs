@@ -6,4 +6,5 @@ mod dots;
 mod groups;
 mod loops;
 mod scans;
+mod sorts;
 mod windows;

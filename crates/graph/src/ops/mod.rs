@@ -10,6 +10,7 @@ mod pointwise;
 mod random;
 mod reduce;
 mod scan;
+mod sort;
 
 pub use conv::{Conv2dOptions, Pool2dOptions};
 pub(crate) use movement::axis_of;

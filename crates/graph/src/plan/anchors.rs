@@ -2,7 +2,10 @@
 
 use kiln_ir::attention::{self, Attend};
 use kiln_ir::scan::{self, Scan};
+use kiln_ir::sort::{self, Part, Sort};
 use kiln_ir::{Caps, Graph, Kernel, Node, NodeId, Op, Reject};
+
+use rustc_hash::FxHashMap as HashMap;
 
 use super::cluster::{Cluster, Scope};
 use super::roots::roots;
@@ -21,6 +24,8 @@ pub(crate) fn decompose(
     let scope = Scope { graph, roots: &roots(graph, caps.max_bindings, fuse), caps, supports };
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
     let mut out = Graph::default();
+    // Values and indices of one sort are one composition.
+    let mut sorted: HashMap<(NodeId, usize, bool), [NodeId; 2]> = HashMap::default();
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for (node, id) in graph.nodes.iter().zip(0..) {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
@@ -30,6 +35,11 @@ pub(crate) fn decompose(
                 let value = match anchor {
                     Anchor::Attention(attend) => attention::compose(&mut out, attend, &inputs),
                     Anchor::Scan(scan) => scan::compose(&mut out, scan, inputs[0]),
+                    Anchor::Sort(sort) => {
+                        let key = (inputs[0], sort.axis, sort.descending);
+                        let parts = sorted.entry(key).or_insert_with(|| sort::compose(&mut out, sort, inputs[0]));
+                        parts[usize::from(sort.part == Part::Indices)]
+                    }
                 };
                 out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
                 value
@@ -46,6 +56,7 @@ pub(crate) fn decompose(
 enum Anchor {
     Attention(Attend),
     Scan(Scan),
+    Sort(Sort),
 }
 
 /// What a node computes, if it is such.
@@ -53,6 +64,7 @@ fn anchor(node: &Node) -> Option<Anchor> {
     match node.op {
         Op::Attention(attend) => Some(Anchor::Attention(attend)),
         Op::Scan(scan) => Some(Anchor::Scan(scan)),
+        Op::Sort(sort) => Some(Anchor::Sort(sort)),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
         Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,

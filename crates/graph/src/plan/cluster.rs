@@ -2,7 +2,7 @@
 
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
-use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scan, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
 use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -21,6 +21,8 @@ pub(crate) enum Space {
     Scan(NodeId),
     /// Parts of one attention, which fuse with each other: its inputs, and whether it is causal and backward.
     Attention { inputs: Vec<NodeId>, causal: bool, backward: bool },
+    /// Parts of one sort, which fuse with each other.
+    Sort { input: NodeId, axis: usize, descending: bool },
 }
 
 /// Roots that one kernel computes.
@@ -66,6 +68,10 @@ impl Cluster {
         let (space, map) = match &node.op {
             Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
             Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
+            Op::Sort(s) => {
+                let space = Space::Sort { input: node.inputs[0], axis: s.axis, descending: s.descending };
+                (space, IndexMap::identity(&node.shape))
+            }
             Op::Scan(_) => (Space::Scan(id), IndexMap::identity(&node.shape)),
             Op::Attention(a) => {
                 let (inputs, causal, backward) = (node.inputs.clone(), a.causal, a.part.is_backward());
@@ -142,6 +148,7 @@ impl Cluster {
             Space::Dot(id) => self.dot(scope, *id, &mut shared, &stores)?,
             Space::Scatter(id) => scatter(scope.graph, *id, &mut shared),
             Space::Scan(id) => scan(scope.graph, *id, &mut shared),
+            Space::Sort { input, .. } => sort(scope.graph, *input, &mut shared, &stores),
             Space::Attention { inputs, causal, .. } => {
                 self.attention(scope, (inputs.as_slice(), *causal), &mut shared, &stores)?
             }
@@ -277,6 +284,20 @@ fn scan(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
     let [outer, len, inner] = scan.extents(&node.shape);
     let args = [arg(Access::Read), arg(Access::Write)];
     Kernel::Scan(Scan { op: scan.op, reverse: scan.reverse, outer, len, inner, args })
+}
+
+fn sort(graph: &Graph, input: NodeId, shared: &mut Shared, stores: &[NodeId]) -> Kernel {
+    let sort = |id: NodeId| match graph.nodes[id as usize].op {
+        Op::Sort(sort) => sort,
+        _ => unreachable!("a sort's cluster holds its parts"),
+    };
+    let shape = &graph.nodes[input as usize].shape;
+    shared.reads.push((input, IndexMap::identity(shape)));
+    shared.args = vec![input];
+    let kept = stores.iter().map(|&id| (sort(id).part, shared.arg(id))).collect();
+    let (first, args) = (sort(stores[0]), args(graph, shared, stores));
+    let [outer, len, inner] = first.extents(shape);
+    Kernel::Sort(Sort { descending: first.descending, outer, len, inner, args, stores: kept })
 }
 
 fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {

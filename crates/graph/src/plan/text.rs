@@ -17,6 +17,7 @@ pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
         Kernel::Scatter(_) => "scatter",
         Kernel::Attention(_) => "attend",
         Kernel::Scan(_) => "scan",
+        Kernel::Sort(_) => "sort",
         Kernel::Group(_) => "group",
     };
     let mut name = kind.to_owned();
@@ -65,6 +66,7 @@ impl fmt::Display for Plan {
                     write!(f, " [{}] q {}·{} kv {}·{}", dims(&x.batch), x.t, x.d, x.s, x.e)?;
                 }
                 Kernel::Scan(k) => write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?,
+                Kernel::Sort(k) => write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?,
                 Kernel::Group(loops) => write!(f, " of {} loops", loops.len())?,
             }
             f.write_str(":")?;

@@ -74,6 +74,7 @@ fn errors(graph: &Graph, values: &[Vec<f64>], of_leaves: &[Vec<f64>], scalars: &
                 ReduceOp::Max => moved(vec![of(0).1.clone()]),
                 ReduceOp::Prod | ReduceOp::Min | ReduceOp::ArgMax => unreachable!("no smooth program has these"),
             },
+            Op::Sort(_) => unreachable!("no smooth program has these"),
             Op::Dot(c) => {
                 let ((x, ex), (y, ey)) = (of(0), of(1));
                 let k: usize = graph.nodes[node.inputs[0] as usize].shape[c.batch + c.m..].iter().product();

@@ -158,6 +158,9 @@ const CASES: &[Case] = &[
         let index = Tensor::new(&[2i32, 0, 3, 3, 2, 9], &[3, 2], x[0].device()).unwrap();
         x[0].gather(0, &index).square()
     }),
+    ("sort", &[(&[3, 7, 2], -1.0, 1.0)], |x| x[0].sort(1, false).0.square()),
+    ("descending sort", &[(&[3, 7], -1.0, 1.0)], |x| x[0].sort(-1, true).0.square()),
+    ("topk", &[(&[5, 2], -1.0, 1.0)], |x| x[0].topk(3, 0, true).0.square()),
     ("softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(-1)),
     ("softmax of the first axis", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(0)),
     ("log_softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].log_softmax(-1)),
@@ -223,6 +226,9 @@ fn of_gradients() {
     });
     check("gradient of a gradient of a running maximum", &[(&[5], -1.0, 1.0)], &|x| {
         x[0].cummax(0).0.exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
+    });
+    check("gradient of a gradient of the least", &[(&[5], -1.0, 1.0)], &|x| {
+        x[0].topk(3, 0, false).0.exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
     });
     check("gradient of a gradient of attention", &[(&[3, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].scaled_dot_product_attention(&x[1], &x[1], None, true).square().sum_all();

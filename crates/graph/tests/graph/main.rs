@@ -12,4 +12,5 @@ mod liveness;
 mod nan;
 mod programs;
 mod running;
+mod sorting;
 mod stream;

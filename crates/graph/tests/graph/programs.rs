@@ -13,6 +13,7 @@ use crate::generate::{Kind, program};
 use crate::limited::Limited;
 use crate::nan;
 use crate::running;
+use crate::sorting;
 
 /// Equal to the bit for exact programs, else within the bounds of running error analysis.
 fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
@@ -142,4 +143,37 @@ fn a_long_running_sum_is_the_same_on_any_number_of_threads() {
     };
     let on = |n| run(&Device::new(CpuBackend::with_threads(n)));
     assert!(on(1) == on(2) && on(1) == on(5));
+}
+
+#[test]
+fn sorts_are_stable_and_know_nan() {
+    let plans = devices();
+    for (name, device) in plans.iter().filter(|(name, _)| !name.contains("memory")) {
+        sorting::check(name, device);
+        sorting::check_uses(name, device);
+    }
+}
+
+#[test]
+fn values_and_indices_of_a_sort_are_one_kernel() {
+    let x = Tensor::zeros(&[4, 9], &CPU).exp();
+    let (values, indices) = x.sort(1, false);
+    let plan = CPU.explain();
+    assert!(plan.contains("sort_sort_argsort"), "{plan}");
+    drop((values, indices));
+}
+
+#[test]
+fn a_device_without_the_kernels_starts_few_others() {
+    let plain = Device::with_options(Arc::new(Limited::plain()), PlanOptions::default());
+    // Computed before each, since it is held.
+    let x = Tensor::zeros(&[4, 1000], &plain).exp();
+    let check = |n: usize, outputs: &[Tensor]| {
+        let plan = plain.explain();
+        assert!(plan.contains(&format!("\n{n} kernels")), "{} outputs in {n} kernels: {plan}", outputs.len());
+    };
+    // 1000 < 8⁴, and 1000 < 2¹⁰.
+    check(1 + 4, &[x.cumsum(1)]);
+    let (values, indices) = x.sort(1, true);
+    check(1 + 10, &[values, indices]);
 }

@@ -16,6 +16,8 @@ mod programs;
 #[path = "../../../graph/tests/graph/running.rs"]
 mod running;
 mod sharing;
+#[path = "../../../graph/tests/graph/sorting.rs"]
+mod sorting;
 #[path = "../../../graph/tests/graph/stream.rs"]
 mod stream;
 mod training;

@@ -8,6 +8,7 @@ use crate::common::{CPU, gpu};
 use crate::generate::{Kind, program};
 use crate::nan;
 use crate::running;
+use crate::sorting;
 
 /// Runs the programs of these seeds on the GPU and compares with the reference.
 fn check(kind: Kind, seeds: std::ops::Range<u32>) {
@@ -56,4 +57,11 @@ fn running_reductions_are_what_they_say() {
     let Some(gpu) = gpu() else { return };
     running::check("a GPU", gpu);
     running::check_gradients("a GPU", gpu, &CPU);
+}
+
+#[test]
+fn sorts_are_stable_and_know_nan() {
+    let Some(gpu) = gpu() else { return };
+    sorting::check("a GPU", gpu);
+    sorting::check_uses("a GPU", gpu);
 }
