@@ -17,6 +17,9 @@ const WIDTH: usize = 64;
 /// Elements of a chunk along the axis: as many as are well worth a task.
 const CHUNK: usize = 1 << 14;
 
+/// Elements of a row whose sums are made at once.
+const BLOCK: usize = 8;
+
 /// Rows and bands that keep all threads busy without sharing any.
 const TASKS: usize = 32;
 
@@ -198,7 +201,9 @@ impl ScanExe {
                     let mut before = [start; WIDTH];
                     for chunk in 0..chunks {
                         let sums = self.chunk::<T>(env, (band, chunk), Some(&before), start, join);
-                        before.iter_mut().zip(sums).for_each(|(before, sum)| *before = join(*before, sum));
+                        for (before, sum) in before.iter_mut().zip(sums).take(self.width) {
+                            *before = join(*before, sum);
+                        }
                     }
                 },
             );
@@ -256,22 +261,15 @@ impl ScanExe {
         // SAFETY: what a chunk stores is its task's alone.
         let out = |at, n| unsafe { env.args[1].slice_mut::<T>(at, n) };
         if self.inner == 1 {
-            let n = steps.len();
             let from = if self.reverse { self.len - steps.end } else { from };
             let at = outer * self.len + from;
-            let place = |i: usize| if self.reverse { n - 1 - i } else { i };
-            let x = env.args[0].slice::<T>(at, n);
-            let sum = &mut sums[0];
-            match before {
-                None => (0..n).for_each(|i| *sum = join(*sum, x[place(i)].widen())),
-                Some(before) => {
-                    let (before, out) = (before[0], out(at, n));
-                    for i in 0..n {
-                        *sum = join(*sum, x[place(i)].widen());
-                        out[place(i)] = T::narrow(join(before, *sum));
-                    }
-                }
-            }
+            let x = env.args[0].slice::<T>(at, steps.len());
+            let to = before.map(|before| (out(at, steps.len()), before[0]));
+            let blocks = self.op != ReduceOp::Prod || !self.dtype.is_float();
+            sums[0] = match self.reverse {
+                false => piece::<T, false>(x, to, start, blocks, join),
+                true => piece::<T, true>(x, to, start, blocks, join),
+            };
             return sums;
         }
         for step in steps {
@@ -280,13 +278,48 @@ impl ScanExe {
             let x = env.args[0].slice::<T>(at, width);
             sums.iter_mut().zip(x).for_each(|(sum, x)| *sum = join(*sum, x.widen()));
             if let Some(before) = before {
-                let sums = before.iter().zip(&sums);
-                out(at, width)
-                    .iter_mut()
-                    .zip(sums)
-                    .for_each(|(out, (before, sum))| *out = T::narrow(join(*before, *sum)));
+                for (out, (before, sum)) in out(at, width).iter_mut().zip(before.iter().zip(&sums)) {
+                    *out = T::narrow(join(*before, *sum));
+                }
             }
         }
         sums
     }
+}
+
+/// The sum of a piece of a row; stores each sum on the way, with what came before.
+///
+/// In blocks, only their sums wait for each other, while those within one are made in three steps.
+fn piece<T: Element, const REVERSE: bool>(
+    x: &[T],
+    mut to: Option<(&mut [T], T::Sum)>,
+    start: T::Sum,
+    blocks: bool,
+    join: impl Fn(T::Sum, T::Sum) -> T::Sum,
+) -> T::Sum {
+    let (n, mut sum) = (x.len(), start);
+    let whole = if blocks { n / BLOCK * BLOCK } else { 0 };
+    let place = |i: usize| if REVERSE { BLOCK - 1 - i } else { i };
+    for first in (0..whole).step_by(BLOCK) {
+        let at = if REVERSE { n - first - BLOCK } else { first };
+        let x = &x[at..at + BLOCK];
+        let mut sums: [T::Sum; BLOCK] = std::array::from_fn(|i| x[place(i)].widen());
+        for step in [1, 2, 4] {
+            let before = sums;
+            (step..BLOCK).for_each(|i| sums[i] = join(before[i - step], before[i]));
+        }
+        if let Some((out, before)) = &mut to {
+            let (out, before) = (&mut out[at..at + BLOCK], join(*before, sum));
+            (0..BLOCK).for_each(|i| out[place(i)] = T::narrow(join(before, sums[i])));
+        }
+        sum = join(sum, sums[BLOCK - 1]);
+    }
+    for i in whole..n {
+        let i = if REVERSE { n - 1 - i } else { i };
+        sum = join(sum, x[i].widen());
+        if let Some((out, before)) = &mut to {
+            out[i] = T::narrow(join(*before, sum));
+        }
+    }
+    sum
 }
