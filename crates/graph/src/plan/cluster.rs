@@ -240,6 +240,11 @@ impl Cluster {
             Op::Attention(attend) => attend.part,
             _ => unreachable!("an attention's cluster holds its parts"),
         };
+        // Each gradient of one output records its log-sum anew, and a kernel stores a part once.
+        let again = |&n: &usize| stores[..n].iter().any(|&id| part(id) == part(stores[n]));
+        if let Some(n) = (1..stores.len()).find(again) {
+            return Err(format!("%{} is a part that another one is already", stores[n]));
+        }
         let kept = stores.iter().map(|&id| (part(id), shared.arg(id))).collect();
         let (extents, args) = (Extents::of(q, k, v), args(scope.graph, shared, stores));
         Ok(Kernel::Attention(Attention { extents, causal, args, operands, stores: kept }))

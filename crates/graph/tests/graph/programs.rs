@@ -177,3 +177,18 @@ fn a_device_without_the_kernels_starts_few_others() {
     let (values, indices) = x.sort(1, true);
     check(1 + 10, &[values, indices]);
 }
+
+#[test]
+fn two_gradients_of_one_attention_are_both_there() {
+    let x = Tensor::new(&[0.5f32, -1.0, 2.0, 0.25, 1.5, -0.5], &[3, 2], &CPU).unwrap();
+    let out = x.scaled_dot_product_attention(&x, &x, None, true);
+    let grad = |loss: Tensor| loss.grad(&[&x]).remove(0).unwrap();
+    let both = [grad(out.square().sum_all()), grad(out.exp().sum_all())];
+    CPU.eval().unwrap();
+    let found = both.map(|t| t.to_vec::<f32>().unwrap());
+    let alone = |f: fn(&Tensor) -> Tensor| {
+        let out = x.scaled_dot_product_attention(&x, &x, None, true);
+        grad(f(&out).sum_all()).to_vec::<f32>().unwrap()
+    };
+    assert_eq!(found, [alone(Tensor::square), alone(Tensor::exp)]);
+}
