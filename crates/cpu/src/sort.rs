@@ -1,6 +1,7 @@
 //! Stable sorts of rows: keys whose bits are in order, each with its place, so that no two are equal.
 //!
-//! Rows are shared out among tasks; one that lies across memory is gathered on the way.
+//! Rows are shared out among tasks; one that lies across memory is gathered on the way. Where only the first few are
+//! kept, the others are told apart and never sorted.
 
 use half::{bf16, f16};
 use kiln_ir::DType;
@@ -20,6 +21,8 @@ pub(crate) struct SortExe {
     outer: usize,
     len: usize,
     inner: usize,
+    /// How many of each row are kept.
+    keep: usize,
     /// The arguments that each part is stored in: equal nodes are one kernel, and each has a buffer.
     values: Vec<usize>,
     indices: Vec<usize>,
@@ -28,7 +31,7 @@ pub(crate) struct SortExe {
 /// A key and its place in one number.
 trait Pair: Copy + Ord + Send + Sync {
     fn place(self) -> u32;
-    /// Sorts; the second list is working memory.
+    /// Sorts what is in order of places; the second list is working memory.
     fn sort(pairs: &mut Vec<Self>, spare: &mut Vec<Self>);
 }
 
@@ -132,10 +135,10 @@ impl Element for f64 {
 
 impl SortExe {
     pub(crate) fn new(kernel: &Sort) -> SortExe {
-        let &Sort { descending, outer, len, inner, .. } = kernel;
+        let &Sort { descending, outer, len, inner, keep, .. } = kernel;
         let stores = |part| kernel.stores.iter().filter(|s| s.0 == part).map(|s| s.1 as usize).collect();
         let (values, indices) = (stores(Part::Values), stores(Part::Indices));
-        SortExe { descending, dtype: kernel.args[0].dtype, outer, len, inner, values, indices }
+        SortExe { descending, dtype: kernel.args[0].dtype, outer, len, inner, keep, values, indices }
     }
 
     /// A measure of the work: some twenty steps an element.
@@ -156,7 +159,7 @@ impl SortExe {
     }
 
     fn run_as<T: Element>(&self, env: Env, parallel: bool) {
-        let rows = if self.len == 0 { 0 } else { self.outer * self.inner };
+        let rows = if self.keep == 0 { 0 } else { self.outer * self.inner };
         let init = || (Vec::with_capacity(self.len), Vec::new());
         for_each(parallel, rows, self.work() / rows.max(1), init, |(pairs, spare), row| {
             self.row::<T>(env, row, pairs, spare);
@@ -168,18 +171,25 @@ impl SortExe {
         let elements = env.args[0].stepped::<T>(first as i64, step as i64, self.len);
         pairs.clear();
         pairs.extend(elements.enumerate().map(|(place, x)| x.pair(place, self.descending)));
-        T::Pair::sort(pairs, spare);
+        if self.keep < self.len {
+            pairs.select_nth_unstable(self.keep);
+            pairs.truncate(self.keep);
+            pairs.sort_unstable();
+        } else {
+            T::Pair::sort(pairs, spare);
+        }
+        let kept = row / self.inner * self.keep * self.inner + row % self.inner;
         for &arg in &self.indices {
             for (n, pair) in pairs.iter().enumerate() {
                 // SAFETY: the elements of this row are this task's, and it holds one at a time.
-                let place = unsafe { env.args[arg].slice_mut::<i32>(first + n * step, 1) };
+                let place = unsafe { env.args[arg].slice_mut::<i32>(kept + n * step, 1) };
                 place[0] = pair.place() as i32;
             }
         }
         for &arg in &self.values {
             for (n, pair) in pairs.iter().enumerate() {
                 // SAFETY: as above.
-                let place = unsafe { env.args[arg].slice_mut::<T>(first + n * step, 1) };
+                let place = unsafe { env.args[arg].slice_mut::<T>(kept + n * step, 1) };
                 place[0] = env.args[0].get::<T>(first + pair.place() as usize * step);
             }
         }

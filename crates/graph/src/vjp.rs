@@ -32,12 +32,7 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
         }
         Op::Attention(attend) => attention(*attend, x, y, g, wanted),
         Op::Scan(scan) => vec![(id(&x[0]), running(*scan, &x[0], y, g))],
-        Op::Sort(sort) => {
-            let from = record(Op::Sort(Sort { part: sort::Part::Indices, ..*sort }), &[&x[0]]);
-            // Each is in one place: where it went is found by sorting where all came from.
-            let axis = sort.axis as isize;
-            vec![(id(&x[0]), g.gather(axis, &from.argsort(axis, false)))]
-        }
+        Op::Sort(sort) => vec![(id(&x[0]), unsorted(*sort, &x[0], g))],
     }
 }
 
@@ -113,6 +108,24 @@ fn running(scan: Scan, x: &Tensor, y: &Tensor, g: &Tensor) -> Tensor {
         ReduceOp::Max | ReduceOp::Min => x.reached(y, scan).add_along(scan.axis, x.dims(), g),
         ReduceOp::ArgMax => unreachable!("no scan has positions"),
     }
+}
+
+/// The cotangent of what was sorted: each element's is looked up where it went, or looked for among few.
+#[track_caller]
+fn unsorted(sort: Sort, x: &Tensor, g: &Tensor) -> Tensor {
+    const FEW: usize = 32;
+    let (axis, len) = (sort.axis, x.dims()[sort.axis]);
+    let from = |keep: usize| record(Op::Sort(Sort { part: sort::Part::Indices, keep, ..sort }), &[x]);
+    if sort.keep > FEW || sort.keep == len {
+        // Where each went is found by sorting where all came from.
+        let whole = g.pad(axis as isize, 0, len - sort.keep);
+        return whole.gather(axis as isize, &from(len).argsort(axis as isize, false));
+    }
+    let numel = |dims: &[usize]| dims.iter().product::<usize>();
+    let split = |t: &Tensor| t.reshape(&[numel(&x.dims()[..axis]), sort.keep, 1, numel(&x.dims()[axis + 1..])]);
+    let at = Tensor::iota(&[len, 1], 0, x.device());
+    let nothing = Tensor::full(&[], 0.0, g.dtype(), g.device());
+    at.eq(split(&from(sort.keep))).select(&split(g), &nothing).sum(&[1]).reshape(x.dims())
 }
 
 /// The cotangent of the first greatest element, all of the result's; of the others, 0.

@@ -183,6 +183,8 @@ pub struct Sort {
     pub len: usize,
     /// Dims after it.
     pub inner: usize,
+    /// How many of each row are kept: the dim of the axis in what is stored.
+    pub keep: usize,
     /// Bound buffers: the elements, and what is stored.
     pub args: Vec<Arg>,
     /// Which parts are stored, into which argument.

@@ -120,7 +120,7 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
             eval(&meaning, &leaves, &[]).swap_remove(0)
         }
         Op::Scan(scan) => run(*scan, node, inputs[0].1),
-        Op::Sort(sort) => ordered(*sort, node, inputs[0].1),
+        Op::Sort(sort) => ordered(*sort, node, inputs[0]),
     }
 }
 
@@ -164,14 +164,15 @@ fn run(scan: Scan, node: &Node, values: &[f64]) -> Vec<f64> {
     out
 }
 
-fn ordered(sort: Sort, node: &Node, values: &[f64]) -> Vec<f64> {
-    let ([outer, len, inner], mut out) = (sort.extents(&node.shape), vec![0.0; values.len()]);
+fn ordered(sort: Sort, node: &Node, (input, values): (&Node, &[f64])) -> Vec<f64> {
+    let ([outer, len, inner], mut out) = (sort.extents(&input.shape), vec![0.0; node.shape.numel()]);
     for row in 0..outer * inner {
         let at = |k: usize| (row / inner * len + k) * inner + row % inner;
         let mut places: Vec<usize> = (0..len).collect();
         places.sort_by(|&a, &b| sort.order(values[at(a)], values[at(b)]));
-        for (k, place) in places.into_iter().enumerate() {
-            out[at(k)] = if sort.part == Part::Values { values[at(place)] } else { place as f64 };
+        for (k, place) in places.into_iter().take(sort.keep).enumerate() {
+            out[(row / inner * sort.keep + k) * inner + row % inner] =
+                if sort.part == Part::Values { values[at(place)] } else { place as f64 };
         }
     }
     out

@@ -27,6 +27,8 @@ pub struct Sort {
     pub axis: usize,
     /// True iff the greatest comes first.
     pub descending: bool,
+    /// How many of the first are kept: the result's dim along the axis.
+    pub keep: usize,
 }
 
 impl Sort {
@@ -38,9 +40,15 @@ impl Sort {
         }
     }
 
-    /// Dims before the axis, along it and after it, each multiplied.
+    /// The input's dims before the axis, along it and after it, each multiplied.
     pub fn extents(self, x: &Shape) -> [usize; 3] {
         extents(x, self.axis)
+    }
+
+    /// What is kept of a value that is sorted.
+    fn first(self, graph: &mut Graph, sorted: NodeId) -> NodeId {
+        let kept = Movement::Slice { axis: self.axis, start: 0, len: self.keep, step: 1 };
+        graph.apply(Op::View(kept), &[sorted])
     }
 
     /// The order of two elements.
@@ -58,7 +66,10 @@ pub(crate) fn infer(sort: Sort, (x, dtype): (Shape, DType)) -> Result<(Shape, DT
     if x[sort.axis] > i32::MAX as usize {
         return Err(format!("dim {} of axis {} is beyond i32", x[sort.axis], sort.axis));
     }
-    Ok((x, if sort.part == Part::Values { dtype } else { DType::I32 }))
+    if sort.keep > x[sort.axis] {
+        return Err(format!("keeps {} of dim {} of axis {}", sort.keep, x[sort.axis], sort.axis));
+    }
+    Ok((x.with(sort.axis, sort.keep), if sort.part == Part::Values { dtype } else { DType::I32 }))
 }
 
 /// Appends what a sort means to a graph that holds its input; gives the nodes of values and indices.
@@ -74,7 +85,10 @@ pub fn compose(graph: &mut Graph, sort: Sort, x: NodeId) -> [NodeId; 2] {
     let [outer, len, inner] = sort.extents(&shape);
     if len <= 1 || shape.numel() == 0 {
         let first = graph.source(Op::Iota(sort.axis), shape, DType::I32);
-        return [cast(graph, dtype, x), cast(graph, DType::I32, first)];
+        return [(x, dtype), (first, DType::I32)].map(|(x, dtype)| {
+            let kept = sort.first(graph, x);
+            cast(graph, dtype, kept)
+        });
     }
     let key = if dtype == DType::Bool { DType::U32 } else { dtype.compute() };
     let rows = Shape::new(&[outer * inner, len]);
@@ -98,7 +112,8 @@ pub fn compose(graph: &mut Graph, sort: Sort, x: NodeId) -> [NodeId; 2] {
         let split = graph.apply(Op::View(Movement::Reshape(Shape::new(&[outer, inner, len]))), &[sorted]);
         let turned = graph.apply(Op::View(Movement::Permute(vec![0, 2, 1])), &[split]);
         let whole = graph.apply(Op::View(Movement::Reshape(shape)), &[turned]);
-        cast(graph, dtype, whole)
+        let kept = sort.first(graph, whole);
+        cast(graph, dtype, kept)
     })
 }
 

@@ -334,9 +334,10 @@ fn oracle_sort(k: &Sort, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
             let place = sorted.iter().position(after).unwrap_or(sorted.len());
             sorted.insert(place, n);
         }
-        for (n, from) in sorted.into_iter().enumerate() {
+        for (n, from) in sorted.into_iter().take(k.keep).enumerate() {
+            let to = (row / k.inner * k.keep + n) * k.inner + row % k.inner;
             for &(part, arg) in &k.stores {
-                out[arg as usize][at(n)] = if part == Part::Values { args[0][at(from)] } else { from as f64 };
+                out[arg as usize][to] = if part == Part::Values { args[0][at(from)] } else { from as f64 };
             }
         }
     }

@@ -6,12 +6,16 @@ use kiln_ir::{DType, Kernel};
 
 use crate::common::{Rng, check, read, write};
 
-fn kernel(descending: bool, dtype: DType, [outer, len, inner]: [usize; 3], parts: &[Part]) -> Kernel {
-    let n = outer * len * inner;
+fn kernel(descending: bool, dtype: DType, extents: [usize; 3], parts: &[Part]) -> Kernel {
+    keeping(extents[1], descending, dtype, extents, parts)
+}
+
+fn keeping(keep: usize, descending: bool, dtype: DType, [outer, len, inner]: [usize; 3], parts: &[Part]) -> Kernel {
+    let (n, kept) = (outer * len * inner, outer * keep * inner);
     let dtype_of = |part: &Part| if *part == Part::Values { dtype } else { DType::I32 };
-    let args = std::iter::once(read(dtype, n)).chain(parts.iter().map(|p| write(dtype_of(p), n))).collect();
+    let args = std::iter::once(read(dtype, n)).chain(parts.iter().map(|p| write(dtype_of(p), kept))).collect();
     let stores = parts.iter().copied().zip(1..).collect();
-    Kernel::Sort(Sort { descending, outer, len, inner, args, stores })
+    Kernel::Sort(Sort { descending, outer, len, inner, keep, args, stores })
 }
 
 #[test]
@@ -63,5 +67,21 @@ fn greatest_and_least_integers_keep_their_places() {
     ] {
         let args = [values.to_vec(), vec![0.0; 6], vec![0.0; 6]];
         check(dtype.name(), &kernel(false, dtype, [1, 6, 1], &[Part::Values, Part::Indices]), &args, &[], 0.0);
+    }
+}
+
+#[test]
+fn the_first_few_are_those_of_the_whole() {
+    let mut rng = Rng::new(43);
+    for dtype in [DType::F32, DType::F64, DType::BF16, DType::U8] {
+        for (extents, keep) in [([1, 1, 1], 0), ([3, 17, 1], 1), ([2, 129, 5], 40), ([1, 1000, 2], 300), ([2, 9, 3], 8)]
+        {
+            let [n, kept] = [extents[1], keep].map(|len| extents[0] * len * extents[2]);
+            // Few different numbers, so that equals are on either side of the last one kept.
+            let values: Vec<f64> = (0..n).map(|_| rng.below(5) as f64).collect();
+            let kernel = keeping(keep, true, dtype, extents, &[Part::Values, Part::Indices]);
+            let args = [values, vec![0.0; kept], vec![0.0; kept]];
+            check(&format!("{keep} of {dtype} {extents:?}"), &kernel, &args, &[], 0.0);
+        }
     }
 }

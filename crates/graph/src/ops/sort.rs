@@ -11,7 +11,7 @@ impl Tensor {
     #[track_caller]
     fn sorted(&self, part: Part, axis: isize, descending: bool) -> Tensor {
         let axis = axis_of("sort", axis, self.rank());
-        record(Op::Sort(Sort { part, axis, descending }), &[self])
+        record(Op::Sort(Sort { part, axis, descending, keep: self.dims()[axis] }), &[self])
     }
 
     /// The elements in order along an axis, and where each was.
@@ -58,7 +58,7 @@ impl Tensor {
     /// The `k` greatest along an axis, or the least, in order, and where each was.
     ///
     /// Shapes: both as this, with `k` along the axis.
-    /// Otherwise as [`Tensor::sort`], whose first `k` they are; of equals, the first ones.
+    /// Otherwise as [`Tensor::sort`], whose first `k` they are; of equals, the first ones. The CPU sorts no others.
     ///
     /// ```
     /// # use kiln_graph::{Device, Tensor};
@@ -73,9 +73,9 @@ impl Tensor {
     /// If the axis is out of range, or has fewer than `k` elements.
     #[track_caller]
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Tensor, Tensor) {
-        let at = axis_of("topk", axis, self.rank());
-        assert!(k <= self.dims()[at], "topk: {k} of axis {at} of {}{}", self.dtype(), self.shape());
-        let (values, positions) = self.sort(axis, largest);
-        (values.slice(axis, 0..k), positions.slice(axis, 0..k))
+        let axis = axis_of("topk", axis, self.rank());
+        assert!(k <= self.dims()[axis], "topk: {k} of axis {axis} of {}{}", self.dtype(), self.shape());
+        let part = |part| record(Op::Sort(Sort { part, axis, descending: largest, keep: k }), &[self]);
+        (part(Part::Values), part(Part::Indices))
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn decompose(
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
     let mut out = Graph::default();
     // Values and indices of one sort are one composition.
-    let mut sorted: HashMap<(NodeId, usize, bool), [NodeId; 2]> = HashMap::default();
+    let mut sorted: HashMap<(NodeId, Sort), [NodeId; 2]> = HashMap::default();
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for (node, id) in graph.nodes.iter().zip(0..) {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
@@ -36,7 +36,7 @@ pub(crate) fn decompose(
                     Anchor::Attention(attend) => attention::compose(&mut out, attend, &inputs),
                     Anchor::Scan(scan) => scan::compose(&mut out, scan, inputs[0]),
                     Anchor::Sort(sort) => {
-                        let key = (inputs[0], sort.axis, sort.descending);
+                        let key = (inputs[0], Sort { part: Part::Values, ..sort });
                         let parts = sorted.entry(key).or_insert_with(|| sort::compose(&mut out, sort, inputs[0]));
                         parts[usize::from(sort.part == Part::Indices)]
                     }

@@ -22,7 +22,7 @@ pub(crate) enum Space {
     /// Parts of one attention, which fuse with each other: its inputs, and whether it is causal and backward.
     Attention { inputs: Vec<NodeId>, causal: bool, backward: bool },
     /// Parts of one sort, which fuse with each other.
-    Sort { input: NodeId, axis: usize, descending: bool },
+    Sort { input: NodeId, axis: usize, descending: bool, keep: usize },
 }
 
 /// Roots that one kernel computes.
@@ -69,7 +69,7 @@ impl Cluster {
             Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
             Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
             Op::Sort(s) => {
-                let space = Space::Sort { input: node.inputs[0], axis: s.axis, descending: s.descending };
+                let space = Space::Sort { input: node.inputs[0], axis: s.axis, descending: s.descending, keep: s.keep };
                 (space, IndexMap::identity(&node.shape))
             }
             Op::Scan(_) => (Space::Scan(id), IndexMap::identity(&node.shape)),
@@ -302,7 +302,8 @@ fn sort(graph: &Graph, input: NodeId, shared: &mut Shared, stores: &[NodeId]) ->
     let kept = stores.iter().map(|&id| (sort(id).part, shared.arg(id))).collect();
     let (first, args) = (sort(stores[0]), args(graph, shared, stores));
     let [outer, len, inner] = first.extents(shape);
-    Kernel::Sort(Sort { descending: first.descending, outer, len, inner, args, stores: kept })
+    let (descending, keep) = (first.descending, first.keep);
+    Kernel::Sort(Sort { descending, outer, len, inner, keep, args, stores: kept })
 }
 
 fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {

@@ -66,7 +66,12 @@ impl fmt::Display for Plan {
                     write!(f, " [{}] q {}·{} kv {}·{}", dims(&x.batch), x.t, x.d, x.s, x.e)?;
                 }
                 Kernel::Scan(k) => write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?,
-                Kernel::Sort(k) => write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?,
+                Kernel::Sort(k) => {
+                    write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?;
+                    if k.keep < k.len {
+                        write!(f, ", {} kept", k.keep)?;
+                    }
+                }
                 Kernel::Group(loops) => write!(f, " of {} loops", loops.len())?,
             }
             f.write_str(":")?;

@@ -160,6 +160,8 @@ const CASES: &[Case] = &[
     }),
     ("sort", &[(&[3, 7, 2], -1.0, 1.0)], |x| x[0].sort(1, false).0.square()),
     ("descending sort", &[(&[3, 7], -1.0, 1.0)], |x| x[0].sort(-1, true).0.square()),
+    ("topk of many", &[(&[2, 70], -1.0, 1.0)], |x| x[0].topk(50, 1, false).0.square()),
+    ("topk of an axis between", &[(&[2, 9, 3], -1.0, 1.0)], |x| x[0].topk(4, 1, false).0.square()),
     ("topk", &[(&[5, 2], -1.0, 1.0)], |x| x[0].topk(3, 0, true).0.square()),
     ("softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(-1)),
     ("softmax of the first axis", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(0)),

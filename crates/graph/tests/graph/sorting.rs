@@ -78,4 +78,6 @@ pub(crate) fn check_uses(name: &str, device: &Device) {
     let gradient = |y: Tensor| y.sum_all().grad(&[&x])[0].as_ref().unwrap().to_vec::<f32>().unwrap();
     assert_eq!(gradient(x.sort(1, false).0 * &weights), [30.0, 10.0, 20.0, 20.0, 30.0, 10.0], "{name}");
     assert_eq!(gradient(x.topk(1, 1, true).0), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], "{name}");
+    assert_eq!(gradient(x.topk(1, 0, false).0), [0.0, 1.0, 0.0, 1.0, 0.0, 1.0], "{name}");
+    assert_eq!(gradient(x.topk(0, 1, false).0), [0.0; 6], "{name}");
 }
