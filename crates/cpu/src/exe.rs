@@ -6,7 +6,9 @@ use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
+use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
+use crate::sort::SortExe;
 use crate::task::{GRAIN, for_each};
 
 /// A compiled kernel.
@@ -16,6 +18,8 @@ pub(crate) enum Exe {
     Scatter(ScatterExe),
     Group(Vec<LoopExe>),
     Attention(Box<AttentionExe>),
+    Scan(ScanExe),
+    Sort(SortExe),
 }
 
 impl Exe {
@@ -25,6 +29,8 @@ impl Exe {
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
             Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),
+            Kernel::Scan(k) => Exe::Scan(ScanExe::new(k)),
+            Kernel::Sort(k) => Exe::Sort(SortExe::new(k)),
             Kernel::Group(loops) => Exe::Group(loops.iter().map(LoopExe::new).collect()),
         }
     }
@@ -38,6 +44,8 @@ impl Exe {
             Exe::Scatter(k) => k.work(),
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
             Exe::Attention(k) => k.work(),
+            Exe::Scan(k) => k.work(),
+            Exe::Sort(k) => k.work(),
         }
     }
 
@@ -46,7 +54,12 @@ impl Exe {
         match self {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
             Exe::Attention(k) => k.scratch_bytes(),
-            Exe::Loop(_) | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_)) | Exe::Scatter(_) | Exe::Group(_) => 0,
+            Exe::Scan(k) => k.scratch_bytes(),
+            Exe::Loop(_)
+            | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_))
+            | Exe::Scatter(_)
+            | Exe::Sort(_)
+            | Exe::Group(_) => 0,
         }
     }
 
@@ -58,6 +71,8 @@ impl Exe {
             Exe::Scatter(k) => k.run(env, parallel),
             Exe::Group(loops) => run_group(loops, env, parallel),
             Exe::Attention(k) => k.run(env, parallel),
+            Exe::Scan(k) => k.run(env, parallel),
+            Exe::Sort(k) => k.run(env, parallel),
         }
     }
 }

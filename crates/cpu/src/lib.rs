@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`CpuBackend`], then `loops` (how an index space becomes tiles and tasks), `lower`
 //! (how a body becomes a program over registers), `exec` (its interpreter), `site` (addresses),
-//! `point`, `fused`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), and `attention`.
+//! `point`, `fused`, `cast`, `reduce` and `math` (the vector kernels), `dot` (contractions), `attention`, `scan`, `sort`.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -24,9 +24,11 @@ mod panel;
 mod point;
 mod program;
 mod reduce;
+mod scan;
 mod scatter;
 mod simd;
 mod site;
+mod sort;
 mod space;
 mod split;
 mod table;

@@ -135,6 +135,8 @@ pub(crate) fn hash_op(op: &Op, h: &mut FxHasher) {
         Op::Scatter { axis, size } => (axis, size).hash(h),
         Op::Dot(c) => c.hash(h),
         Op::Attention(attend) => attend.hash(h),
+        Op::Scan(scan) => scan.hash(h),
+        Op::Sort(sort) => sort.hash(h),
     }
 }
 

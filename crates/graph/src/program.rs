@@ -68,7 +68,9 @@ impl Captured {
                 | Op::Gather(_)
                 | Op::Scatter { .. }
                 | Op::Dot(_)
-                | Op::Attention(_) => {}
+                | Op::Attention(_)
+                | Op::Scan(_)
+                | Op::Sort(_) => {}
             }
         }
         values

@@ -43,7 +43,7 @@ pub(crate) fn try_record(op: Op, inputs: &[&Tensor], location: &'static Location
         }
     };
     let stores_only = matches!(&op, Op::Map(e) if e.nodes.iter().any(|n| matches!(n, kiln_ir::ExprNode::Op(p, _) if *p != PointOp::Select)))
-        || matches!(op, Op::Reduce(..));
+        || matches!(op, Op::Reduce(..) | Op::Scan(_));
     if stores_only && metas.iter().any(|m| m.1 == DType::U8) {
         return fail("u8 is a storage dtype; help: cast it first");
     }

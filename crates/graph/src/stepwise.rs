@@ -92,7 +92,7 @@ fn print_times(device: &Device, plan: &Plan, times: &[f64]) {
         let flops = match &step.kernel {
             Kernel::Dot(k) => 2.0 * [&k.batch, &k.m, &k.n, &k.k].into_iter().flatten().product::<usize>() as f64,
             Kernel::Attention(k) => attention_flops(k),
-            Kernel::Loop(_) | Kernel::Group(_) | Kernel::Scatter(_) => 0.0,
+            Kernel::Loop(_) | Kernel::Group(_) | Kernel::Scatter(_) | Kernel::Scan(_) | Kernel::Sort(_) => 0.0,
         };
         let [bytes, flops] = [bytes as f64, flops].map(|work| work / seconds / 1e9);
         eprintln!("{n:3} {:8.1} {bytes:7.1} {flops:8.1}  {}", seconds * 1e6, step.name);

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kiln_ir::attention::{Attend, Part, compose};
-use kiln_ir::{Contraction, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
+use kiln_ir::scan::Scan;
+use kiln_ir::sort::{self, Sort};
+use kiln_ir::{Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
 use crate::node::Source;
 use crate::record::{record, source};
@@ -29,6 +31,8 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
             left.into_iter().chain(wanted(&x[1]).then(|| right(*c, &x[0], &x[1], g))).collect()
         }
         Op::Attention(attend) => attention(*attend, x, y, g, wanted),
+        Op::Scan(scan) => vec![(id(&x[0]), running(*scan, &x[0], y, g))],
+        Op::Sort(sort) => vec![(id(&x[0]), unsorted(*sort, &x[0], g))],
     }
 }
 
@@ -79,6 +83,49 @@ fn reduction(op: ReduceOp, axes: &[usize], x: &Tensor, y: &Tensor, g: &Tensor) -
         ReduceOp::Min => Some(to_first(axes, &-x, g)),
         ReduceOp::ArgMax => None,
     }
+}
+
+/// The cotangent of a scan's input.
+///
+/// A sum's is the sum from the other end. A product's is that of `g · y`, over `x`; the first zero has a product of its
+/// own, without itself, and what follows has none: the rule of PyTorch's `cumprod_backward`. An extreme's goes to the
+/// last element so far that is it.
+#[track_caller]
+fn running(scan: Scan, x: &Tensor, y: &Tensor, g: &Tensor) -> Tensor {
+    let back = |t: &Tensor| record(Op::Scan(Scan { op: ReduceOp::Sum, reverse: !scan.reverse, ..scan }), &[t]);
+    match scan.op {
+        ReduceOp::Sum => back(g),
+        ReduceOp::Prod => {
+            let number = |v| Tensor::full(&[], v, x.dtype(), x.device());
+            let (one, nothing, zero) = (number(1.0), number(0.0), x.eq(0.0));
+            let n_zeros = record(Op::Scan(Scan { op: ReduceOp::Sum, ..scan }), &[&zero.cast(DType::I32)]);
+            let first = zero.logical_and(n_zeros.eq(1.0));
+            let before = back(&(g * y)) / zero.select(&one, x);
+            let of_others = record(Op::Scan(scan), &[&first.select(&one, x)]);
+            let at_first = first.select(&back(&(g * of_others)), &nothing);
+            n_zeros.eq(0.0).select(&before, &at_first)
+        }
+        ReduceOp::Max | ReduceOp::Min => x.reached(y, scan).add_along(scan.axis, x.dims(), g),
+        ReduceOp::ArgMax => unreachable!("no scan has positions"),
+    }
+}
+
+/// The cotangent of what was sorted: each element's is looked up where it went, or looked for among few.
+#[track_caller]
+fn unsorted(sort: Sort, x: &Tensor, g: &Tensor) -> Tensor {
+    const FEW: usize = 32;
+    let (axis, len) = (sort.axis, x.dims()[sort.axis]);
+    let from = |keep: usize| record(Op::Sort(Sort { part: sort::Part::Indices, keep, ..sort }), &[x]);
+    if sort.keep > FEW || sort.keep == len {
+        // Where each went is found by sorting where all came from.
+        let whole = g.pad(axis as isize, 0, len - sort.keep);
+        return whole.gather(axis as isize, &from(len).argsort(axis as isize, false));
+    }
+    let numel = |dims: &[usize]| dims.iter().product::<usize>();
+    let split = |t: &Tensor| t.reshape(&[numel(&x.dims()[..axis]), sort.keep, 1, numel(&x.dims()[axis + 1..])]);
+    let at = Tensor::iota(&[len, 1], 0, x.device());
+    let nothing = Tensor::full(&[], 0.0, g.dtype(), g.device());
+    at.eq(split(&from(sort.keep))).select(&split(g), &nothing).sum(&[1]).reshape(x.dims())
 }
 
 /// The cotangent of the first greatest element, all of the result's; of the others, 0.

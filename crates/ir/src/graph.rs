@@ -1,7 +1,7 @@
 //! The graph: what was recorded, as plain data in topological order.
 //!
 //! A node's shape and dtype are decided once, by [`infer`], from its op and its inputs; [`verify`]
-//! checks that they still agree. There are twelve kinds of op. Softmax, norms, convolution, losses and
+//! checks that they still agree. There are fourteen kinds of op. Softmax, norms, convolution, losses and
 //! optimizers are compositions of them, so that fusion and gradients see through everything.
 
 use std::fmt;
@@ -9,6 +9,8 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use crate::attention::{self, Attend};
+use crate::scan::{self, Scan};
+use crate::sort::{self, Sort};
 use crate::{DType, Expr, ExprNode, Movement, ReduceOp, Shape};
 
 /// The position of a node in its graph.
@@ -48,6 +50,10 @@ pub enum Op {
     Dot(Contraction),
     /// A value of an attention.
     Attention(Attend),
+    /// A running reduction along an axis.
+    Scan(Scan),
+    /// A value of a sort along an axis.
+    Sort(Sort),
 }
 
 /// How many axes of each kind a contraction has: `lhs [batch.., m.., k..]`, `rhs [batch.., k.., n..]`,
@@ -110,6 +116,8 @@ impl Op {
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
             Op::Attention(attend) => attend.part.name(),
+            Op::Scan(scan) => scan.name(),
+            Op::Sort(sort) => sort.name(),
         }
     }
 }
@@ -220,6 +228,14 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             Ok((Shape::new(&[batch, m, &rhs[c.batch + c.k..]].concat()), a))
         }
         Op::Attention(attend) => attention::infer(*attend, inputs),
+        Op::Scan(scan) => {
+            arity(1)?;
+            scan::infer(*scan, inputs[0])
+        }
+        Op::Sort(sort) => {
+            arity(1)?;
+            sort::infer(*sort, inputs[0])
+        }
     }
 }
 
@@ -307,6 +323,8 @@ impl fmt::Display for Graph {
                 Op::Reduce(_, axes) => write!(f, " {axes:?}")?,
                 Op::Scatter { axis, size } => write!(f, " axis {axis} size {size}")?,
                 Op::Attention(a) if a.causal => write!(f, " causal")?,
+                Op::Scan(s) => write!(f, " axis {}{}", s.axis, if s.reverse { " in reverse" } else { "" })?,
+                Op::Sort(s) => write!(f, " axis {}{}", s.axis, if s.descending { " descending" } else { "" })?,
                 Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Attention(_) => {}
             }
             for i in &node.inputs {

@@ -7,6 +7,7 @@
 
 use crate::attention::{Extents, Part};
 use crate::index::{Bound, Index};
+use crate::sort;
 use crate::{DType, PointOp, ReduceOp};
 
 /// How a kernel uses an argument.
@@ -154,6 +155,42 @@ pub struct Attention {
     pub stores: Vec<(Part, u32)>,
 }
 
+/// A running reduction of rows, each from the beginning or from the end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scan {
+    /// Sum, product or an extreme.
+    pub op: ReduceOp,
+    /// True iff it runs from the end.
+    pub reverse: bool,
+    /// Dims before the axis that it runs along.
+    pub outer: usize,
+    /// The dim of that axis.
+    pub len: usize,
+    /// Dims after it.
+    pub inner: usize,
+    /// Bound buffers: the values and the result.
+    pub args: [Arg; 2],
+}
+
+/// Parts of a stable sort of rows: see [`crate::sort::Sort`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sort {
+    /// True iff the greatest comes first.
+    pub descending: bool,
+    /// Dims before the axis that is sorted along.
+    pub outer: usize,
+    /// The dim of that axis.
+    pub len: usize,
+    /// Dims after it.
+    pub inner: usize,
+    /// How many of each row are kept: the dim of the axis in what is stored.
+    pub keep: usize,
+    /// Bound buffers: the elements, and what is stored.
+    pub args: Vec<Arg>,
+    /// Which parts are stored, into which argument.
+    pub stores: Vec<(sort::Part, u32)>,
+}
+
 /// Anything that a backend executes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -165,6 +202,10 @@ pub enum Kernel {
     Scatter(Scatter),
     /// Scaled dot-product attention, or its gradients.
     Attention(Attention),
+    /// A running reduction.
+    Scan(Scan),
+    /// A stable sort.
+    Sort(Sort),
     /// Loops that do not depend on each other, for the price of one dispatch. All of them name the same
     /// arguments and scalars.
     Group(Vec<Loop>),
@@ -222,6 +263,8 @@ impl Kernel {
             Kernel::Dot(k) => &k.args,
             Kernel::Scatter(k) => &k.args,
             Kernel::Attention(k) => &k.args,
+            Kernel::Scan(k) => &k.args,
+            Kernel::Sort(k) => &k.args,
             Kernel::Group(loops) => loops.first().map_or(&[], |k| &k.args),
         }
     }

@@ -23,7 +23,9 @@ pub mod ops;
 pub mod random;
 pub mod reference;
 mod rewrite;
+pub mod scan;
 mod shape;
+pub mod sort;
 
 pub use backend::{Backend, Buffer, Caps, Executable, Fence, Readback, Reject, Slot, Step, Tape};
 pub use dtype::DType;

@@ -5,6 +5,8 @@
 //! floats and integers are rounded after every op, as a backend must.
 
 use crate::attention::compose;
+use crate::scan::Scan;
+use crate::sort::{Part, Sort};
 use crate::{DType, Graph, Node, Op, ReduceOp, Shape};
 
 /// The values of the outputs, for these values of leaves and scalar slots, all as `f64`.
@@ -117,7 +119,63 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
             let leaves: Vec<Vec<f64>> = inputs.iter().map(|i| i.1.to_vec()).collect();
             eval(&meaning, &leaves, &[]).swap_remove(0)
         }
+        Op::Scan(scan) => run(*scan, node, inputs[0].1),
+        Op::Sort(sort) => ordered(*sort, node, inputs[0]),
     }
+}
+
+fn run(scan: Scan, node: &Node, values: &[f64]) -> Vec<f64> {
+    let whole = |a: f64, b: f64, f: fn(i64, i64) -> i64| match node.dtype {
+        DType::I32 => f(a as i64, b as i64) as i32 as f64,
+        _ => f(a as i64, b as i64) as u32 as f64,
+    };
+    let (is_float, round) = (node.dtype.is_float(), |v| if node.dtype == DType::F32 { v } else { node.dtype.round(v) });
+    let step = |a: f64, b: f64| match scan.op {
+        ReduceOp::Sum if is_float => a + b,
+        ReduceOp::Prod if is_float => a * b,
+        ReduceOp::Sum => whole(a, b, i64::wrapping_add),
+        ReduceOp::Prod => whole(a, b, i64::wrapping_mul),
+        ReduceOp::Max => {
+            if a.is_nan() || a > b {
+                a
+            } else {
+                b
+            }
+        }
+        ReduceOp::Min => {
+            if a.is_nan() || a < b {
+                a
+            } else {
+                b
+            }
+        }
+        ReduceOp::ArgMax => unreachable!("refused"),
+    };
+    let ([outer, len, inner], mut out) = (scan.extents(&node.shape), vec![0.0; values.len()]);
+    for row in 0..outer * inner {
+        let mut so_far = scan.op.identity(node.dtype);
+        for k in 0..len {
+            let k = if scan.reverse { len - 1 - k } else { k };
+            let at = (row / inner * len + k) * inner + row % inner;
+            so_far = step(so_far, values[at]);
+            out[at] = round(so_far);
+        }
+    }
+    out
+}
+
+fn ordered(sort: Sort, node: &Node, (input, values): (&Node, &[f64])) -> Vec<f64> {
+    let ([outer, len, inner], mut out) = (sort.extents(&input.shape), vec![0.0; node.shape.numel()]);
+    for row in 0..outer * inner {
+        let at = |k: usize| (row / inner * len + k) * inner + row % inner;
+        let mut places: Vec<usize> = (0..len).collect();
+        places.sort_by(|&a, &b| sort.order(values[at(a)], values[at(b)]));
+        for (k, place) in places.into_iter().take(sort.keep).enumerate() {
+            out[(row / inner * sort.keep + k) * inner + row % inner] =
+                if sort.part == Part::Values { values[at(place)] } else { place as f64 };
+        }
+    }
+    out
 }
 
 fn reduce(op: ReduceOp, axes: &[usize], node: &Node, (input, values): (&Node, &[f64])) -> Vec<f64> {
@@ -132,6 +190,7 @@ fn reduce(op: ReduceOp, axes: &[usize], node: &Node, (input, values): (&Node, &[
     let start = op.identity(input.dtype);
     let fold = |row: Vec<f64>| match op {
         ReduceOp::Sum => row.iter().sum(),
+        ReduceOp::Prod if input.dtype.is_int() => row.iter().fold(1i64, |a, &b| a.wrapping_mul(b as i64)) as i32 as f64,
         ReduceOp::Prod => row.iter().product(),
         ReduceOp::Max => row.iter().copied().fold(start, pick(|v, best| v > best)),
         ReduceOp::Min => row.iter().copied().fold(start, pick(|v, best| v < best)),

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use kiln_ir::attention::{Attend, Part};
 use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
+use kiln_ir::scan::{self, Scan};
+use kiln_ir::sort::{self, Sort};
 use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
 
 /// `n` numbers in `lo..hi`, the same on every run.
@@ -343,4 +345,82 @@ fn a_nan_score_makes_its_row_nan() {
             }
         }
     }
+}
+
+#[test]
+fn a_scan_is_its_composition_of_windows() {
+    for (op, reverse) in ReduceOp::ALL[..4].iter().flat_map(|&op| [(op, false), (op, true)]) {
+        for dims in [[1, 1, 1], [2, 0, 3], [2, 2, 3], [1, 3, 1], [3, 17, 2], [1, 127, 1], [1, 129, 2]] {
+            for dtype in [DType::F64, DType::I32, DType::U32] {
+                let mut g = Graph::default();
+                let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
+                let scan = Scan { op, axis: 1, reverse };
+                let meaning = scan::compose(&mut g, scan, x);
+                g.outputs = vec![g.nodes.len() as u32, meaning];
+                g.apply(Op::Scan(scan), &[x]);
+                // Whole and small, so that sums and products are exact, or so large that integers wrap.
+                let scale = if dtype == DType::F64 { 2.0 } else { 2e9 };
+                let x = numbers(5, dims.iter().product(), (-scale, scale));
+                let x: Vec<f64> = x.iter().map(|v| dtype.round(v.round())).collect();
+                let found = reference::eval(&g, &[x], &[]);
+                assert_eq!(found[0], found[1], "{op:?} {dtype} {dims:?}, reverse {reverse}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_scan_runs_from_either_end_and_keeps_a_nan() {
+    let run = |op, reverse, values: &[f64]| {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[values.len()]), DType::F32);
+        let y = g.apply(Op::Scan(Scan { op, axis: 0, reverse }), &[x]);
+        g.outputs = vec![y];
+        reference::eval(&g, &[values.to_vec()], &[]).remove(0)
+    };
+    assert_eq!(run(ReduceOp::Sum, false, &[1.0, 2.0, 3.0]), [1.0, 3.0, 6.0]);
+    assert_eq!(run(ReduceOp::Sum, true, &[1.0, 2.0, 3.0]), [6.0, 5.0, 3.0]);
+    assert_eq!(run(ReduceOp::Prod, false, &[2.0, 0.0, 3.0]), [2.0, 0.0, 0.0]);
+    assert_eq!(run(ReduceOp::Max, false, &[1.0, 3.0, 2.0]), [1.0, 3.0, 3.0]);
+    let nan = run(ReduceOp::Min, false, &[1.0, f64::NAN, 0.0]);
+    assert!(nan[0] == 1.0 && nan[1].is_nan() && nan[2].is_nan());
+}
+
+#[test]
+fn a_sort_is_its_composition_of_merges() {
+    for dims in [[1, 1, 1], [2, 0, 3], [2, 2, 3], [1, 3, 1], [3, 17, 2], [1, 127, 1], [1, 129, 2]] {
+        for (dtype, descending) in DType::ALL.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+            let mut g = Graph::default();
+            let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
+            // All, or most.
+            let keep = dims[1] - usize::from(descending && dims[1] > 0);
+            let sort = Sort { part: sort::Part::Values, axis: 1, descending, keep };
+            let meaning = sort::compose(&mut g, sort, x);
+            let values = g.apply(Op::Sort(sort), &[x]);
+            let indices = g.apply(Op::Sort(Sort { part: sort::Part::Indices, ..sort }), &[x]);
+            g.outputs = vec![meaning[0], meaning[1], values, indices];
+            let x = numbers(6, dims.iter().product(), (-9.0, 9.0));
+            // Some are equal, and some are NaN.
+            let special = |v: f64| if dtype.is_float() && v > 7.0 { f64::NAN } else { dtype.round(v) };
+            let x: Vec<f64> = x.iter().map(|v| special(v.round())).collect();
+            let found = reference::eval(&g, std::slice::from_ref(&x), &[]);
+            let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+            assert!(same(&found[0], &found[2]), "{dtype} {dims:?}, descending {descending}: values");
+            assert!(same(&found[1], &found[3]), "{dtype} {dims:?}, descending {descending}: indices");
+        }
+    }
+}
+
+#[test]
+fn a_sort_is_stable_in_both_directions() {
+    let run = |part, descending| {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[6]), DType::F32);
+        let y = g.apply(Op::Sort(Sort { part, axis: 0, descending, keep: 6 }), &[x]);
+        g.outputs = vec![y];
+        reference::eval(&g, &[vec![2.0, f64::NAN, 0.0, 2.0, -0.0, f64::INFINITY]], &[]).remove(0)
+    };
+    assert_eq!(run(sort::Part::Indices, false), [2.0, 4.0, 0.0, 3.0, 5.0, 1.0]);
+    assert_eq!(run(sort::Part::Indices, true), [1.0, 5.0, 0.0, 3.0, 2.0, 4.0]);
+    assert_eq!(run(sort::Part::Values, true)[1..], [f64::INFINITY, 2.0, 2.0, 0.0, 0.0]);
 }

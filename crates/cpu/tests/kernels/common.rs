@@ -3,8 +3,9 @@
 //! It shares the op table with the backend, and nothing else.
 
 use kiln_cpu::CpuBackend;
-use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
 use kiln_ir::random::threefry2x32;
+use kiln_ir::sort::Part;
 use kiln_ir::{Backend, Bound, DType, Index, Kernel, ReduceOp, Slot, Step};
 
 /// A stream of random numbers.
@@ -133,6 +134,8 @@ pub(crate) fn oracle(kernel: &Kernel, args: &[Vec<f64>], scalars: &[u32]) -> Vec
         Kernel::Dot(k) => oracle_dot(k, args, scalars),
         Kernel::Scatter(k) => oracle_scatter(k, args),
         Kernel::Attention(k) => crate::attention::oracle(k, args, scalars),
+        Kernel::Scan(k) => oracle_scan(k, args),
+        Kernel::Sort(k) => oracle_sort(k, args),
         Kernel::Group(loops) => loops.iter().fold(args.to_vec(), |args, k| oracle_loop(k, &args, scalars)),
     }
 }
@@ -297,6 +300,48 @@ fn oracle_scatter(k: &Scatter, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
         dtype => dtype.round(v),
     };
     vec![args[0].clone(), args[1].clone(), result.into_iter().map(round).collect()]
+}
+
+fn oracle_scan(k: &Scan, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let (x, dtype) = (&args[0], k.args[0].dtype);
+    let mut result = vec![0.0; x.len()];
+    for row in 0..k.outer * k.inner {
+        let mut so_far = Vec::new();
+        for step in 0..k.len {
+            let step = if k.reverse { k.len - 1 - step } else { step };
+            let at = (row / k.inner * k.len + step) * k.inner + row % k.inner;
+            so_far.push(x[at]);
+            // The reduction of what there is so far is all that there is to know.
+            so_far = vec![reduce(k.op, dtype, &so_far)];
+            result[at] = dtype.round(so_far[0]);
+        }
+    }
+    vec![x.clone(), result]
+}
+
+fn oracle_sort(k: &Sort, args: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let mut out = args.to_vec();
+    for row in 0..k.outer * k.inner {
+        let at = |n: usize| (row / k.inner * k.len + n) * k.inner + row % k.inner;
+        // One after the other is put before the first that comes after it.
+        let mut sorted: Vec<usize> = Vec::new();
+        for n in 0..k.len {
+            let after = |&other: &usize| {
+                let (x, y) = (args[0][at(n)], args[0][at(other)]);
+                let (x, y) = if k.descending { (y, x) } else { (x, y) };
+                x < y || y.is_nan() && !x.is_nan()
+            };
+            let place = sorted.iter().position(after).unwrap_or(sorted.len());
+            sorted.insert(place, n);
+        }
+        for (n, from) in sorted.into_iter().take(k.keep).enumerate() {
+            let to = (row / k.inner * k.keep + n) * k.inner + row % k.inner;
+            for &(part, arg) in &k.stores {
+                out[arg as usize][to] = if part == Part::Values { args[0][at(from)] } else { from as f64 };
+            }
+        }
+    }
+    out
 }
 
 /// The row-major element number in a space with these dims.

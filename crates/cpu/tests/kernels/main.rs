@@ -5,4 +5,6 @@ mod common;
 mod dots;
 mod groups;
 mod loops;
+mod scans;
+mod sorts;
 mod windows;

@@ -97,6 +97,8 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Dot(k) => dot::emit(k, target),
         Kernel::Scatter(k) => scatter::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
+        Kernel::Sort(_) => Err(Reject::Unsupported("a sort: its composition runs")),
+        Kernel::Scan(_) => Err(Reject::Unsupported("a scan: its composition runs")),
         Kernel::Group(loops) => group::emit(loops, target),
     }
 }

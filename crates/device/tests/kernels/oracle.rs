@@ -13,6 +13,7 @@ pub(crate) fn run(kernel: &Kernel, args: &[Vec<f64>], scalars: &[f64]) -> Vec<Ve
         Kernel::Dot(k) => run_dot(k, args, scalars, &mut out),
         Kernel::Scatter(k) => run_scatter(k, args, &mut out),
         Kernel::Attention(_) => unreachable!("has an oracle of its own"),
+        Kernel::Scan(_) | Kernel::Sort(_) => unreachable!("is composed"),
         Kernel::Group(loops) => loops.iter().for_each(|k| run_loop(k, args, scalars, &mut out)),
     }
     out

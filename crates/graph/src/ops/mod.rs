@@ -9,6 +9,8 @@ mod movement;
 mod pointwise;
 mod random;
 mod reduce;
+mod scan;
+mod sort;
 
 pub use conv::{Conv2dOptions, Pool2dOptions};
 pub(crate) use movement::axis_of;

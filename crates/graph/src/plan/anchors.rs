@@ -1,13 +1,17 @@
 //! Anchors that a device has no kernel for, as the compositions that they mean. Graph to graph, before anything fuses.
 
-use kiln_ir::attention::{Attend, compose};
+use kiln_ir::attention::{self, Attend};
+use kiln_ir::scan::{self, Scan};
+use kiln_ir::sort::{self, Part, Sort};
 use kiln_ir::{Caps, Graph, Kernel, Node, NodeId, Op, Reject};
+
+use rustc_hash::FxHashMap as HashMap;
 
 use super::cluster::{Cluster, Scope};
 use super::roots::roots;
 
-/// The graph without attention that the device refuses; leaves, scalars and outputs keep their numbers and places.
-/// `None` if there is no attention at all.
+/// The graph without anchors that the device refuses; leaves, scalars and outputs keep their numbers and places.
+/// `None` if there is none at all.
 pub(crate) fn decompose(
     graph: &Graph,
     caps: &Caps,
@@ -20,13 +24,23 @@ pub(crate) fn decompose(
     let scope = Scope { graph, roots: &roots(graph, caps.max_bindings, fuse), caps, supports };
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
     let mut out = Graph::default();
+    // Values and indices of one sort are one composition.
+    let mut sorted: HashMap<(NodeId, Sort), [NodeId; 2]> = HashMap::default();
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for (node, id) in graph.nodes.iter().zip(0..) {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
         let place = match anchor(node).filter(|_| !runs(id)) {
-            Some(attend) => {
+            Some(anchor) => {
                 let first = out.nodes.len();
-                let value = compose(&mut out, attend, &inputs);
+                let value = match anchor {
+                    Anchor::Attention(attend) => attention::compose(&mut out, attend, &inputs),
+                    Anchor::Scan(scan) => scan::compose(&mut out, scan, inputs[0]),
+                    Anchor::Sort(sort) => {
+                        let key = (inputs[0], Sort { part: Part::Values, ..sort });
+                        let parts = sorted.entry(key).or_insert_with(|| sort::compose(&mut out, sort, inputs[0]));
+                        parts[usize::from(sort.part == Part::Indices)]
+                    }
+                };
                 out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
                 value
             }
@@ -38,10 +52,19 @@ pub(crate) fn decompose(
     Some(out)
 }
 
-/// What a node computes that a device may have no kernel for.
-fn anchor(node: &Node) -> Option<Attend> {
+/// What a device may have no kernel for.
+enum Anchor {
+    Attention(Attend),
+    Scan(Scan),
+    Sort(Sort),
+}
+
+/// What a node computes, if it is such.
+fn anchor(node: &Node) -> Option<Anchor> {
     match node.op {
-        Op::Attention(attend) => Some(attend),
+        Op::Attention(attend) => Some(Anchor::Attention(attend)),
+        Op::Scan(scan) => Some(Anchor::Scan(scan)),
+        Op::Sort(sort) => Some(Anchor::Sort(sort)),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
         Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,

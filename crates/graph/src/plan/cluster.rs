@@ -2,7 +2,7 @@
 
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
-use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scatter, Store};
+use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
 use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -17,8 +17,12 @@ pub(crate) enum Space {
     Dot(NodeId),
     /// A scatter, which fuses with nothing.
     Scatter(NodeId),
+    /// A scan, which fuses with nothing.
+    Scan(NodeId),
     /// Parts of one attention, which fuse with each other: its inputs, and whether it is causal and backward.
     Attention { inputs: Vec<NodeId>, causal: bool, backward: bool },
+    /// Parts of one sort, which fuse with each other.
+    Sort { input: NodeId, axis: usize, descending: bool, keep: usize },
 }
 
 /// Roots that one kernel computes.
@@ -64,6 +68,11 @@ impl Cluster {
         let (space, map) = match &node.op {
             Op::Dot(_) => (Space::Dot(id), IndexMap::identity(&node.shape)),
             Op::Scatter { .. } => (Space::Scatter(id), IndexMap::identity(&node.shape)),
+            Op::Sort(s) => {
+                let space = Space::Sort { input: node.inputs[0], axis: s.axis, descending: s.descending, keep: s.keep };
+                (space, IndexMap::identity(&node.shape))
+            }
+            Op::Scan(_) => (Space::Scan(id), IndexMap::identity(&node.shape)),
             Op::Attention(a) => {
                 let (inputs, causal, backward) = (node.inputs.clone(), a.causal, a.part.is_backward());
                 (Space::Attention { inputs, causal, backward }, IndexMap::identity(&node.shape))
@@ -138,6 +147,8 @@ impl Cluster {
             }
             Space::Dot(id) => self.dot(scope, *id, &mut shared, &stores)?,
             Space::Scatter(id) => scatter(scope.graph, *id, &mut shared),
+            Space::Scan(id) => scan(scope.graph, *id, &mut shared),
+            Space::Sort { input, .. } => sort(scope.graph, *input, &mut shared, &stores),
             Space::Attention { inputs, causal, .. } => {
                 self.attention(scope, (inputs.as_slice(), *causal), &mut shared, &stores)?
             }
@@ -229,6 +240,11 @@ impl Cluster {
             Op::Attention(attend) => attend.part,
             _ => unreachable!("an attention's cluster holds its parts"),
         };
+        // Each gradient of one output records its log-sum anew, and a kernel stores a part once.
+        let again = |&n: &usize| stores[..n].iter().any(|&id| part(id) == part(stores[n]));
+        if let Some(n) = (1..stores.len()).find(again) {
+            return Err(format!("%{} is a part that another one is already", stores[n]));
+        }
         let kept = stores.iter().map(|&id| (part(id), shared.arg(id))).collect();
         let (extents, args) = (Extents::of(q, k, v), args(scope.graph, shared, stores));
         Ok(Kernel::Attention(Attention { extents, causal, args, operands, stores: kept }))
@@ -261,6 +277,33 @@ fn scatter(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
         size,
         args: [arg(index, Access::Read), arg(values, Access::Read), arg(node, Access::Write)],
     })
+}
+
+fn scan(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
+    let node = &graph.nodes[id as usize];
+    let Op::Scan(scan) = node.op else { unreachable!("asked of a scan") };
+    let x = node.inputs[0];
+    shared.reads.push((x, IndexMap::identity(&node.shape)));
+    shared.args = vec![x, id];
+    let arg = |access| Arg { dtype: node.dtype, numel: node.shape.numel(), access };
+    let [outer, len, inner] = scan.extents(&node.shape);
+    let args = [arg(Access::Read), arg(Access::Write)];
+    Kernel::Scan(Scan { op: scan.op, reverse: scan.reverse, outer, len, inner, args })
+}
+
+fn sort(graph: &Graph, input: NodeId, shared: &mut Shared, stores: &[NodeId]) -> Kernel {
+    let sort = |id: NodeId| match graph.nodes[id as usize].op {
+        Op::Sort(sort) => sort,
+        _ => unreachable!("a sort's cluster holds its parts"),
+    };
+    let shape = &graph.nodes[input as usize].shape;
+    shared.reads.push((input, IndexMap::identity(shape)));
+    shared.args = vec![input];
+    let kept = stores.iter().map(|&id| (sort(id).part, shared.arg(id))).collect();
+    let (first, args) = (sort(stores[0]), args(graph, shared, stores));
+    let [outer, len, inner] = first.extents(shape);
+    let (descending, keep) = (first.descending, first.keep);
+    Kernel::Sort(Sort { descending, outer, len, inner, keep, args, stores: kept })
 }
 
 fn args(graph: &Graph, shared: &Shared, stores: &[NodeId]) -> Vec<Arg> {

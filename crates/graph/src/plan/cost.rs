@@ -18,7 +18,7 @@ pub(crate) fn seconds(graph: &Graph, caps: &Caps, unit: &Lowered) -> f64 {
         Kernel::Loop(k) => numel(&k.outer) * numel(&k.row) * steps(&k.body),
         Kernel::Dot(k) => 2 * numel(&k.batch) * numel(&k.m) * numel(&k.n) * numel(&k.k),
         // Nobody weighs these against each other.
-        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => 0,
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) => 0,
     };
     (traffic as f64 / caps.bandwidth).max(flops as f64 / caps.flops)
 }

@@ -137,7 +137,9 @@ fn merge(graph: &Graph, unit: &mut Unit, leaf: NodeId, id: NodeId) -> bool {
             rename(&mut [&mut k.lhs, &mut k.rhs, &mut k.epilogue], &mut k.args, from, into);
         }
         // What these overwrite, other invocations still read; groups are made later.
-        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => return false,
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) => {
+            return false;
+        }
     }
     lowered.args[into as usize] = id;
     lowered.args.remove(from as usize);

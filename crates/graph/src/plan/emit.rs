@@ -156,7 +156,9 @@ impl Emitter<'_> {
                 let acc = self.body.push(Instr::Acc, dtype.compute());
                 self.narrow(dtype, acc)
             }
-            Op::Scatter { .. } | Op::Attention(_) => return Err(format!("%{id} is {}", node.op.name())),
+            Op::Scatter { .. } | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => {
+                return Err(format!("%{id} is {}", node.op.name()));
+            }
         })
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn joined(
 
 /// True iff two clusters are on equal spaces, and of a kind that may join.
 pub(crate) fn side_by_side(a: &Cluster, b: &Cluster) -> bool {
-    matches!(a.space, Space::Loop { .. } | Space::Attention { .. }) && a.space == b.space
+    matches!(a.space, Space::Loop { .. } | Space::Attention { .. } | Space::Sort { .. }) && a.space == b.space
 }
 
 /// Why a consumer has no place on the index space of its producer, or the other way round, if it has none.
@@ -68,6 +68,10 @@ pub(crate) fn differ(producer: &Cluster, consumer: &Cluster) -> String {
         (_, Space::Scatter(_)) => "a scatter binds its operands as they are".into(),
         (Space::Scatter(_), _) => "a scatter has no epilogue".into(),
         (Space::Attention { .. }, _) => "attention has no epilogue".into(),
+        (_, Space::Scan(_)) => "a scan binds its operand as it is".into(),
+        (Space::Scan(_), _) => "a scan has no epilogue".into(),
+        (_, Space::Sort { .. }) => "a sort binds its operand as it is".into(),
+        (Space::Sort { .. }, _) => "a sort has no epilogue".into(),
         (Space::Dot(_), Space::Loop { row, .. }) if !row.is_empty() => {
             format!("a row of {row:?} is reduced, which spans tiles of the contraction")
         }
@@ -79,8 +83,9 @@ fn space(space: &Space) -> String {
     match space {
         Space::Loop { outer, row } if row.is_empty() => format!("{outer:?}"),
         Space::Loop { outer, row } => format!("rows {row:?} over {outer:?}"),
-        Space::Dot(id) | Space::Scatter(id) => format!("that of %{id}"),
+        Space::Dot(id) | Space::Scatter(id) | Space::Scan(id) => format!("that of %{id}"),
         Space::Attention { .. } => "that of an attention".into(),
+        Space::Sort { .. } => "that of a sort".into(),
     }
 }
 

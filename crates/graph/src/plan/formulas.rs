@@ -35,7 +35,8 @@ fn formula(node: &Node) -> Option<&Expr> {
     match &node.op {
         Op::Map(expr) => Some(expr),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
-        Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) | Op::Attention(_) => None,
+        Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
+        Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
     }
 }
 

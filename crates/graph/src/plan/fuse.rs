@@ -6,7 +6,7 @@
 //! read the same data join side by side.
 
 use kiln_ir::index::IndexMap;
-use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Result};
+use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Op, Result};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::cluster::{Cluster, Lowered, Scope, Space};
@@ -196,7 +196,7 @@ impl<'a> Fusion<'a> {
     /// Joins unit `b` with earlier ones that read what it reads.
     fn join_siblings(&mut self, b: usize) {
         let Some(unit) = &self.units[b] else { return };
-        let reads: Vec<NodeId> = unit.lowered.reads.iter().map(|r| r.0).collect();
+        let reads: Vec<NodeId> = self.shared(unit).collect();
         let mut near: Vec<usize> = Vec::new();
         for id in reads {
             let earlier = self.readers.get(&id).into_iter().flatten().copied().filter(|&a| a < b);
@@ -217,13 +217,21 @@ impl<'a> Fusion<'a> {
         }
     }
 
+    /// What a unit reads that is worth reading together: also tables that are computed. Of a leaf, each may look up
+    /// other places.
+    fn shared<'b>(&'b self, unit: &'b Unit) -> impl Iterator<Item = NodeId> + 'b {
+        let computed = |id: &NodeId| !matches!(self.scope.graph.nodes[*id as usize].op, Op::Leaf(_));
+        let tables = unit.lowered.gathered.iter().copied().filter(computed);
+        unit.lowered.reads.iter().map(|r| r.0).chain(tables)
+    }
+
     fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {
         let [x, y] = [self.units[a].as_ref()?, self.units[b].as_ref()?];
-        let (graph, mut reads) = (self.scope.graph, x.lowered.reads.iter());
+        let (graph, mut reads) = (self.scope.graph, self.shared(x));
         if !fit::side_by_side(&x.cluster, &y.cluster)
             || x.cluster.stage(graph) != y.cluster.stage(graph)
             || n_steps(x) + n_steps(y) > STEPS_MAX
-            || !reads.any(|(id, _)| y.lowered.args.contains(id))
+            || !reads.any(|id| y.lowered.args.contains(&id))
             || self.reaches(a, b, false)
             || self.reaches(b, a, false)
         {
@@ -269,7 +277,7 @@ fn n_steps(unit: &Unit) -> usize {
     match &unit.lowered.kernel {
         Kernel::Loop(k) => k.body.instrs.len(),
         Kernel::Dot(k) => k.epilogue.instrs.len(),
-        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Group(_) => 0,
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) => 0,
     }
 }
 

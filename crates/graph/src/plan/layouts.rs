@@ -29,7 +29,8 @@ pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
                 inputs.iter().filter_map(|&i| turned(&out, &lies, i)).max_by_key(|t| t.views.len())
             }
             Op::Map(_) | Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
-            Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) | Op::Attention(_) => None,
+            Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
+            Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
         };
         let id = match turned.filter(|t| t.shape == node.shape) {
             Some(turned) => {

@@ -1,7 +1,7 @@
 //! Which nodes get a buffer: the *roots*, from which fusion starts.
 //!
 //! Everything else is computed inside the kernels that need it, as often as they do. A root is a
-//! result, a reduction or an anchor (contraction, attention, scatter); a node that one of those must find in memory; and
+//! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in memory; and
 //! a node where a formula would grow deeper or read more buffers than one kernel may.
 
 use kiln_ir::{Graph, NodeId, Op};
@@ -35,9 +35,9 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
                 let read_often = node.inputs.iter().enumerate().filter(|(n, _)| *n != bias);
                 read_often.for_each(|(_, &i)| require(graph, i, &mut roots));
             }
-            Op::Scatter { .. } => {
+            Op::Scatter { .. } | Op::Scan(_) | Op::Sort(_) => {
                 roots[id] = true;
-                // It binds its operands as they are, so views of them are computed too.
+                // They bind their operands as they are, so views of them are computed too.
                 node.inputs.iter().for_each(|&i| roots[i as usize] = true);
             }
             Op::Gather(_) => {

@@ -32,7 +32,8 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
             Op::Reduce(op, axes) => parts.reduction(*op, axes, inputs[0], caps),
             Op::Dot(c) => parts.contraction(*c, [inputs[0], inputs[1]], node.shape, caps),
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) => None,
-            Op::Offset(_) | Op::View(_) | Op::Gather(_) | Op::Scatter { .. } | Op::Attention(_) => None,
+            Op::Offset(_) | Op::View(_) | Op::Gather(_) | Op::Scatter { .. } => None,
+            Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
         };
         moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));
     }

@@ -16,6 +16,8 @@ pub(crate) fn name(graph: &Graph, lowered: &Lowered) -> String {
         Kernel::Dot(_) => "dot",
         Kernel::Scatter(_) => "scatter",
         Kernel::Attention(_) => "attend",
+        Kernel::Scan(_) => "scan",
+        Kernel::Sort(_) => "sort",
         Kernel::Group(_) => "group",
     };
     let mut name = kind.to_owned();
@@ -62,6 +64,13 @@ impl fmt::Display for Plan {
                 Kernel::Attention(k) => {
                     let x = &k.extents;
                     write!(f, " [{}] q {}·{} kv {}·{}", dims(&x.batch), x.t, x.d, x.s, x.e)?;
+                }
+                Kernel::Scan(k) => write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?,
+                Kernel::Sort(k) => {
+                    write!(f, " [{}·{}] rows of [{}]", k.outer, k.inner, k.len)?;
+                    if k.keep < k.len {
+                        write!(f, ", {} kept", k.keep)?;
+                    }
                 }
                 Kernel::Group(loops) => write!(f, " of {} loops", loops.len())?,
             }

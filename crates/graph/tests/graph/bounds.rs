@@ -65,6 +65,16 @@ fn errors(graph: &Graph, values: &[Vec<f64>], of_leaves: &[Vec<f64>], scalars: &
                 let n = x.len() as f64;
                 moved(vec![of(0).0.clone(), x.iter().zip(e).map(|(x, e)| e + n * UNIT * x.abs()).collect()])
             }
+            Op::Scan(scan) => match scan.op {
+                ReduceOp::Sum => {
+                    let (x, e) = of(0);
+                    let n = node.shape[scan.axis] as f64;
+                    moved(vec![x.iter().zip(e).map(|(x, e)| e + n * UNIT * x.abs()).collect()])
+                }
+                ReduceOp::Max => moved(vec![of(0).1.clone()]),
+                ReduceOp::Prod | ReduceOp::Min | ReduceOp::ArgMax => unreachable!("no smooth program has these"),
+            },
+            Op::Sort(_) => unreachable!("no smooth program has these"),
             Op::Dot(c) => {
                 let ((x, ex), (y, ey)) = (of(0), of(1));
                 let k: usize = graph.nodes[node.inputs[0] as usize].shape[c.batch + c.m..].iter().product();

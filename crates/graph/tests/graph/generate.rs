@@ -121,7 +121,7 @@ fn reduction(kind: Kind, s: &mut Stream, x: &Tensor) -> Tensor {
     let x = &x.cast(DType::F32);
     let axis = s.below(x.rank()) as isize;
     let empty = x.dims()[axis as usize] == 0;
-    match (kind, s.below(7)) {
+    match (kind, s.below(12)) {
         (_, 0) => x.sum(&[axis]),
         (_, 1) => x - x.sum_keepdim(&[axis]),
         (_, 2) if x.rank() > 1 => x.sum(&[0, -1]),
@@ -130,6 +130,11 @@ fn reduction(kind: Kind, s: &mut Stream, x: &Tensor) -> Tensor {
         (Kind::Exact, 5) if !empty => x - x.amin(&[axis]).unsqueeze(axis as usize),
         (Kind::Smooth, 4) if !empty => x.softmax(axis),
         (Kind::Smooth, 5) if !empty => x.normalize(0.1),
+        (_, 6) => x.cumsum(axis),
+        (_, 7) => x.cummax(axis).0,
+        (Kind::Exact, 8) => x.sort(axis, s.below(2) == 0).0,
+        (Kind::Exact, 9) => x.argsort(axis, s.below(2) == 0),
+        (Kind::Exact, 10) => x.topk(s.below(x.dims()[axis as usize] + 1), axis, s.below(2) == 0).0,
         _ => x.sum_all(),
     }
 }

@@ -144,6 +144,25 @@ const CASES: &[Case] = &[
         let index = Tensor::new(&[1i32, 1, 0], &[3], x[0].device()).unwrap();
         index.scatter_add(0, 4, &x[0]).square()
     }),
+    ("cumsum", &[(&[3, 4, 2], -1.0, 1.0)], |x| x[0].cumsum(1).square()),
+    ("cumprod", &[(&[3, 5], 0.5, 1.5)], |x| x[0].cumprod(-1).square()),
+    ("cumprod with a zero", &[(&[3, 2], 0.5, 1.5), (&[3, 1], 0.0, 0.0), (&[3, 2], 0.5, 1.5)], |x| {
+        Tensor::cat(&[&x[0], &x[1], &x[2]], 1).cumprod(1)
+    }),
+    ("cumprod with zeros", &[(&[2, 1], 0.5, 1.5), (&[2, 2], 0.0, 0.0), (&[2, 2], 0.5, 1.5)], |x| {
+        Tensor::cat(&[&x[1], &x[0], &x[1], &x[2]], 1).cumprod(1)
+    }),
+    ("cummax", &[(&[3, 7, 2], -1.0, 1.0)], |x| x[0].cummax(1).0.square()),
+    ("cummin", &[(&[3, 7], -1.0, 1.0)], |x| x[0].cummin(-1).0.square()),
+    ("gather", &[(&[4, 3], -1.0, 1.0)], |x| {
+        let index = Tensor::new(&[2i32, 0, 3, 3, 2, 9], &[3, 2], x[0].device()).unwrap();
+        x[0].gather(0, &index).square()
+    }),
+    ("sort", &[(&[3, 7, 2], -1.0, 1.0)], |x| x[0].sort(1, false).0.square()),
+    ("descending sort", &[(&[3, 7], -1.0, 1.0)], |x| x[0].sort(-1, true).0.square()),
+    ("topk of many", &[(&[2, 70], -1.0, 1.0)], |x| x[0].topk(50, 1, false).0.square()),
+    ("topk of an axis between", &[(&[2, 9, 3], -1.0, 1.0)], |x| x[0].topk(4, 1, false).0.square()),
+    ("topk", &[(&[5, 2], -1.0, 1.0)], |x| x[0].topk(3, 0, true).0.square()),
     ("softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(-1)),
     ("softmax of the first axis", &[(&[3, 4], -2.0, 2.0)], |x| x[0].softmax(0)),
     ("log_softmax", &[(&[3, 4], -2.0, 2.0)], |x| x[0].log_softmax(-1)),
@@ -203,6 +222,15 @@ fn of_gradients() {
     check("gradient of a norm of a gradient", &[(&[3, 2], -1.0, 1.0), (&[2, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].matmul(&x[1]).softmax(-1).square().sum_all();
         loss.grad(&[&x[1]]).remove(0).unwrap().square()
+    });
+    check("gradient of a gradient of a running product", &[(&[5], 0.5, 1.5)], &|x| {
+        x[0].cumprod(0).square().sum_all().grad(&[&x[0]]).remove(0).unwrap()
+    });
+    check("gradient of a gradient of a running maximum", &[(&[5], -1.0, 1.0)], &|x| {
+        x[0].cummax(0).0.exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
+    });
+    check("gradient of a gradient of the least", &[(&[5], -1.0, 1.0)], &|x| {
+        x[0].topk(3, 0, false).0.exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
     });
     check("gradient of a gradient of attention", &[(&[3, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].scaled_dot_product_attention(&x[1], &x[1], None, true).square().sum_all();

@@ -27,7 +27,7 @@ impl Limited {
         Limited { caps, ..limited }
     }
 
-    /// Without kernels of attention, and without groups.
+    /// Without kernels of attention, scans and sorts, and without groups.
     pub(crate) fn plain() -> Limited {
         let limited = Limited::bindings(8);
         Limited { anchors: false, ..limited }
@@ -43,7 +43,9 @@ impl Backend for Limited {
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
         match kernel {
             _ if needed > limit => Err(Reject::Bindings { needed, limit }),
-            Kernel::Attention(_) | Kernel::Group(_) if !self.anchors => Err(Reject::Unsupported("left out")),
+            Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) if !self.anchors => {
+                Err(Reject::Unsupported("left out"))
+            }
             _ => self.inner.supports(kernel),
         }
     }

@@ -11,4 +11,6 @@ mod limited;
 mod liveness;
 mod nan;
 mod programs;
+mod running;
+mod sorting;
 mod stream;

@@ -12,6 +12,8 @@ use crate::common::CPU;
 use crate::generate::{Kind, program};
 use crate::limited::Limited;
 use crate::nan;
+use crate::running;
+use crate::sorting;
 
 /// Equal to the bit for exact programs, else within the bounds of running error analysis.
 fn check(kind: Kind, seed: u32, devices: &[&(&str, Device)]) {
@@ -121,4 +123,72 @@ fn a_nan_score_makes_its_row_nan() {
     for (name, device) in [("the CPU", &*CPU), ("without anchors", &plain)] {
         nan::check(name, device, 8);
     }
+}
+
+#[test]
+fn running_reductions_are_what_they_say() {
+    let plans = devices();
+    for (name, device) in plans.iter().filter(|(name, _)| !name.contains("memory")) {
+        running::check(name, device);
+        running::check_gradients(name, device, &CPU);
+    }
+}
+
+#[test]
+fn a_long_running_sum_is_the_same_on_any_number_of_threads() {
+    let x: Vec<f32> = (0..100_003).map(|i| (i * 31 % 97) as f32 / 7.0 - 6.0).collect();
+    let run = |device: &Device| {
+        let x = Tensor::new(&x, &[100_003], device).unwrap();
+        [x.cumsum(0), x.cummax(0).0, (x * 1e-4 + 1.0).cumprod(0)].map(|y| y.to_vec::<f32>().unwrap())
+    };
+    let on = |n| run(&Device::new(CpuBackend::with_threads(n)));
+    assert!(on(1) == on(2) && on(1) == on(5));
+}
+
+#[test]
+fn sorts_are_stable_and_know_nan() {
+    let plans = devices();
+    for (name, device) in plans.iter().filter(|(name, _)| !name.contains("memory")) {
+        sorting::check(name, device);
+        sorting::check_uses(name, device);
+    }
+}
+
+#[test]
+fn values_and_indices_of_a_sort_are_one_kernel() {
+    let x = Tensor::zeros(&[4, 9], &CPU).exp();
+    let (values, indices) = x.sort(1, false);
+    let plan = CPU.explain();
+    assert!(plan.contains("sort_sort_argsort"), "{plan}");
+    drop((values, indices));
+}
+
+#[test]
+fn a_device_without_the_kernels_starts_few_others() {
+    let plain = Device::with_options(Arc::new(Limited::plain()), PlanOptions::default());
+    // Computed before each, since it is held.
+    let x = Tensor::zeros(&[4, 1000], &plain).exp();
+    let check = |n: usize, outputs: &[Tensor]| {
+        let plan = plain.explain();
+        assert!(plan.contains(&format!("\n{n} kernels")), "{} outputs in {n} kernels: {plan}", outputs.len());
+    };
+    // 1000 < 8⁴, and 1000 < 2¹⁰.
+    check(1 + 4, &[x.cumsum(1)]);
+    let (values, indices) = x.sort(1, true);
+    check(1 + 10, &[values, indices]);
+}
+
+#[test]
+fn two_gradients_of_one_attention_are_both_there() {
+    let x = Tensor::new(&[0.5f32, -1.0, 2.0, 0.25, 1.5, -0.5], &[3, 2], &CPU).unwrap();
+    let out = x.scaled_dot_product_attention(&x, &x, None, true);
+    let grad = |loss: Tensor| loss.grad(&[&x]).remove(0).unwrap();
+    let both = [grad(out.square().sum_all()), grad(out.exp().sum_all())];
+    CPU.eval().unwrap();
+    let found = both.map(|t| t.to_vec::<f32>().unwrap());
+    let alone = |f: fn(&Tensor) -> Tensor| {
+        let out = x.scaled_dot_product_attention(&x, &x, None, true);
+        grad(f(&out).sum_all()).to_vec::<f32>().unwrap()
+    };
+    assert_eq!(found, [alone(Tensor::square), alone(Tensor::exp)]);
 }

@@ -13,7 +13,11 @@ mod inspect;
 #[path = "../../../graph/tests/graph/nan.rs"]
 mod nan;
 mod programs;
+#[path = "../../../graph/tests/graph/running.rs"]
+mod running;
 mod sharing;
+#[path = "../../../graph/tests/graph/sorting.rs"]
+mod sorting;
 #[path = "../../../graph/tests/graph/stream.rs"]
 mod stream;
 mod training;

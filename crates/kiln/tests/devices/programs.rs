@@ -7,6 +7,8 @@ use crate::bounds::of;
 use crate::common::{CPU, gpu};
 use crate::generate::{Kind, program};
 use crate::nan;
+use crate::running;
+use crate::sorting;
 
 /// Runs the programs of these seeds on the GPU and compares with the reference.
 fn check(kind: Kind, seeds: std::ops::Range<u32>) {
@@ -48,4 +50,18 @@ fn a_nan_score_makes_its_row_nan() {
     for width in [8, 130] {
         nan::check("a GPU", gpu, width);
     }
+}
+
+#[test]
+fn running_reductions_are_what_they_say() {
+    let Some(gpu) = gpu() else { return };
+    running::check("a GPU", gpu);
+    running::check_gradients("a GPU", gpu, &CPU);
+}
+
+#[test]
+fn sorts_are_stable_and_know_nan() {
+    let Some(gpu) = gpu() else { return };
+    sorting::check("a GPU", gpu);
+    sorting::check_uses("a GPU", gpu);
 }
