@@ -47,7 +47,7 @@ const ROWS: usize = 6;
 /// Vectors of columns of a block.
 const VECTORS: usize = 2;
 
-/// A block of sums stays in vector registers until it is done: memory is only read, [`ROWS`] + [`VECTORS`] times for
+/// A block of sums stays in vector registers until it is done: memory is only read, `ROWS` + `VECTORS` times for
 /// `ROWS · VECTORS` multiply-adds of vectors.
 pub fn sums_in_registers(dims: [usize; 3], lhs: &[f32], rhs: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(InRegisters { dims, lhs, rhs, out });
