@@ -59,7 +59,7 @@ const REACH: usize = 8;
 
 /// Appends what a scan means to a graph that holds its input; gives its node.
 ///
-/// After each step, an element has the reduction of [`REACH`] times as many before it: Hillis and Steele 1986,
+/// After each step, an element has the reduction of `REACH` times as many before it: Hillis and Steele 1986,
 /// <https://doi.org/10.1145/7902.7903>, there with 2.
 ///
 /// # Panics
