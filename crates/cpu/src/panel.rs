@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kiln_ir::kernel::{Arg, Body, Instr};
+use kiln_ir::kernel::{Arg, Body, Instr, Value};
 use kiln_ir::{Atom, Bound, DType, Index};
 
 use crate::exec::{Env, Sums, Tile, Worker};
@@ -156,8 +156,7 @@ pub(crate) struct Direct {
     batch: Vec<usize>,
     rank: usize,
     pub(crate) strides: [isize; 2],
-    /// Where it begins, if a scalar of the kernel says so; below this number.
-    begin: Option<(usize, usize)>,
+    begin: Begin,
 }
 
 impl Direct {
@@ -185,26 +184,43 @@ impl Direct {
         if !valid.is_empty() || !matches!(dtype, DType::F32 | DType::F64) {
             return None;
         }
-        let Some((value, n)) = *gather else { return Direct::new(index, *arg as usize, axes) };
-        let Instr::Scalar(_, word) = body.instrs[value as usize] else { return None };
-        // The scalar is an element to begin at iff its coordinate is added as it is.
         let rank = axes.iter().map(|dims| dims.len()).sum();
-        let coordinate = index.affine(rank + 1)?.last().copied();
-        let terms = index.terms.iter().filter(|t| t.1 != Atom::Var(rank)).cloned().collect();
-        let fixed = Index { constant: index.constant, terms };
-        let direct = Direct::new(&fixed, *arg as usize, axes).filter(|_| coordinate == Some(1))?;
-        Some(Direct { begin: Some((word as usize, n)), ..direct })
+        let (fixed, begin) = begins(body, index, *gather, rank)?;
+        Some(Direct { begin, ..Direct::new(&fixed, *arg as usize, axes)? })
     }
 
     /// The first element of a matrix of the batch.
     pub(crate) fn start(&self, mut batch: usize, env: Env) -> isize {
-        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as usize).min(n.max(1) - 1));
+        let begin = begin(self.begin, env);
         let mut at = vec![0; self.rank];
         for (axis, &dim) in self.batch.iter().enumerate().rev() {
             (at[axis], batch) = (batch % dim, batch / dim);
         }
         self.index.eval(&at) as isize + begin as isize
     }
+}
+
+/// Where an operand begins, if a scalar of the kernel says so: which one, and what it is below.
+pub(crate) type Begin = Option<(usize, usize)>;
+
+/// The element at which an operand begins.
+pub(crate) fn begin(begin: Begin, env: Env) -> usize {
+    begin.map_or(0, |(word, n)| (env.scalars[word] as usize).min(n.max(1) - 1))
+}
+
+/// The address of a load over so many axes, apart from the element at which it begins; `None` if it looks up more.
+pub(crate) fn begins(
+    body: &Body,
+    index: &Index,
+    gather: Option<(Value, usize)>,
+    rank: usize,
+) -> Option<(Index, Begin)> {
+    let Some((value, n)) = gather else { return Some((index.clone(), None)) };
+    let Instr::Scalar(_, word) = body.instrs[value as usize] else { return None };
+    // The scalar is an element to begin at iff its coordinate is added as it is.
+    (index.affine(rank + 1)?.last() == Some(&1)).then_some(())?;
+    let terms = index.terms.iter().filter(|t| t.1 != Atom::Var(rank)).cloned().collect();
+    Some((Index { constant: index.constant, terms }, Some((word as usize, n))))
 }
 
 /// The one stride of several axes, row-major.

@@ -309,6 +309,7 @@ impl<T: Element> Product<'_, T> {
             multiply(dims, lhs, rhs, out, from > self.k.start);
         }
     }
+
     /// The block's lines of an operand over some steps, packed into `panel` unless that is done.
     fn packed<'p>(&'p self, role: usize, loan: &mut Loan, panel: &'p mut Reg, steps: &Range<usize>) -> Packed<'p, T> {
         if let Some((of, whole)) = &self.shared

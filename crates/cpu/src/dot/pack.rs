@@ -60,13 +60,12 @@ impl Strips {
 
 /// Lines beside each other: a step's part is copied.
 fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
-    let whole = |out: &mut [T]| match lines {
+    match lines {
         12 => copy::<T, 12>(src, steps, out, width),
         16 => copy::<T, 16>(src, steps, out, width),
         32 => copy::<T, 32>(src, steps, out, width),
         _ => (0..steps).for_each(|p| out[p * width..][..lines].copy_from_slice(&src.data[p * src.step..][..lines])),
-    };
-    whole(out);
+    }
 }
 
 /// As above for a number of lines that is known to the compiler.

@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use bytemuck::Pod;
+use kiln_ir::DType;
 use kiln_ir::kernel::{Arg, Body, Instr};
-use kiln_ir::{Atom, DType};
 
 use super::pack::{Lines, SQUARE, Strips, turn};
 use super::padded::Padded;
 use crate::exec::Env;
 use crate::memory::View;
+use crate::panel::{Begin, begin, begins};
 use crate::simd::multiversion;
 
 /// A dim, and what going on along it adds to an address.
@@ -25,8 +26,7 @@ pub(super) struct Window {
     arg: usize,
     /// The address where all coordinates are 0.
     base: i64,
-    /// Where it begins, if a scalar of the kernel says so; below this number.
-    begin: Option<(usize, usize)>,
+    begin: Begin,
     /// Of the batch, the lines and the steps.
     axes: [Vec<Axis>; 3],
     /// What the argument is copied into first.
@@ -51,15 +51,7 @@ impl Window {
             return None;
         }
         let rank = axes.iter().map(|dims| dims.len()).sum();
-        let mut begin = None;
-        let mut index = index.clone();
-        if let Some((value, n)) = *gather {
-            // The scalar is an element to begin at iff its coordinate is added as it is.
-            let Instr::Scalar(_, word) = body.instrs[value as usize] else { return None };
-            (index.affine(rank + 1)?.last() == Some(&1)).then_some(())?;
-            index.terms.retain(|t| t.1 != Atom::Var(rank));
-            begin = Some((word as usize, n));
-        }
+        let (index, begin) = begins(body, index, *gather, rank)?;
         let (base, strides, padded) = if valid.is_empty() {
             (index.constant, index.affine(rank)?, None)
         } else {
@@ -96,8 +88,7 @@ impl Window {
 
     /// The address of the first line and step of one matrix.
     fn start(&self, env: Env, batch: usize) -> i64 {
-        let begin = self.begin.map_or(0, |(word, n)| (env.scalars[word] as i64).min(n.max(1) as i64 - 1));
-        self.base + begin + address(&self.axes[0], batch)
+        self.base + begin(self.begin, env) as i64 + address(&self.axes[0], batch)
     }
 
     /// What is packed from: the argument, or the copy of it that `scratch` holds.
