@@ -8,14 +8,14 @@
 use std::cell::RefCell;
 
 use bytemuck::Pod;
-use kiln_ir::DType;
+use kiln_ir::{DType, PointOp};
 
 use crate::cast::cast;
-use crate::fused::fused;
+use crate::fused::{MOST, fused};
 use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
-use crate::reduce::{Partial, Rows, Tree, reduce_tile};
+use crate::reduce::{Partial, Rows, Tree, reduce_tile, sum_products};
 use crate::simd::{Operand, Out, Reg};
 use crate::site::Walker;
 use crate::space::Span;
@@ -157,6 +157,9 @@ impl Worker {
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
         for micro in micros {
+            if tile.lanes == 1 && self.single(micro) {
+                continue;
+            }
             self.fetch_ahead(env);
             let slot = micro.dst();
             if let Some(lent) = self.lend(program, micro, tile, env) {
@@ -176,7 +179,7 @@ impl Worker {
                 _ => {
                     let one = program.single[slot] && self.is_one(micro, tile);
                     let tile = if one { tile.first_lanes() } else { tile };
-                    self.step(program, micro, tile, env, &mut reg.out(), false);
+                    self.step(program, micro, tile, env, &mut reg.out(), None);
                     if one { Held::One } else { Held::Lanes }
                 }
             };
@@ -184,12 +187,32 @@ impl Worker {
         }
     }
 
+    /// Does a step of plain arithmetic for a tile of one lane, as what is once a row of a tile: vectors cost more.
+    fn single(&mut self, micro: &Micro) -> bool {
+        let Micro::Op { op, dtype: DType::F32, args, dst } = micro else { return false };
+        let [x, y, _] = args.map(|slot| self.regs[slot].lanes::<f32>()[0]);
+        let value = match op {
+            PointOp::Add => x + y,
+            PointOp::Sub => x - y,
+            PointOp::Mul => x * y,
+            PointOp::Div => x / y,
+            PointOp::Neg => -x,
+            PointOp::Sqrt => x.sqrt(),
+            PointOp::Rsqrt => 1.0 / x.sqrt(),
+            _ => return false,
+        };
+        self.regs[*dst].lanes_mut::<f32>()[0] = value;
+        self.held[*dst] = Held::Lanes;
+        true
+    }
+
     /// True iff a step gives the same at every point of a tile.
     fn is_one(&mut self, micro: &Micro, tile: Tile) -> bool {
         let one = |slot: &RegId| self.held[*slot] == Held::One;
         match micro {
             Micro::Expand { .. } => tile.rows.is_single(),
-            Micro::Op { args, .. } | Micro::Fused { args, .. } => args.iter().all(one),
+            Micro::Op { args, .. } => args.iter().all(one),
+            Micro::Fused { args, .. } => args.iter().all(one),
             Micro::Cast { src, .. } => one(src),
             Micro::Load { site, gather: None, .. } => tile.is_whole() && site.is_constant(tile.span, &mut self.walker),
             _ => false,
@@ -231,9 +254,9 @@ impl Worker {
         }
     }
 
-    /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and whether the step
-    /// updates what is there.
-    fn target(&mut self, program: &Program, put: &Put, micro: &Micro, tile: Tile) -> Option<(Held, bool)> {
+    /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and which operand of the
+    /// step is what is there before.
+    fn target(&mut self, program: &Program, put: &Put, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
         if !tile.is_whole() {
             return None;
         }
@@ -242,19 +265,20 @@ impl Worker {
         let (at, bytes) = (at * size, tile.lanes * size);
         let there = Held::Lent { arg: put.arg, at, bytes };
         if put.updates {
-            let Micro::Fused { args, .. } = micro else { return None };
-            return (args.map(|slot| self.held[slot] == there) == [true, false, false]).then_some((there, true));
+            let Micro::Fused { op, args, .. } = micro else { return None };
+            let own = op.own()?;
+            let found = |k: usize| self.held[args[k]] == there;
+            return (0..op.arity()).all(|k| found(k) == (k == own)).then_some((there, Some(own)));
         }
         self.want_next(program, put.arg, at, bytes);
-        Some((there, false))
+        Some((there, None))
     }
 
-    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out, own: bool) {
+    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out, own: Option<usize>) {
         let (regs, held, walker) = (&self.regs, &self.held, &mut self.walker);
         let read = |slot: RegId| operand(regs, held, slot, env);
         // Written out: `map` would send each operand through memory.
-        let first = |slot: RegId| if own { Operand::own() } else { read(slot) };
-        let all = |args: &[RegId; 3]| [first(args[0]), read(args[1]), read(args[2])];
+        let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
         match micro {
             Micro::Load { site, arg, gather, .. } => {
                 site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather.map(read), dst, walker);
@@ -268,10 +292,13 @@ impl Worker {
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
             Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, all(args)),
-            Micro::Fused { op, dtype, args, .. } => fused(*op, *dtype, tile.lanes, dst, all(args)),
+            Micro::Fused { op, dtype, args, .. } => {
+                let own = own.unwrap_or(MOST);
+                let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
+                fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)]);
+            }
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
-            Micro::Spread { dtype, .. } if *dtype == DType::F64 => spread::<u64>(tile.lanes, dst),
-            Micro::Spread { .. } => spread::<u32>(tile.lanes, dst),
+            Micro::Spread { dtype, .. } => repeat(*dtype, tile.lanes, dst),
             Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
             Micro::Expand { src, .. } => expand::<u32>(tile.rows, read(*src), dst),
             Micro::Acc { dtype, .. } => {
@@ -286,8 +313,18 @@ impl Worker {
 
     /// Reduces what a tile has computed, into partial result number `i`; `more` iff that goes on.
     pub(crate) fn reduce(&mut self, i: usize, r: &Reduction, shape: Rows, more: bool, env: Env) {
-        let src = operand(&self.regs, &self.held, r.src, env);
-        reduce_tile(r.op, r.dtype, src, shape, more, &mut self.partials[i]);
+        for slot in std::iter::once(r.src).chain(r.by) {
+            if self.held[slot] == Held::One {
+                repeat(r.dtype, shape.rows * shape.points, &mut self.regs[slot].out());
+                self.held[slot] = Held::Lanes;
+            }
+        }
+        let read = |slot: RegId| operand(&self.regs, &self.held, slot, env);
+        let out = &mut self.partials[i];
+        match r.by {
+            Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out),
+            None => reduce_tile(r.op, r.dtype, read(r.src), shape, more, out),
+        }
     }
 
     /// Stores what a tile has computed.
@@ -321,10 +358,16 @@ fn fill(dtype: DType, value: f64, n: usize, dst: &mut Out) {
     }
 }
 
-fn spread<T: Pod>(n: usize, dst: &mut Out) {
-    let lanes = dst.lanes_mut::<T>();
-    let first = lanes[0];
-    lanes[..n].fill(first);
+/// Repeats the first lane.
+fn repeat(dtype: DType, n: usize, dst: &mut Out) {
+    fn spread<T: Pod>(n: usize, lanes: &mut [T]) {
+        let first = lanes[0];
+        lanes[..n].fill(first);
+    }
+    match dtype {
+        DType::F64 => spread::<u64>(n, dst.lanes_mut()),
+        _ => spread::<u32>(n, dst.lanes_mut()),
+    }
 }
 
 fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {

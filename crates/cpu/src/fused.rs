@@ -1,17 +1,20 @@
-//! Two steps of arithmetic as one: what lies between them never leaves a vector register.
+//! Several steps of arithmetic as one: what lies between them never leaves a vector register.
 //!
 //! A step reads and writes its lanes in the nearest cache, and that costs more than a sum or a product does. So
-//! lowering joins a sum, difference or product with the one that alone reads it, where [`PAIRS`] has a row for both.
-//! A product that is added is then rounded once where the processor can; everything else is rounded as before.
+//! lowering joins a step with the one that alone reads it, where [`JOINS`] has a row for both; what came of two may be
+//! joined again. A product that is added is then rounded once where the processor can; everything else is rounded as
+//! before.
 
 use bytemuck::Pod;
 use kiln_ir::{DType, PointOp};
 
 use crate::math;
-use crate::point::{map2, map3};
 use crate::simd::{Operand, Out, multiversion};
 
-/// Formulas over `x`, `y` and `z`.
+/// Operands that a formula has at most.
+pub(crate) const MOST: usize = 5;
+
+/// Formulas over `x`, `y`, `z`, `v` and `w`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fused {
     /// `x·y + z`
@@ -32,148 +35,212 @@ pub(crate) enum Fused {
     AddAdd,
     /// `exp(x - y)`
     ExpDifference,
+    /// `√x·y + z`, as under Adam's step.
+    SqrtMulAdd,
+    /// `x·y + z·v`, as an average that follows.
+    SumOfProducts,
+    /// `x·y·z + v`
+    MulMulAdd,
+    /// `x·y·z + v·w`, as an average of squares that follows.
+    MulMulSum,
+    /// `v - x·y / z`
+    SubMulDiv,
+    /// `v·w - x·y / z`, as Adam's step with decay.
+    DecayMulDiv,
 }
 
-/// `(first, second, the operand of the second that the first one is, both)`; `x` and `y` are the operands of the first.
-const PAIRS: &[(PointOp, PointOp, usize, Fused)] = &[
-    (PointOp::Mul, PointOp::Add, 0, Fused::MulAdd),
-    (PointOp::Mul, PointOp::Add, 1, Fused::MulAdd),
-    (PointOp::Mul, PointOp::Sub, 0, Fused::MulSub),
-    (PointOp::Mul, PointOp::Sub, 1, Fused::SubMul),
-    (PointOp::Add, PointOp::Mul, 0, Fused::SumMul),
-    (PointOp::Add, PointOp::Mul, 1, Fused::SumMul),
-    (PointOp::Sub, PointOp::Mul, 0, Fused::DifferenceMul),
-    (PointOp::Sub, PointOp::Mul, 1, Fused::DifferenceMul),
-    (PointOp::Mul, PointOp::Mul, 0, Fused::MulMul),
-    (PointOp::Mul, PointOp::Mul, 1, Fused::MulMul),
-    (PointOp::Mul, PointOp::Div, 0, Fused::MulDiv),
-    (PointOp::Add, PointOp::Add, 0, Fused::AddAdd),
-    (PointOp::Add, PointOp::Add, 1, Fused::AddAdd),
-    (PointOp::Sub, PointOp::Exp, 0, Fused::ExpDifference),
-];
+/// What is joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    Op(PointOp),
+    Fused(Fused),
+}
+
+/// `(first, second, the operand of the second that the first one is, both)`: over the operands of the first, then the
+/// others of the second.
+const JOINS: &[(Step, Step, usize, Fused)] = {
+    use Fused::*;
+    use PointOp::{Add, Div, Exp, Mul, Sqrt, Sub};
+    use Step::{Fused as F, Op};
+    &[
+        (Op(Mul), Op(Add), 0, MulAdd),
+        (Op(Mul), Op(Add), 1, MulAdd),
+        (Op(Mul), Op(Sub), 0, MulSub),
+        (Op(Mul), Op(Sub), 1, SubMul),
+        (Op(Add), Op(Mul), 0, SumMul),
+        (Op(Add), Op(Mul), 1, SumMul),
+        (Op(Sub), Op(Mul), 0, DifferenceMul),
+        (Op(Sub), Op(Mul), 1, DifferenceMul),
+        (Op(Mul), Op(Mul), 0, MulMul),
+        (Op(Mul), Op(Mul), 1, MulMul),
+        (Op(Mul), Op(Div), 0, MulDiv),
+        (Op(Add), Op(Add), 0, AddAdd),
+        (Op(Add), Op(Add), 1, AddAdd),
+        (Op(Sub), Op(Exp), 0, ExpDifference),
+        (Op(Sqrt), F(MulAdd), 0, SqrtMulAdd),
+        (Op(Sqrt), F(MulAdd), 1, SqrtMulAdd),
+        (Op(Mul), F(MulAdd), 2, SumOfProducts),
+        (F(MulMul), Op(Add), 0, MulMulAdd),
+        (F(MulMul), Op(Add), 1, MulMulAdd),
+        (F(MulMul), F(MulAdd), 2, MulMulSum),
+        (F(MulDiv), Op(Sub), 1, SubMulDiv),
+        (F(MulDiv), F(MulSub), 2, DecayMulDiv),
+    ]
+};
 
 /// What `second` is with `first` as its operand number `side`, if that is one step.
-pub(crate) fn pair(first: PointOp, second: PointOp, side: usize, dtype: DType) -> Option<Fused> {
-    let found = PAIRS.iter().find(|row| (row.0, row.1, row.2) == (first, second, side));
+pub(crate) fn join(first: Step, second: Step, side: usize, dtype: DType) -> Option<Fused> {
+    let found = JOINS.iter().find(|row| (row.0, row.1, row.2) == (first, second, side));
     found.filter(|_| matches!(dtype, DType::F32 | DType::F64)).map(|row| row.3)
 }
 
 impl Fused {
-    /// True iff `x` may be what the result overwrites.
-    pub(crate) fn updates(self) -> bool {
-        self != Fused::ExpDifference
+    /// How many operands it has.
+    pub(crate) fn arity(self) -> usize {
+        match self {
+            Fused::ExpDifference => 2,
+            Fused::SumOfProducts | Fused::MulMulAdd | Fused::SubMulDiv => 4,
+            Fused::MulMulSum | Fused::DecayMulDiv => 5,
+            _ => 3,
+        }
+    }
+
+    /// The operand that may be what the result overwrites.
+    pub(crate) fn own(self) -> Option<usize> {
+        match self {
+            Fused::ExpDifference => None,
+            Fused::SumOfProducts => Some(2),
+            Fused::MulMulAdd | Fused::MulMulSum | Fused::SubMulDiv | Fused::DecayMulDiv => Some(3),
+            _ => Some(0),
+        }
     }
 }
 
 /// Applies a formula to the first `n` lanes.
-pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: [Operand; 3]) {
+pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
     let n = n.next_multiple_of(16);
-    // A single value is best the second factor or summand, where loops have it in a register.
-    let [x, y, z] = args;
-    let args =
-        if x.one && !y.one && !matches!(op, Fused::DifferenceMul | Fused::ExpDifference) { [y, x, z] } else { args };
     match dtype {
         DType::F64 => float64(op, n, dst, args),
         _ => float32(op, n, dst, args),
     }
 }
 
+/// The loop for the operands that are single values, as bits: one of those written out, or else piece by piece. Operand
+/// `$own` may be what is overwritten.
+macro_rules! with_ones {
+    ($n:ident, $dst:ident, $args:ident, $own:literal, [$($ones:literal)*], $f:expr) => {{
+        let args = $args.first_chunk().expect("no formula has more operands");
+        let f = $f;
+        match (ones(args), args[$own].own) {
+            $(($ones, false) => lanes::<_, _, $ones, MOST>($n, $dst, args, f),
+            ($ones, true) => lanes::<_, _, $ones, $own>($n, $dst, args, f),)*
+            _ => pieces($n, $dst, args, f),
+        }
+    }};
+}
+
 macro_rules! arms {
     ($t:ty, $fused:ident, $exp:expr, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
         let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
+        macro_rules! each {
+            ($own:literal, $ones:tt, $f:expr) => {
+                with_ones!($n, $dst, $args, $own, $ones, $f)
+            };
+        }
         match $op {
-            Fused::MulAdd => map($n, $dst, $args, fma),
-            Fused::MulSub => map($n, $dst, $args, |x: $t, y, z| fma(x, y, -z)),
-            Fused::SubMul => map($n, $dst, $args, |x: $t, y, z| fma(-x, y, z)),
-            Fused::SumMul => map($n, $dst, $args, |x: $t, y, z| (x + y) * z),
-            Fused::DifferenceMul => map($n, $dst, $args, |x: $t, y, z| (x - y) * z),
-            Fused::MulMul => map($n, $dst, $args, |x: $t, y, z| x * y * z),
-            Fused::MulDiv => map($n, $dst, $args, |x: $t, y, z| x * y / z),
-            Fused::AddAdd => map($n, $dst, $args, |x: $t, y, z| x + y + z),
-            Fused::ExpDifference => map2($n, $dst, $args, |x: $t, y| $exp(x - y)),
+            Fused::MulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x, y, z)),
+            Fused::MulSub => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x, y, -z)),
+            Fused::SubMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(-x, y, z)),
+            Fused::SumMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| (x + y) * z),
+            Fused::DifferenceMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| (x - y) * z),
+            Fused::MulMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y * z),
+            Fused::MulDiv => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y / z),
+            Fused::AddAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x + y + z),
+            Fused::ExpDifference => each!(0, [0 2], |[x, y]: [$t; 2]| $exp(x - y)),
+            Fused::SqrtMulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x.sqrt(), y, z)),
+            Fused::SumOfProducts => each!(2, [0 8 10], |[x, y, z, v]: [$t; 4]| fma(z, v, x * y)),
+            Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
+            Fused::MulMulSum => each!(3, [20], |[x, y, z, v, w]: [$t; 5]| fma(v, w, x * y * z)),
+            Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
+            Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
         }
     }};
 }
 
 multiversion! {
-    fn float32(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
+    fn float32(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
         arms!(f32, FMA, math::exp::<FMA>, op, n, dst, args)
     }
 }
 
 multiversion! {
-    fn float64(op: Fused, n: usize, dst: &mut Out, args: [Operand; 3]) {
+    fn float64(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
         arms!(f64, FMA, f64::exp, op, n, dst, args)
     }
 }
 
-/// As [`map`], where `x` is what the result takes the place of.
+/// Which operands are single values, as bits.
 #[inline(always)]
-fn update<T: Pod>(n: usize, dst: &mut Out, [y, z]: [Operand; 2], f: impl Fn(T, T, T) -> T) {
-    let out = dst.lanes_mut::<T>()[..n].iter_mut();
-    let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
-    match ones {
-        (false, false) => {
-            for ((o, &y), &z) in out.zip(&y[..n]).zip(&z[..n]) {
-                *o = f(*o, y, z);
+fn ones<const N: usize>(args: &[Operand; N]) -> u8 {
+    args.iter().enumerate().fold(0, |bits, (k, x)| bits | (x.one as u8) << k)
+}
+
+/// A loop over lanes where `ONES` are single values and operand `OWN` is what is overwritten, if there is such a one.
+#[inline(always)]
+fn lanes<T: Pod, const N: usize, const ONES: u8, const OWN: usize>(
+    n: usize,
+    dst: &mut Out,
+    args: &[Operand; N],
+    f: impl Fn([T; N]) -> T,
+) {
+    let out = &mut dst.lanes_mut::<T>()[..n];
+    let mut x = [T::zeroed(); N];
+    let mut many: [&[T]; N] = [&[]; N];
+    for k in 0..N {
+        if ONES >> k & 1 == 1 {
+            x[k] = args[k].lanes()[0];
+        } else if k != OWN {
+            many[k] = &args[k].lanes()[..n];
+        }
+    }
+    for i in 0..n {
+        for k in 0..N {
+            if k == OWN {
+                x[k] = out[i];
+            } else if ONES >> k & 1 == 0 {
+                x[k] = many[k][i];
             }
         }
-        (true, false) => {
-            let y = y[0];
-            for (o, &z) in out.zip(&z[..n]) {
-                *o = f(*o, y, z);
-            }
-        }
-        (false, true) => {
-            let z = z[0];
-            for (o, &y) in out.zip(&y[..n]) {
-                *o = f(*o, y, z);
-            }
-        }
-        (true, true) => {
-            let (y, z) = (y[0], z[0]);
-            for o in out {
-                *o = f(*o, y, z);
-            }
-        }
+        out[i] = f(x);
     }
 }
 
-/// One loop for each way in which `y` and `z` may be single values.
+/// Lanes that are computed at once where any operand may be a single value.
+const PIECE: usize = 64;
+
+/// As [`lanes`], for operands of any kind; single values and what is overwritten are spread over a piece.
 #[inline(always)]
-fn map<T: Pod>(n: usize, dst: &mut Out, args: [Operand; 3], f: impl Fn(T, T, T) -> T) {
-    let [x, y, z] = args;
-    if x.one {
-        return map3(n, dst, args, f);
+fn pieces<T: Pod, const N: usize>(n: usize, dst: &mut Out, args: &[Operand; N], f: impl Fn([T; N]) -> T) {
+    let mut spread = [[T::zeroed(); PIECE]; N];
+    for (spread, x) in spread.iter_mut().zip(args).filter(|(_, x)| x.one) {
+        spread.fill(x.lanes()[0]);
     }
-    if x.own {
-        return update(n, dst, [y, z], f);
-    }
-    let out = dst.lanes_mut::<T>()[..n].iter_mut().zip(&x.lanes::<T>()[..n]);
-    let (ones, y, z) = ((y.one, z.one), y.lanes::<T>(), z.lanes::<T>());
-    match ones {
-        (false, false) => {
-            for (((o, &x), &y), &z) in out.zip(&y[..n]).zip(&z[..n]) {
-                *o = f(x, y, z);
-            }
+    for (i, out) in dst.lanes_mut()[..n].chunks_mut(PIECE).enumerate() {
+        let len = out.len();
+        for (spread, _) in spread.iter_mut().zip(args).filter(|(_, x)| x.own) {
+            spread[..len].copy_from_slice(out);
         }
-        (true, false) => {
-            let y = y[0];
-            for ((o, &x), &z) in out.zip(&z[..n]) {
-                *o = f(x, y, z);
-            }
+        let mut many: [&[T]; N] = [&[]; N];
+        for k in 0..N {
+            let x = args[k];
+            many[k] = if x.one || x.own { &spread[k][..len] } else { &x.lanes()[i * PIECE..][..len] };
         }
-        (false, true) => {
-            let z = z[0];
-            for ((o, &x), &y) in out.zip(&y[..n]) {
-                *o = f(x, y, z);
+        let mut x = [T::zeroed(); N];
+        for (j, out) in out.iter_mut().enumerate() {
+            for k in 0..N {
+                x[k] = many[k][j];
             }
-        }
-        (true, true) => {
-            let (y, z) = (y[0], z[0]);
-            for (o, &x) in out {
-                *o = f(x, y, z);
-            }
+            *out = f(x);
         }
     }
 }
@@ -184,18 +251,24 @@ mod tests {
     use crate::point::point;
     use crate::simd::{Isa, Reg, with_isa};
 
-    type Formula = fn(f32, f32, f32) -> f32;
+    type Formula = fn([f32; MOST]) -> f32;
 
-    const ALL: [(Fused, Formula); 9] = [
-        (Fused::MulAdd, |x, y, z| x * y + z),
-        (Fused::MulSub, |x, y, z| x * y - z),
-        (Fused::SubMul, |x, y, z| z - x * y),
-        (Fused::SumMul, |x, y, z| (x + y) * z),
-        (Fused::DifferenceMul, |x, y, z| (x - y) * z),
-        (Fused::MulMul, |x, y, z| x * y * z),
-        (Fused::MulDiv, |x, y, z| x * y / z),
-        (Fused::AddAdd, |x, y, z| x + y + z),
-        (Fused::ExpDifference, |x, y, _| (x - y).exp()),
+    const ALL: [(Fused, Formula); 15] = [
+        (Fused::MulAdd, |[x, y, z, ..]| x * y + z),
+        (Fused::MulSub, |[x, y, z, ..]| x * y - z),
+        (Fused::SubMul, |[x, y, z, ..]| z - x * y),
+        (Fused::SumMul, |[x, y, z, ..]| (x + y) * z),
+        (Fused::DifferenceMul, |[x, y, z, ..]| (x - y) * z),
+        (Fused::MulMul, |[x, y, z, ..]| x * y * z),
+        (Fused::MulDiv, |[x, y, z, ..]| x * y / z),
+        (Fused::AddAdd, |[x, y, z, ..]| x + y + z),
+        (Fused::ExpDifference, |[x, y, ..]| (x - y).exp()),
+        (Fused::SqrtMulAdd, |[x, y, z, ..]| x.sqrt() * y + z),
+        (Fused::SumOfProducts, |[x, y, z, v, _]| x * y + z * v),
+        (Fused::MulMulAdd, |[x, y, z, v, _]| x * y * z + v),
+        (Fused::MulMulSum, |[x, y, z, v, w]| x * y * z + v * w),
+        (Fused::SubMulDiv, |[x, y, z, v, _]| v - x * y / z),
+        (Fused::DecayMulDiv, |[x, y, z, v, w]| v * w - x * y / z),
     ];
 
     #[test]
@@ -205,32 +278,33 @@ mod tests {
             for (i, &got) in out.lanes::<f32>()[..n].iter().enumerate() {
                 let want = want(i);
                 let same = got == want || (got.is_nan() && want.is_nan());
-                assert!(same || (got - want).abs() <= 1e-6 * want.abs(), "{name}: {got} ≠ {want}");
+                assert!(same || (got - want).abs() <= 1e-6 * want.abs().max(1.0), "{name}: {got} ≠ {want}");
             }
         };
-        let mut regs = [0, 1, 2].map(|_| Reg::with_bytes(4 * n));
+        let mut regs = [0, 1, 2, 3, 4].map(|_| Reg::with_bytes(4 * n));
         for (k, reg) in regs.iter_mut().enumerate() {
             // Quarters, of which all sums and products here are exact.
             reg.lanes_mut::<f32>().iter_mut().enumerate().for_each(|(i, x)| *x = (i * (k + 3) % 17) as f32 / 4.0 - 2.0);
         }
         for isa in Isa::available() {
             for (op, want) in ALL {
-                for ones in 0..8 {
+                for ones in 0..1 << op.arity() {
+                    let single = |k: usize| ones >> k & 1 == 1;
                     let operand = |k: usize| {
                         let whole = regs[k].operand();
-                        if ones >> k & 1 == 1 { whole.repeated() } else { whole }
+                        if single(k) { whole.repeated() } else { whole }
                     };
-                    let lane = |k: usize, i: usize| regs[k].lanes::<f32>()[if ones >> k & 1 == 1 { 0 } else { i }];
+                    let lane = |k: usize, i: usize| regs[k].lanes::<f32>()[if single(k) { 0 } else { i }];
+                    let want = |i: usize| want([0, 1, 2, 3, 4].map(|k| lane(k, i)));
                     let mut out = Reg::with_bytes(4 * n);
-                    let args = [operand(0), operand(1), operand(2)];
-                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), args));
-                    check(&out, &|i| want(lane(0, i), lane(1, i), lane(2, i)), &format!("{op:?} on {isa:?}, {ones}"));
-                    if ones & 1 == 0 && op.updates() {
-                        // The first operand is what the result overwrites.
-                        let mut out = regs[0].clone();
-                        let args = [Operand::own(), operand(1), operand(2)];
-                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), args));
-                        check(&out, &|i| want(lane(0, i), lane(1, i), lane(2, i)), &format!("{op:?} in place, {ones}"));
+                    let args = [0, 1, 2, 3, 4].map(operand);
+                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args));
+                    check(&out, &want, &format!("{op:?} on {isa:?}, {ones}"));
+                    if let Some(own) = op.own().filter(|&own| !single(own)) {
+                        let mut out = regs[own].clone();
+                        let args = [0, 1, 2, 3, 4].map(|k| if k == own { Operand::own() } else { operand(k) });
+                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args));
+                        check(&out, &want, &format!("{op:?} in place on {isa:?}, {ones}"));
                     }
                 }
             }
@@ -239,6 +313,18 @@ mod tests {
             with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), args));
             let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
             assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
+        }
+    }
+
+    #[test]
+    fn joins_lead_from_formulas_that_there_are() {
+        for &(first, second, side, both) in JOINS {
+            let arity = |step: Step| match step {
+                Step::Op(op) => op.row().arity,
+                Step::Fused(op) => op.arity(),
+            };
+            assert!(side < arity(second), "{second:?} has no operand {side}");
+            assert_eq!(arity(first) + arity(second) - 1, both.arity(), "{first:?} and {second:?} as {both:?}");
         }
     }
 }

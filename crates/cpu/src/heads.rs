@@ -26,6 +26,15 @@ pub(crate) struct Place {
     values: Vec<i64>,
 }
 
+/// Runs that are all equally far apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Series {
+    /// The first expression's value at the first run.
+    pub(crate) head: i64,
+    /// What it gains from one run to the next.
+    pub(crate) stride: i64,
+}
+
 impl Heads {
     /// The expressions over a space with these dims, in runs along the axes from `lead` on.
     pub(crate) fn new(dims: &[usize], lead: usize, exprs: &[&Index]) -> Heads {
@@ -49,6 +58,14 @@ impl Heads {
     /// By how much an expression differs from one coordinate of an axis to the next, if that is known.
     pub(crate) fn stride(&self, e: usize, axis: usize) -> Option<i64> {
         self.strides.as_ref().map(|strides| strides[axis][e])
+    }
+
+    /// All runs as a series, if at most one axis tells them apart.
+    pub(crate) fn whole_series(&self) -> Option<Series> {
+        let strides = self.strides.as_ref()?;
+        let mut axes = (0..self.lead).filter(|&axis| self.dims[axis] > 1);
+        let stride = axes.next().map_or(0, |axis| strides[axis][0]);
+        axes.next().is_none().then_some(Series { head: self.constants[0], stride })
     }
 
     /// Goes to the run with this number.

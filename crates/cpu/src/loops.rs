@@ -33,7 +33,7 @@ const SHORT_BLOCK: usize = 256;
 
 /// Single points that are folded in turn before the tree takes them: a sum then costs no more than reading does, and
 /// errors grow as over so many points.
-const IN_TURN: usize = 8;
+pub(crate) const IN_TURN: usize = 8;
 
 /// Points of a block that are worth a group of their own.
 const GROUP: usize = 1 << 16;

@@ -8,7 +8,7 @@
 
 use kiln_ir::{DType, PointOp, ReduceOp};
 
-use crate::fused::Fused;
+use crate::fused::{Fused, MOST};
 use crate::site::Site;
 
 /// The number of a register.
@@ -29,8 +29,8 @@ pub(crate) enum Micro {
     Inside { site: Site, dst: RegId },
     /// A row of `OPS`; the dtype is that of the last operand.
     Op { op: PointOp, dtype: DType, args: [RegId; 3], dst: RegId },
-    /// Two rows of `OPS` as one step.
-    Fused { op: Fused, dtype: DType, args: [RegId; 3], dst: RegId },
+    /// Several rows of `OPS` as one step.
+    Fused { op: Fused, dtype: DType, args: [RegId; MOST], dst: RegId },
     /// A conversion.
     Cast { from: DType, to: DType, src: RegId, dst: RegId },
     /// Lane 0 in every lane.
@@ -46,6 +46,8 @@ pub(crate) struct Reduction {
     pub(crate) op: ReduceOp,
     pub(crate) dtype: DType,
     pub(crate) src: RegId,
+    /// What it is multiplied by before.
+    pub(crate) by: Option<RegId>,
     pub(crate) dst: RegId,
 }
 

@@ -8,7 +8,7 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
-use crate::loops::TILE;
+use crate::loops::{IN_TURN, TILE};
 use crate::simd::{Operand, Reg, multiversion, prefetch};
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
@@ -141,6 +141,16 @@ multiversion! {
 }
 
 multiversion! {
+    /// The sums of products over a tile's rows; `more` iff they go on from those of earlier points.
+    pub(crate) fn sum_products(dtype: DType, factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial) {
+        match dtype {
+            DType::F64 => products::<f64>(factors, shape, more, out),
+            _ => products::<f32>(factors, shape, more, out),
+        }
+    }
+}
+
+multiversion! {
     /// Combines the partial results of earlier points, in `acc`, with those of later ones.
     pub(crate) fn merge(op: ReduceOp, dtype: DType, acc: &mut Partial, later: &Partial, rows: usize) {
         with_lane!(dtype, merge_lanes(effective(op, dtype), acc, later, rows))
@@ -182,6 +192,63 @@ fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &m
     });
 }
 
+#[inline(always)]
+fn products<T: Lane>(factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial) {
+    let Rows { inner, rows, points, .. } = shape;
+    let [x, y] = factors.map(|x| &x.lanes::<T>()[..rows * points]);
+    let best = out.best.lanes_mut::<T>();
+    if inner {
+        for ((x, y), o) in x.chunks_exact(points).zip(y.chunks_exact(points)).zip(best) {
+            *o = sum_of_products(x, y);
+        }
+        return;
+    }
+    if more {
+        return add_products(&mut best[..rows], x, y);
+    }
+    // A few points are added in turn, and then all of those pairwise.
+    let few = rows * IN_TURN;
+    for (i, (x, y)) in x.chunks(few).zip(y.chunks(few)).enumerate() {
+        let sums = &mut best[i * rows..][..rows];
+        sums.fill(T::zeroed());
+        add_products(sums, x, y);
+    }
+    halve_points(best, rows, points.div_ceil(IN_TURN), |low, high| pairs_in(low, high, T::sum));
+}
+
+/// Adds products to the sums of as many rows.
+#[inline(always)]
+fn add_products<T: Lane>(sums: &mut [T], x: &[T], y: &[T]) {
+    let rows = sums.len();
+    for (x, y) in x.chunks_exact(rows).zip(y.chunks_exact(rows)) {
+        for ((o, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+            *o = o.sum(x.prod(y));
+        }
+    }
+}
+
+/// `Σ x·y` through [`WIDTH`] lanes and then pairwise.
+#[inline(always)]
+fn sum_of_products<T: Lane>(x: &[T], y: &[T]) -> T {
+    let mut acc = [T::zeroed(); WIDTH];
+    let (chunks, rest) = x.as_chunks::<WIDTH>();
+    let (others, other_rest) = y.as_chunks::<WIDTH>();
+    for (x, y) in chunks.iter().zip(others) {
+        // Products on their own: only so do the sums stay in registers (40 ns for a thousand instead of 150).
+        let mut products = [T::zeroed(); WIDTH];
+        for i in 0..WIDTH {
+            products[i] = x[i].prod(y[i]);
+        }
+        for (a, &x) in acc.iter_mut().zip(&products) {
+            *a = a.sum(x);
+        }
+    }
+    for ((a, &x), &y) in acc.iter_mut().zip(rest).zip(other_rest) {
+        *a = a.sum(x.prod(y));
+    }
+    halve(&mut acc, T::sum)
+}
+
 /// How far ahead of a sum memory is asked for, in bytes. Processors look no further than a page: on two cores of an EPYC
 /// rows of 8 KiB are summed at 45 GB/s with this, at 40 without, and at 33 with 2 KiB.
 const AHEAD: usize = 16384;
@@ -214,6 +281,12 @@ fn fold<T: Lane>(row: &[T], start: T, far: bool, f: impl Fn(T, T) -> T) -> T {
     for (a, &x) in acc.iter_mut().zip(rest) {
         *a = f(*a, x);
     }
+    halve(&mut acc, f)
+}
+
+/// Folds lanes pairwise.
+#[inline(always)]
+fn halve<T: Lane>(acc: &mut [T; WIDTH], f: impl Fn(T, T) -> T) -> T {
     let mut width = WIDTH / 2;
     while width > 0 {
         for i in 0..width {
@@ -247,12 +320,17 @@ fn outer<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, points, first, .. }: 
     with_fold!(op, f => pairs(best, low, high, f));
     // An odd point in the middle is carried along.
     best[half * rows..(points - half) * rows].copy_from_slice(&src[half * rows..(points - half) * rows]);
-    let mut left = points - half;
+    with_fold!(op, f => halve_points(best, rows, points - half, |low, high| pairs_in(low, high, f)));
+}
+
+/// Folds the later half of some points of each row onto the earlier one until one is left.
+#[inline(always)]
+fn halve_points<T>(best: &mut [T], rows: usize, points: usize, fold: impl Fn(&mut [T], &[T])) {
+    let mut left = points;
     while left > 1 {
         let half = left / 2;
         let (low, high) = best.split_at_mut((left - half) * rows);
-        let n = half * rows;
-        with_fold!(op, f => pairs_in(&mut low[..n], &high[..n], f));
+        fold(&mut low[..half * rows], &high[..half * rows]);
         left -= half;
     }
 }

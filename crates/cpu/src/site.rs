@@ -8,7 +8,7 @@ use bytemuck::Zeroable;
 use kiln_ir::{Bound, DType, Index};
 
 use crate::cast::{Stored, with_stored};
-use crate::heads::{Heads, Place};
+use crate::heads::{Heads, Place, Series};
 use crate::lanes::{Lanes, Points};
 use crate::memory::View;
 use crate::simd::{Operand, Out, Reg};
@@ -25,6 +25,8 @@ pub(crate) struct Site {
     gather: Option<(DType, usize)>,
     runs: Runs,
     heads: Heads,
+    /// Where runs begin, if that is so simple.
+    series: Option<Series>,
     lanes: Option<Lanes>,
 }
 
@@ -71,7 +73,8 @@ impl Site {
         let costly = !bounds.is_empty() || runs.steps[0] != 1 || runs.len < LONG_RUN[0] / 2;
         let slow = !is_sum || (costly && gather.is_none());
         let lanes = (short && slow).then(|| Lanes::new(dims, index, bounds, gather.map(|g| g.1))).flatten();
-        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, lanes }
+        let series = heads.whole_series();
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, series, lanes }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -199,13 +202,18 @@ impl Site {
     }
 
     /// The address of a span's first point, if the span is part of a single run and all of it exists.
+    #[inline]
     fn whole_run(&self, span: Span, gather: Option<Operand>, walker: &mut Walker) -> Option<usize> {
-        let (run, skip) = (self.runs.len, span.start % self.runs.len);
+        let run = self.runs.len;
+        let (number, skip) = if span.start < run { (0, span.start) } else { (span.start / run, span.start % run) };
         if span.count != 1 || skip + span.len > run {
             return None;
         }
+        if let Some(series) = self.series.filter(|_| self.bounds.is_empty() && gather.is_none()) {
+            return Some((series.head + series.stride * number as i64 + self.runs.steps[0] * skip as i64) as usize);
+        }
         let (gathered, place) = (self.gathered(gather, 0), &mut walker.place);
-        self.heads.seek(span.start / run, place);
+        self.heads.seek(number, place);
         let mut head = |e: usize| self.heads.value(e, place, gathered) + self.runs.steps[e] * skip as i64;
         for (b, bound) in self.bounds.iter().enumerate() {
             if admitted(head(b + 1), self.runs.steps[b + 1], bound.lo, bound.hi, span.len) != (0..span.len) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kiln_ir::expr::E;
 use kiln_ir::ops::Gradient;
-use kiln_ir::{Expr, ExprNode};
+use kiln_ir::{Expr, ExprNode, PointOp};
 use rustc_hash::FxHashMap as HashMap;
 
 use crate::cache::{hash_step, same_steps};
@@ -24,6 +24,8 @@ pub(crate) struct Rule {
     pub(crate) expr: Arc<Expr>,
     /// Which values: 0 for the cotangent, `n` for input `n - 1`, then the value.
     pub(crate) named: Vec<u8>,
+    /// What the formula is the negative of: a sum of it is negated once.
+    pub(crate) positive: Option<Arc<Expr>>,
 }
 
 /// The cotangent of each input; `None` where there is none.
@@ -84,6 +86,10 @@ fn rules(expr: &Expr) -> Rules {
         match step {
             ExprNode::Input(i) => add(&mut of_input[*i as usize], g),
             ExprNode::Const(_) | ExprNode::Cast(..) => {}
+            ExprNode::Op(PointOp::Mul, [x, y, _]) if x == y => {
+                // `2g`, like `g`, may be one a row.
+                add(&mut cotangents[*x as usize], (&g + &g) * &terms[*x as usize]);
+            }
             ExprNode::Op(op, args) => {
                 let Gradient::Formulas(rule) = op.row().gradient else { continue };
                 let operands = args.map(|a| terms[a as usize].clone());
@@ -111,5 +117,11 @@ fn rule(e: &E) -> Rule {
             *i = at as u8;
         }
     }
-    Rule { expr: Arc::new(expr), named }
+    let positive = match expr.nodes.as_slice() {
+        [before @ .., ExprNode::Op(PointOp::Neg, [x, ..])] if *x as usize + 1 == before.len() => {
+            Some(Arc::new(Expr { nodes: before.to_vec() }))
+        }
+        _ => None,
+    };
+    Rule { expr: Arc::new(expr), named, positive }
 }

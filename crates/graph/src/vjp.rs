@@ -54,11 +54,15 @@ fn map(expr: &Arc<Expr>, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -
     for (t, rule) in x.iter().zip(&rules.of_input) {
         let Some(rule) = rule.as_ref().filter(|_| t.dtype().is_float() && wanted(t)) else { continue };
         let inputs: Vec<&Tensor> = rule.named.iter().map(|&n| value(n)).collect();
-        let d = match rule.expr.nodes.as_slice() {
+        let formula = |expr: &Arc<Expr>| match expr.nodes.as_slice() {
             [ExprNode::Input(0)] => inputs[0].clone(),
-            _ => record(Op::Map(rule.expr.clone()), &inputs),
+            _ => record(Op::Map(expr.clone()), &inputs),
         };
-        found.push((t.node().id, d.sum_to(t.shape())));
+        let d = match &rule.positive {
+            Some(positive) if t.shape() != y.shape() => -formula(positive).sum_to(t.shape()),
+            _ => formula(&rule.expr).sum_to(t.shape()),
+        };
+        found.push((t.node().id, d));
     }
     found
 }

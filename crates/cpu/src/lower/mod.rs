@@ -7,7 +7,7 @@ mod steps;
 use kiln_ir::kernel::{Arg, Body, Instr, Value};
 use kiln_ir::{DType, Index};
 
-use crate::fused::Fused;
+use crate::fused::Step;
 use crate::program::{Micro, Pass, Program, Reduction, RegId, Rowed};
 
 /// How often a value is computed.
@@ -16,6 +16,13 @@ enum Class {
     Uniform,
     Row,
     Point,
+}
+
+/// A step, or several as one.
+#[derive(Clone)]
+struct Formula {
+    step: Step,
+    args: Vec<Value>,
 }
 
 struct Lowering<'a> {
@@ -36,8 +43,10 @@ struct Lowering<'a> {
     /// Uses still to come of each value of class `Point`.
     uses: Vec<usize>,
     free: Vec<RegId>,
-    /// For each step, the operand that is computed with it, and as what.
-    inner: Vec<Option<(usize, Fused)>>,
+    /// For each step, the formula that it and some of its operands are.
+    joined: Vec<Option<Formula>>,
+    /// For each sum, the factors of what it sums.
+    product: Vec<Option<[Value; 2]>>,
     /// True iff a step is computed with the one that reads it.
     folded: Vec<bool>,
     out: Program,
@@ -72,24 +81,30 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         expanded: vec![None; n],
         uses: vec![0; n],
         free: Vec::new(),
-        inner: vec![None; n],
+        joined: vec![None; n],
+        product: vec![None; n],
         folded: vec![false; n],
         out,
     };
     this.classify();
     this.emit(last);
     this.mark_single();
-    this.out.busy = this.out.passes.iter().any(|pass| steps(&pass.points) >= BUSY);
+    this.out.busy = this.out.passes.iter().map(|pass| n_ops(&pass.points)).sum::<usize>() >= BUSY;
     this.out.direct.resize(this.out.n_regs, None);
     this.out
 }
 
-/// Steps of a pass from which on memory would idle.
+/// Rows of `OPS` at a point from which on memory would idle.
 const BUSY: usize = 5;
 
-/// How many steps compute.
-fn steps(micros: &[Micro]) -> usize {
-    micros.iter().filter(|m| !matches!(m, Micro::Load { .. })).count()
+/// How many rows of `OPS` some steps are.
+fn n_ops(micros: &[Micro]) -> usize {
+    let of = |micro: &Micro| match micro {
+        Micro::Load { .. } => 0,
+        Micro::Fused { op, .. } => op.arity() - 1,
+        _ => 1,
+    };
+    micros.iter().map(of).sum()
 }
 
 /// True iff elements lie in memory as they are computed with.
@@ -157,14 +172,9 @@ impl Lowering<'_> {
                 if self.folded[i] {
                     continue;
                 }
-                let mut sources: Vec<Value> = body.instrs[i].operands();
-                if let Some((inner, _)) = self.inner[i] {
-                    sources.extend(body.instrs[inner].operands());
-                }
+                let sources = self.sources(i);
                 for &v in &sources {
-                    if !self.folded[v as usize] {
-                        self.as_points(v as usize, pass);
-                    }
+                    self.as_points(v as usize, pass);
                 }
                 let micro = self.micro(i, Class::Point).1;
                 self.out.passes[pass].points.push(micro);
@@ -172,10 +182,14 @@ impl Lowering<'_> {
             }
             for r in reductions {
                 let Instr::Reduce(op, v) = body.instrs[r] else { unreachable!("filtered above") };
-                let src = self.as_points(v as usize, pass);
+                let [src, by] = match self.product[r] {
+                    Some(factors) => factors.map(|v| Some(self.as_points(v as usize, pass))),
+                    None => [Some(self.as_points(v as usize, pass)), None],
+                };
+                let src = src.expect("there is something to reduce");
                 let dst = self.reg[r].expect("reductions have their registers");
                 let dtype = body.types[v as usize];
-                self.out.passes[pass].reductions.push(Reduction { op, dtype, src, dst });
+                self.out.passes[pass].reductions.push(Reduction { op, dtype, src, by, dst });
                 // The register is read after the last step of the pass: only a later pass may take it.
             }
             self.emit_stores(pass);
@@ -184,15 +198,15 @@ impl Lowering<'_> {
     }
 
     fn count_uses(&mut self, steps: &[usize]) {
-        for &i in steps {
-            self.body.instrs[i].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
+        for &i in steps.iter().filter(|&&i| !self.folded[i]) {
+            self.sources(i).iter().for_each(|&v| self.uses[v as usize] += 1);
         }
     }
 
     /// What is read when a pass ends is in use until then.
     fn count_ends(&mut self, pass: usize, reductions: &[usize], kept: Option<usize>) {
         for &r in reductions {
-            self.body.instrs[r].operands().iter().for_each(|&v| self.uses[v as usize] += 1);
+            self.sources(r).iter().for_each(|&v| self.uses[v as usize] += 1);
         }
         let body = self.body;
         for store in body.stores.iter().filter(|s| self.pass_of(s) == pass).collect::<Vec<_>>() {
@@ -219,8 +233,8 @@ impl Lowering<'_> {
         }
         if self.whole {
             for (i, instr) in self.body.instrs.iter().enumerate() {
-                if let (Instr::Reduce(_, v), true) = (instr, self.level[i] == pass + 1 && self.reg[i].is_some()) {
-                    self.release(*v as usize);
+                if matches!(instr, Instr::Reduce(..)) && self.level[i] == pass + 1 && self.reg[i].is_some() {
+                    self.sources(i).iter().for_each(|&v| self.release(v as usize));
                 }
             }
             return;

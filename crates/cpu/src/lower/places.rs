@@ -1,15 +1,16 @@
 //! Where values are: which steps are one, which results are computed in their own memory, and which loads stay
 //! where they lie.
 
-use kiln_ir::kernel::{Access, Instr, Store};
+use kiln_ir::kernel::{Access, Instr, Store, Value};
+use kiln_ir::{DType, PointOp, ReduceOp};
 
-use super::{Class, Lowering, is_lane};
-use crate::fused::pair;
+use super::{Class, Formula, Lowering, is_lane};
+use crate::fused::{Step, join};
 use crate::program::{Micro, Put};
 use crate::site::Site;
 
 impl Lowering<'_> {
-    /// Joins each step with an operand that nothing else reads, where both are one formula.
+    /// Joins each step with operands that nothing else reads, where all are one formula, and sums with products.
     pub(super) fn fold(&mut self, points: &[usize], last: bool) {
         let body = self.body;
         let mut uses = vec![0; body.instrs.len()];
@@ -20,19 +21,59 @@ impl Lowering<'_> {
             uses[live.len() - 1] += 1;
         }
         for &i in points {
-            let Instr::Op(second, args) = body.instrs[i] else { continue };
-            let join = |side: usize| {
-                let v = args[side] as usize;
-                let alone = uses[v] == 1 && self.class[v] == Class::Point && self.level[v] == self.level[i];
-                let Instr::Op(first, _) = body.instrs[v] else { return None };
-                let free = alone && self.inner[v].is_none();
-                pair(first, second, side, body.types[i].compute()).filter(|_| free).map(|op| (v, op))
+            let Some(mut whole) = self.formula(i) else { continue };
+            let dtype = body.types[i].compute();
+            let joined = |this: &Self, whole: &Formula| {
+                whole.args.iter().enumerate().find_map(|(side, &v)| {
+                    let v = v as usize;
+                    let alone = uses[v] == 1 && this.class[v] == Class::Point && this.level[v] == this.level[i];
+                    let part = if alone { this.formula(v)? } else { return None };
+                    let op = join(part.step, whole.step, side, dtype)?;
+                    let others = whole.args.iter().enumerate().filter(|&(k, _)| k != side).map(|(_, &v)| v);
+                    Some((v, Formula { step: Step::Fused(op), args: part.args.into_iter().chain(others).collect() }))
+                })
             };
-            let sides = 0..second.row().arity.min(2);
-            if let Some((v, op)) = sides.filter_map(join).next() {
-                self.inner[i] = Some((v, op));
+            while let Some((v, formula)) = joined(self, &whole) {
                 self.folded[v] = true;
+                whole = formula;
             }
+            if matches!(whole.step, Step::Fused(_)) {
+                self.joined[i] = Some(whole);
+            }
+        }
+        for r in (0..live.len()).filter(|&r| live[r]) {
+            let Instr::Reduce(ReduceOp::Sum, v) = body.instrs[r] else { continue };
+            let v = v as usize;
+            let alone = uses[v] == 1 && self.class[v] == Class::Point && self.joined[v].is_none();
+            let Instr::Op(PointOp::Mul, [x, y, _]) = body.instrs[v] else { continue };
+            let float = matches!(body.types[v], DType::F32 | DType::F64);
+            if alone && float && [x, y].iter().all(|&x| self.class[x as usize] == Class::Point) {
+                self.folded[v] = true;
+                self.product[r] = Some([x, y]);
+            }
+        }
+    }
+
+    /// A step as it is so far; of a sum or product, what varies comes first.
+    fn formula(&self, i: usize) -> Option<Formula> {
+        if let Some(joined) = &self.joined[i] {
+            return Some(joined.clone());
+        }
+        let Instr::Op(op, args) = self.body.instrs[i] else { return None };
+        let mut args = args[..op.row().arity].to_vec();
+        let varies = |v: Value| self.class[v as usize] == Class::Point;
+        if matches!(op, PointOp::Add | PointOp::Mul) && varies(args[1]) && !varies(args[0]) {
+            args.swap(0, 1);
+        }
+        Some(Formula { step: Step::Op(op), args })
+    }
+
+    /// What a step reads.
+    pub(super) fn sources(&self, i: usize) -> Vec<Value> {
+        match (&self.joined[i], self.product[i]) {
+            (Some(formula), _) => formula.args.clone(),
+            (None, Some(factors)) => factors.to_vec(),
+            (None, None) => self.body.instrs[i].operands(),
         }
     }
 
@@ -82,28 +123,30 @@ impl Lowering<'_> {
         if self.class[v] == Class::Point { self.body.stores.iter().position(own) } else { None }
     }
 
-    /// True iff a value is a formula of what its store overwrites, as its first operand, and nothing else reads that.
+    /// True iff a value is a formula of what its store overwrites, where the result may be, and nothing else reads that.
     pub(super) fn updates(&self, v: usize, store: &Store) -> bool {
         let body = self.body;
-        let Some((inner, op)) = self.inner[v] else { return false };
-        let Instr::Op(_, [first, ..]) = body.instrs[inner] else { return false };
+        let Some(Formula { step: Step::Fused(op), args }) = &self.joined[v] else { return false };
+        let Some(own) = op.own().map(|k| args[k]) else { return false };
         let loads = |i: &Instr| matches!(i, Instr::Load { arg, .. } if *arg == store.arg);
-        let same = match &body.instrs[first as usize] {
+        let same = match &body.instrs[own as usize] {
             Instr::Load { arg, index, valid, gather: None } => {
                 *arg == store.arg && *index == store.index && valid.is_empty()
             }
             _ => false,
         };
         let reads = body.instrs.iter().flat_map(|i| i.operands()).chain(body.stores.iter().map(|s| s.value));
-        let alone = body.instrs.iter().filter(|i| loads(i)).count() == 1 && reads.filter(|&r| r == first).count() == 1;
-        op.updates() && same && alone && self.out.passes.len() == 1
+        let alone = body.instrs.iter().filter(|i| loads(i)).count() == 1 && reads.filter(|&r| r == own).count() == 1;
+        same && alone && self.out.passes.len() == 1
     }
 
     /// True iff a value's register may stand for an argument's memory.
     pub(super) fn may_lend(&self, v: usize, class: Class, arg: usize) -> bool {
         // What is overwritten at the end of a tile must not be stored elsewhere or reduced after that.
         let body = self.body;
-        let reduced = body.instrs.iter().any(|i| matches!(i, Instr::Reduce(_, of) if *of as usize == v));
+        let is_reduce = |i: &usize| matches!(body.instrs[*i], Instr::Reduce(..));
+        let mut reductions = (0..body.instrs.len()).filter(is_reduce);
+        let reduced = reductions.any(|r| self.sources(r).contains(&(v as Value)));
         let kept = reduced || body.stores.iter().any(|s| s.value as usize == v);
         let moved = kept && self.args[arg].access != Access::Read;
         let wanted = self.wanted && v + 1 == self.body.instrs.len();
@@ -114,7 +157,6 @@ impl Lowering<'_> {
     pub(super) fn mark_single(&mut self) {
         let out = &mut self.out;
         out.single = vec![true; out.n_regs];
-        let ends = out.passes.iter().flat_map(|pass| &pass.reductions).map(|r| r.src);
         let indices = out.passes.iter().flat_map(|pass| &pass.points).filter_map(|micro| match micro {
             Micro::Load { gather, .. } => *gather,
             _ => None,
@@ -122,7 +164,7 @@ impl Lowering<'_> {
         // What there is once a row is repeated or stored row by row.
         let rows = out.passes.iter().flat_map(|pass| &pass.rows).filter(|m| !matches!(m, Micro::Expand { .. }));
         let rows = rows.map(Micro::dst);
-        let whole = ends.chain(indices).chain(rows).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
+        let whole = indices.chain(rows).chain(out.puts.iter().map(|put| put.src)).chain(out.last);
         whole.for_each(|reg| out.single[reg] = false);
     }
 }

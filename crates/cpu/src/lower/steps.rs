@@ -3,7 +3,8 @@
 use kiln_ir::kernel::{Instr, Value};
 use kiln_ir::{Bound, DType, Index};
 
-use super::{Class, Lowering};
+use super::{Class, Formula, Lowering};
+use crate::fused::Step;
 use crate::program::{Micro, RegId};
 use crate::site::Site;
 
@@ -72,12 +73,13 @@ impl Lowering<'_> {
             Instr::Scalar(dtype, word) => Micro::Scalar { dtype: *dtype, word: *word as usize, dst },
             Instr::Coord(index) => Micro::Coord { site: self.site(class, index, &[], None), dst },
             Instr::Inside(bounds) => Micro::Inside { site: self.site(class, &Index::constant(0), bounds, None), dst },
-            Instr::Op(_, args) if self.inner[i].is_some() => {
-                let (inner, op) = self.inner[i].expect("just seen");
-                let Instr::Op(_, [x, y, _]) = self.body.instrs[inner] else { unreachable!("only these are joined") };
-                // A formula over two values does not read the third.
-                let other = args.iter().copied().find(|&v| v as usize != inner).unwrap_or(y);
-                Micro::Fused { op, dtype: types[i].compute(), args: [x, y, other].map(read), dst }
+            Instr::Op(..) if self.joined[i].is_some() => {
+                let Some(Formula { step: Step::Fused(op), args }) = &self.joined[i] else {
+                    unreachable!("what is joined is a formula")
+                };
+                // Formulas over fewer operands do not read the rest.
+                let args = std::array::from_fn(|k| read(args[k.min(args.len() - 1)]));
+                Micro::Fused { op: *op, dtype: types[i].compute(), args, dst }
             }
             Instr::Op(op, args) => {
                 let arity = op.row().arity;

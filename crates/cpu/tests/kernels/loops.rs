@@ -346,11 +346,18 @@ fn chains_of_arithmetic_are_exact() {
             leaves.push(body.push(Instr::Scalar(dtype, 0), dtype));
         }
         let mut value = rng.pick(&leaves);
-        for _ in 0..6 {
+        let halved = rng.below(12);
+        for step in 0..6 {
             let op = rng.pick(&[PointOp::Add, PointOp::Sub, PointOp::Mul]);
             let other = if rng.chance(20) { value } else { rng.pick(&leaves) };
             let args = if rng.chance(50) { [value, other, other] } else { [other, value, value] };
             value = body.push(Instr::Op(op, args), dtype);
+            if step == halved {
+                let (zero, two) = (Instr::Const(dtype, 0.0), Instr::Const(dtype, 2.0));
+                let [zero, two] = [zero, two].map(|number| body.push(number, dtype));
+                value = body.push(Instr::Op(PointOp::Div, [value, two, two]), dtype);
+                leaves.push(body.push(Instr::Op(PointOp::Sub, [zero, value, value]), dtype));
+            }
             // Squares of squares are not small.
             if other == value - 1 && op == PointOp::Mul {
                 let two = body.push(Instr::Const(dtype, 0.0), dtype);
@@ -363,8 +370,10 @@ fn chains_of_arithmetic_are_exact() {
         // One result is new, the other in place of an operand.
         body.stores.push(Store { arg: 4, index: flat(&dims), value });
         body.stores.push(Store { arg: 1, index: flat(&dims), value: rng.pick(&leaves) });
-        // A row's sum, of what is overwritten or of what was computed; where it is read again, of two.
-        let summed = rng.pick(&[1, value]);
+        // A row's sum, of what is overwritten, of what was computed or of a product; where it is read again, of two.
+        let factors = [rng.pick(&leaves), rng.pick(&leaves)];
+        let product = body.push(Instr::Op(PointOp::Mul, [factors[0], factors[1], factors[1]]), dtype);
+        let summed = rng.pick(&[1, value, product]);
         let sum = body.push(Instr::Reduce(ReduceOp::Sum, summed), dtype);
         body.stores.push(Store { arg: 5, index: strided(&dims, &by_row), value: sum });
         if rng.chance(40) {

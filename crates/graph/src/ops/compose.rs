@@ -107,7 +107,8 @@ impl Tensor {
         axis_of("normalize", -1, self.rank());
         let centred = self - self.mean_keepdim(&[-1]);
         let var = centred.square().mean_keepdim(&[-1]);
-        map(&[&centred, &var], &(E::input(0) * (E::input(1) + eps).map(PointOp::Rsqrt)))
+        // A step of its own: its gradient then is one a row.
+        centred * map(&[&var], &(E::input(0) + eps).map(PointOp::Rsqrt))
     }
 
     /// Whether each element is NaN, as `bool`.

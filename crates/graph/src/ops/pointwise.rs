@@ -205,7 +205,8 @@ impl Tensor {
     /// `x²`.
     #[track_caller]
     pub fn square(&self) -> Tensor {
-        row(PointOp::Mul, &[self, self])
+        let x = E::input(0);
+        map(&[self], &(&x * &x))
     }
 
     /// The elements converted to a dtype. To an integer it truncates and saturates; to `bool` it is
