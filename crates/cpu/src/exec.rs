@@ -125,6 +125,11 @@ impl Tile {
         Tile { span: Span::range(start, n), lanes: n, rows, sums: None }
     }
 
+    /// Points of rows that lie in a span.
+    pub(crate) fn of_rows(span: Span, rows: Rows) -> Tile {
+        Tile { span, lanes: rows.rows * rows.points, rows, sums: None }
+    }
+
     /// The tile as far as a cache line of lanes goes.
     fn first_lanes(self) -> Tile {
         let n = self.lanes.min(16);
@@ -166,7 +171,7 @@ impl Worker {
                 self.held[slot] = lent;
                 continue;
             }
-            let target = program.direct[slot].and_then(|put| self.target(program, &program.puts[put], micro, tile));
+            let target = self.target(program, micro, tile);
             let mut reg = std::mem::take(&mut self.regs[slot]);
             self.held[slot] = match target {
                 Some((Held::Lent { arg, at, bytes }, own)) => {
@@ -256,7 +261,8 @@ impl Worker {
 
     /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and which operand of the
     /// step is what is there before.
-    fn target(&mut self, program: &Program, put: &Put, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
+    fn target(&mut self, program: &Program, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
+        let put = &program.puts[program.direct[micro.dst()]?];
         if !tile.is_whole() {
             return None;
         }
@@ -264,11 +270,15 @@ impl Worker {
         let size = program.dtypes[put.arg].size_bytes();
         let (at, bytes) = (at * size, tile.lanes * size);
         let there = Held::Lent { arg: put.arg, at, bytes };
+        let found = |slot: &RegId| self.held[*slot] == there;
+        if let Micro::Fused { op, args, .. } = micro
+            && let Some(own) = args[..op.arity()].iter().position(found)
+        {
+            let alone = args[..op.arity()].iter().filter(|slot| found(slot)).count() == 1;
+            return (alone && op.own() == Some(own)).then_some((there, Some(own)));
+        }
         if put.updates {
-            let Micro::Fused { op, args, .. } = micro else { return None };
-            let own = op.own()?;
-            let found = |k: usize| self.held[args[k]] == there;
-            return (0..op.arity()).all(|k| found(k) == (k == own)).then_some((there, Some(own)));
+            return None;
         }
         self.want_next(program, put.arg, at, bytes);
         Some((there, None))

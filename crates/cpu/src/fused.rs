@@ -47,6 +47,10 @@ pub(crate) enum Fused {
     SubMulDiv,
     /// `v·w - x·y / z`, as Adam's step with decay.
     DecayMulDiv,
+    /// `x / y`, in place.
+    Quotient,
+    /// `x·y`, in place.
+    Product,
 }
 
 /// What is joined.
@@ -98,7 +102,7 @@ impl Fused {
     /// How many operands it has.
     pub(crate) fn arity(self) -> usize {
         match self {
-            Fused::ExpDifference => 2,
+            Fused::ExpDifference | Fused::Quotient | Fused::Product => 2,
             Fused::SumOfProducts | Fused::MulMulAdd | Fused::SubMulDiv => 4,
             Fused::MulMulSum | Fused::DecayMulDiv => 5,
             _ => 3,
@@ -162,6 +166,8 @@ macro_rules! arms {
             Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
             Fused::MulMulSum => each!(3, [20], |[x, y, z, v, w]: [$t; 5]| fma(v, w, x * y * z)),
             Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
+            Fused::Quotient => each!(0, [0 2], |[x, y]: [$t; 2]| x / y),
+            Fused::Product => each!(0, [0 2], |[x, y]: [$t; 2]| x * y),
             Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
         }
     }};
@@ -253,7 +259,7 @@ mod tests {
 
     type Formula = fn([f32; MOST]) -> f32;
 
-    const ALL: [(Fused, Formula); 15] = [
+    const ALL: [(Fused, Formula); 17] = [
         (Fused::MulAdd, |[x, y, z, ..]| x * y + z),
         (Fused::MulSub, |[x, y, z, ..]| x * y - z),
         (Fused::SubMul, |[x, y, z, ..]| z - x * y),
@@ -269,6 +275,8 @@ mod tests {
         (Fused::MulMulSum, |[x, y, z, v, w]| x * y * z + v * w),
         (Fused::SubMulDiv, |[x, y, z, v, _]| v - x * y / z),
         (Fused::DecayMulDiv, |[x, y, z, v, w]| v * w - x * y / z),
+        (Fused::Quotient, |[x, y, ..]| x / y),
+        (Fused::Product, |[x, y, ..]| x * y),
     ];
 
     #[test]

@@ -145,10 +145,10 @@ impl LoopExe {
         for (p, pass) in self.program.passes.iter().enumerate() {
             worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
             if self.chunk >= points && points > 0 {
-                self.run_tile(worker, env, p, self.tile(first, rows, 0, points));
+                let tile = self.tile(first, rows, 0, points);
+                self.run_tile(worker, env, p, tile);
                 for (i, r) in pass.reductions.iter().enumerate() {
-                    let shape = self.tile(first, rows, 0, points).rows;
-                    worker.reduce(i, r, shape, false, env);
+                    worker.reduce(i, r, tile.rows, false, env);
                     copy(worker.partials[i].result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
                 }
                 continue;
@@ -181,12 +181,7 @@ impl LoopExe {
         } else {
             Span::new(from * n_rows + first, rows, points, n_rows)
         };
-        Tile {
-            span,
-            lanes: rows * points,
-            rows: Rows { inner: self.space.inner, rows, points, first: from },
-            sums: None,
-        }
+        Tile::of_rows(span, Rows { inner: self.space.inner, rows, points, first: from })
     }
 
     /// One pass over one tile, up to its reductions.

@@ -20,12 +20,6 @@ fn poly<const FMA: bool, const N: usize>(x: f32, c: [f32; N]) -> f32 {
     sum
 }
 
-/// `2ⁿ` for `-126 ≤ n ≤ 127`.
-#[inline(always)]
-fn pow2(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23) as u32)
-}
-
 /// Adding and subtracting `1.5·2²³` rounds to the nearest whole number while `|x| < 2²²`.
 const ROUND: f32 = 12_582_912.0;
 
@@ -49,12 +43,13 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let clamped = if x > 89.0 { 89.0 } else { x };
     let clamped = if clamped < -104.0 { -104.0 } else { clamped };
     let (e, n) = exp_parts::<FMA>(clamped);
-    // In two factors, since 2ⁿ alone may overflow or be subnormal. NaN makes n arbitrary: keep it in range.
-    let n = n.clamp(-152, 130);
-    let half = n >> 1;
-    let e = e * pow2(half) * pow2(n - half);
-    if x.is_nan() { x } else { e }
+    // In two factors, since 2ⁿ alone may overflow or be subnormal. NaN makes n arbitrary, and the product is NaN still.
+    let (by, rest) = if n < -125 { (64, 1.0 / TWO_64) } else { (-1, 2.0) };
+    e * f32::from_bits(n.wrapping_add(127 + by).wrapping_shl(23) as u32) * rest
 }
+
+/// `2⁶⁴`
+const TWO_64: f32 = 18_446_744_073_709_551_616.0;
 
 /// `eˣ` for `x ≤ 88`, but 0 for `x < -87`: beside 1, the greatest share of a softmax, that is nothing.
 #[inline(always)]

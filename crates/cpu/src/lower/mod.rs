@@ -49,6 +49,8 @@ struct Lowering<'a> {
     product: Vec<Option<[Value; 2]>>,
     /// True iff a step is computed with the one that reads it.
     folded: Vec<bool>,
+    /// The store in whose memory a value is computed that a later pass turns into what is stored.
+    early: Vec<Option<usize>>,
     out: Program,
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         joined: vec![None; n],
         product: vec![None; n],
         folded: vec![false; n],
+        early: vec![None; n],
         out,
     };
     this.classify();
@@ -144,6 +147,7 @@ impl Lowering<'_> {
         }
         let points = steps(Class::Point, self);
         self.fold(&points, last);
+        self.find_early();
         let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
         self.emit_passes(&points, &live, kept);
         self.out.last = last.then(|| self.as_points(n - 1, n_passes - 1));

@@ -5,8 +5,8 @@ use kiln_ir::kernel::{Access, Instr, Store, Value};
 use kiln_ir::{DType, PointOp, ReduceOp};
 
 use super::{Class, Formula, Lowering, is_lane};
-use crate::fused::{Step, join};
-use crate::program::{Micro, Put};
+use crate::fused::{Fused, Step, join};
+use crate::program::{Micro, Put, RegId};
 use crate::site::Site;
 
 impl Lowering<'_> {
@@ -88,8 +88,11 @@ impl Lowering<'_> {
                 let src = self.as_points(v, pass);
                 let site = self.point_site(&store.index, &[], None);
                 self.out.direct.resize(self.out.n_regs, None);
-                if self.direct(v) == Some(s) {
-                    self.out.direct[src] = Some(self.out.puts.len());
+                let there = (0..body.instrs.len()).filter(|&u| u == v || self.early[u] == Some(s));
+                let there: Vec<RegId> =
+                    there.filter(|&u| self.direct(u) == Some(s)).filter_map(|u| self.reg[u]).collect();
+                for reg in there {
+                    self.out.direct[reg] = Some(self.out.puts.len());
                 }
                 let updates = self.args[arg].access == Access::ReadWrite;
                 self.out.puts.push(Put { pass, site, arg, src, updates });
@@ -120,7 +123,42 @@ impl Lowering<'_> {
             };
             store.value as usize == v && self.by_point(store) && same && free
         };
-        if self.class[v] == Class::Point { self.body.stores.iter().position(own) } else { None }
+        if self.class[v] != Class::Point {
+            return None;
+        }
+        self.body.stores.iter().position(own).or(self.early[v])
+    }
+
+    /// Finds the values that are divided or multiplied into a result in a later pass: they are computed in its memory.
+    pub(super) fn find_early(&mut self) {
+        let body = self.body;
+        for (s, store) in body.stores.iter().enumerate() {
+            let v = store.value as usize;
+            let Some(Formula { step: Step::Op(op), args }) = self.formula(v) else { continue };
+            let inner = match op {
+                PointOp::Div => Fused::Quotient,
+                PointOp::Mul => Fused::Product,
+                _ => continue,
+            };
+            let u = args[0] as usize;
+            let reads = |i: usize| self.sources(i).contains(&(u as Value));
+            let alone = (0..body.instrs.len())
+                .filter(|&i| !self.folded[i] && reads(i))
+                .all(|i| i == v || (matches!(body.instrs[i], Instr::Reduce(..)) && self.level[i] <= self.level[v]));
+            let new = self.args[store.arg as usize].access == Access::Write && self.direct(v) == Some(s);
+            let same = self.class[u] == Class::Point && body.types[u].compute() == body.types[v].compute();
+            let computed = matches!(body.instrs[u], Instr::Op(..)) && !self.folded[u] && self.direct(u).is_none();
+            let earlier = self.level[u] < self.level[v] && self.class[args[1] as usize] != Class::Point;
+            if self.whole && alone && new && same && computed && earlier && self.only_read(u) {
+                self.early[u] = Some(s);
+                self.joined[v] = Some(Formula { step: Step::Fused(inner), args });
+            }
+        }
+    }
+
+    /// True iff nothing but steps and reductions reads a value.
+    fn only_read(&self, v: usize) -> bool {
+        self.body.stores.iter().all(|s| s.value as usize != v) && !(self.wanted && v + 1 == self.body.instrs.len())
     }
 
     /// True iff a value is a formula of what its store overwrites, where the result may be, and nothing else reads that.

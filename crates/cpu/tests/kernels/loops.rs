@@ -380,6 +380,18 @@ fn chains_of_arithmetic_are_exact() {
             let more = body.push(Instr::Op(PointOp::Lt, [0, sum, sum]), DType::Bool);
             let value = body.push(Instr::Op(PointOp::Select, [more, 0, sum]), dtype);
             body.stores[0].value = value;
+        } else if rng.chance(40) {
+            // What is summed and then scaled by its sum is computed where that is stored.
+            let (x, y) = (rng.pick(&leaves), rng.pick(&leaves));
+            let shifted = body.push(Instr::Op(PointOp::Sub, [x, y, y]), dtype);
+            let sum = body.push(Instr::Reduce(ReduceOp::Sum, shifted), dtype);
+            body.stores[0].value = body.push(Instr::Op(PointOp::Mul, [shifted, sum, sum]), dtype);
+            if !long && rng.chance(50) {
+                // Read once more, in the pass that overwrites it.
+                let other = body.push(Instr::Op(PointOp::Max, [x, sum, sum]), dtype);
+                let product = body.push(Instr::Op(PointOp::Mul, [shifted, other, other]), dtype);
+                body.stores[2].value = body.push(Instr::Reduce(ReduceOp::Sum, product), dtype);
+            }
         }
         let args = vec![
             read(dtype, n),
