@@ -7,7 +7,7 @@ use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
 use kiln_ir::scan::{self, Scan};
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
+use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Node, Op, ReduceOp, Shape, reference};
 
 /// `n` numbers in `lo..hi`, the same on every run.
 fn numbers(seed: u32, n: usize, (lo, hi): (f64, f64)) -> Vec<f64> {
@@ -407,6 +407,45 @@ fn a_sort_is_its_composition_of_merges() {
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
             assert!(same(&found[0], &found[2]), "{dtype} {dims:?}, descending {descending}: values");
             assert!(same(&found[1], &found[3]), "{dtype} {dims:?}, descending {descending}: indices");
+        }
+    }
+}
+
+#[test]
+fn a_sort_of_tiles_is_the_whole_sort() {
+    for (dims, tile) in
+        [([1, 1, 1], 4), ([2, 3, 1], 4), ([2, 17, 3], 4), ([1, 64, 2], 8), ([3, 100, 1], 16), ([0, 9, 1], 4)]
+    {
+        for (dtype, descending) in DType::ALL.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+            for keep in [0, 1, 2, dims[1] / 2, dims[1] - dims[1] / 9, dims[1]].into_iter().filter(|&k| k <= dims[1]) {
+                let mut g = Graph::default();
+                let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
+                let sort = Sort { part: sort::Part::Values, axis: 1, descending, keep };
+                let tiled = sort::in_tiles(&mut g, sort, x, tile);
+                let longest = |n: &Node| match n.op {
+                    Op::Sort(s) => g.nodes[n.inputs[0] as usize].shape[s.axis],
+                    _ => 0,
+                };
+                assert!(g.nodes.iter().all(|n| longest(n) <= tile));
+                let values = g.apply(Op::Sort(sort), &[x]);
+                let indices = g.apply(Op::Sort(Sort { part: sort::Part::Indices, ..sort }), &[x]);
+                g.outputs = vec![tiled[0], tiled[1], values, indices];
+                let x = numbers(7, dims.iter().product(), (-9.0, 9.0));
+                // Some are equal, some are NaN, and some are what rows are filled up with.
+                let special = |v: f64| match v.round() as i32 {
+                    8.. if dtype.is_float() => f64::NAN,
+                    6 if dtype.is_float() => f64::NEG_INFINITY,
+                    6 => dtype.round(1e30),
+                    5 => dtype.round(-1e30),
+                    v => dtype.round(v as f64),
+                };
+                let x: Vec<f64> = x.iter().map(|&v| special(v)).collect();
+                let found = reference::eval(&g, std::slice::from_ref(&x), &[]);
+                let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+                let name = format!("{keep} of {dtype} {dims:?}, descending {descending}, tiles of {tile}");
+                assert!(found[0].len() == found[2].len() && same(&found[0], &found[2]), "{name}: values");
+                assert!(same(&found[1], &found[3]), "{name}: indices");
+            }
         }
     }
 }
