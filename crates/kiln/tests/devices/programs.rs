@@ -2,9 +2,11 @@
 
 use kiln::Tensor;
 use kiln::graph::Program;
+use kiln::ir::DType;
 
 use crate::bounds::of;
 use crate::common::{CPU, gpu};
+use crate::elsewhere::along;
 use crate::generate::{Kind, program};
 use crate::nan;
 use crate::running;
@@ -64,4 +66,17 @@ fn sorts_are_stable_and_know_nan() {
     let Some(gpu) = gpu() else { return };
     sorting::check("a GPU", gpu);
     sorting::check_uses("a GPU", gpu);
+}
+
+#[test]
+fn long_rows_are_what_the_cpu_makes_of_them() {
+    let Some(gpu) = gpu() else { return };
+    for (dims, axis, dtype) in
+        [(&[1 << 17][..], 0, DType::F32), (&[2, 9001], 1, DType::F16), (&[5000, 3], 0, DType::I32)]
+    {
+        let [found, expected] = [gpu, &CPU].map(|device| along(device, dims, axis, dtype));
+        for (n, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!(found == expected, "output {n} of {dtype}{dims:?}");
+        }
+    }
 }
