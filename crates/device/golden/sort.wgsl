@@ -1,5 +1,5 @@
 // sort 9·100·1 ascending, first 100
-// 64 invocations a row, a network of 128 elements
+// 128 invocations merge a row
 
 @group(0) @binding(0) var<storage, read> a0: array<f32>; // f32[900]
 @group(0) @binding(1) var<storage, read_write> a1: array<f32>; // f32[900]
@@ -15,44 +15,63 @@ fn k_key_f32(x: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, bits > 0x80000000u);
 }
 
-// Keys and places.
-var<workgroup> pairs: array<vec2<u32>, 512>;
+var<workgroup> keys: array<u32, 400>;
+var<workgroup> places: array<u32, 400>;
+
+fn merge(lane: u32, runs: u32, merged: u32, run: u32) {
+    for (var n = lane; n < 100u; n += 128u) {
+        let key = keys[runs + n];
+        let is_right = (n & run) != 0u;
+        let right = (n | (2u * run - 1u)) + 1u - run;
+        let other = runs + select(right, right - run, is_right);
+        // How many of the other run there are, and how many come before: by powers of two, greatest first.
+        let most = select(min(run, max(100u, right) - right), run, is_right);
+        var count = 0u;
+        for (var more = run; more > 0u; more /= 2u) {
+            let probe = count + more;
+            let before = keys[min(other + probe - 1u, 399u)];
+            let is_less = before < key || (before == key && is_right);
+            count = select(count, probe, probe <= most && is_less);
+        }
+        let place = merged + count + select(n, n - run, is_right);
+        keys[place] = key;
+        places[place] = places[runs + n];
+    }
+}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let lane = local % 64u;
-    let slot = local / 64u;
-    let own = slot * 128u;
-    for (var item = id.x; item < 3u; item += 3u) {
-        let live = item * 4u + slot < 9u;
-        let row = min(item * 4u + slot, 8u);
+    let lane = local % 128u;
+    let slot = local / 128u;
+    let half0 = slot * 200u;
+    let half1 = half0 + 100u;
+    for (var item = id.x; item < 5u; item += 5u) {
+        let live = item * 2u + slot < 9u;
+        let row = min(item * 2u + slot, 8u);
         let base = row * 100u;
         let kept = base;
-        for (var n = lane; n < 128u; n += 64u) {
-            var key = 0xffffffffu;
-            if (n < 100u) {
-                key = k_key_f32(a0[base + n]);
-            }
-            pairs[own + n] = vec2<u32>(key, n);
+        for (var n = lane; n < 100u; n += 128u) {
+            keys[half0 + n] = k_key_f32(a0[base + n]);
+            places[half0 + n] = n;
         }
         workgroupBarrier(); // publishes the row
-        for (var run = 2u; run <= 128u; run *= 2u) {
-            for (var half = run / 2u; half > 0u; half /= 2u) {
-                let across = select(half, run - 1u, half * 2u == run);
-                let n = lane;
-                let low = 2u * n - (n & (half - 1u));
-                let a = pairs[own + low];
-                let b = pairs[own + (low ^ across)];
-                if (b.x < a.x || (b.x == a.x && b.y < a.y)) {
-                    pairs[own + low] = b;
-                    pairs[own + (low ^ across)] = a;
-                }
-                workgroupBarrier(); // publishes what was exchanged
-            }
-        }
+        merge(lane, half0, half1, 1u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half1, half0, 2u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half0, half1, 4u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half1, half0, 8u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half0, half1, 16u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half1, half0, 32u);
+        workgroupBarrier(); // publishes the longer runs
+        merge(lane, half0, half1, 64u);
+        workgroupBarrier(); // publishes the longer runs
         if (live) {
-            for (var n = lane; n < 100u; n += 64u) {
-                let place = pairs[own + n].y;
+            for (var n = lane; n < 100u; n += 128u) {
+                let place = places[half1 + n];
                 a1[kept + n] = a0[base + place];
                 a2[kept + n] = i32(place);
             }

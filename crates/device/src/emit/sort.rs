@@ -1,9 +1,10 @@
-//! Stable sorts of rows: keys whose bits are in order, each with its place, so that no two are equal.
+//! Stable sorts of rows, by keys whose bits are in order.
 //!
 //! Either an element counts how many come before it, which needs no barrier and pays for short rows. Or a row is
-//! sorted in workgroup memory by a bitonic network, whose steps are the same whatever the elements are: Batcher 1968,
-//! <https://doi.org/10.1145/1468075.1468121>, in the form whose comparators all point the same way. Longer rows than
-//! fit there are refused.
+//! merged in workgroup memory, from runs of one element to the whole: each element searches for how many of the
+//! neighbouring run come before it, which says where it goes. Ties are the left run's, so equals stay in order. That
+//! takes a barrier for each doubling, and as many steps between them as a search has; a bitonic network takes a
+//! barrier for each of those steps, and four times the traffic. Rows that do not fit are refused.
 
 use kiln_ir::kernel::Sort;
 use kiln_ir::sort::Part;
@@ -15,16 +16,17 @@ use super::module::module;
 use super::writer::PLACE;
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
 
-/// Rows up to this length are sorted by counting: on a GPU no more than a few steps of a network would read, and on a
-/// software adapter what a barrier costs.
-const COUNTED: usize = 32;
-const COUNTED_IN_SOFTWARE: usize = 256;
+/// Rows up to this length are sorted by counting: no more elements than a few searches would look at.
+const COUNTED: usize = 16;
 
 /// The longest row that is sorted by counting where a schedule allows nothing else: the work grows with its square.
 const COUNTED_AT_MOST: usize = 1024;
 
-/// Bytes of a key and its place.
-const PAIR: usize = 8;
+/// Bytes of an element in workgroup memory: its key and its place, before and after a merge.
+const PAIRS: usize = 16;
+
+/// Invocations that a software adapter runs in step: llvmpipe's vectors have 256 bits on most processors.
+const VECTOR: usize = 8;
 
 /// The sort in WGSL.
 pub(crate) fn emit(k: &Sort, target: &Target) -> Result<Shader, Reject> {
@@ -35,29 +37,23 @@ pub(crate) fn emit(k: &Sort, target: &Target) -> Result<Shader, Reject> {
     let counted = match target.schedule {
         Schedule::Plain => true,
         Schedule::Shared => false,
-        Schedule::Auto if target.software => k.len <= COUNTED_IN_SOFTWARE,
         Schedule::Auto => k.len <= COUNTED,
     };
-    let shape = if counted { Shape::counting(k, target) } else { Shape::network(k, target) }?;
+    let shape = if counted { Shape::counting(k, target) } else { Shape::merging(k, target) }?;
     let order = if k.descending { "descending" } else { "ascending" };
     let name = format!("sort {}·{}·{} {order}, first {}", k.outer, k.len, k.inner, k.keep);
     let mut code = Code::default();
     let how = match counted {
         true => "each element counts those before it".to_owned(),
-        false => format!("{} invocations a row, a network of {} elements", shape.lanes, padded(k)),
+        false => format!("{} invocations merge a row", shape.lanes),
     };
     if counted {
         shape.count(&mut code)
     } else {
-        shape.sort(&mut code)
+        shape.merge(&mut code)
     }
     let wgsl = module(&[name.clone(), how], &k.args, 0, &code.into_text());
     Ok(Shader { name, wgsl, workgroups: shape.workgroups as u32, args: k.args.clone(), scalars: 0 })
-}
-
-/// Elements of the network of a row.
-fn padded(k: &Sort) -> usize {
-    k.len.next_power_of_two().max(2)
 }
 
 /// A sort and who does it.
@@ -85,23 +81,22 @@ impl<'a> Shape<'a> {
         Ok(Shape { k, size, lanes: 1, items, workgroups })
     }
 
-    /// As many invocations as a step of the network has comparators.
-    fn network(k: &'a Sort, target: &Target) -> Result<Shape<'a>, Reject> {
+    /// As many invocations as a row has elements, or as there may be.
+    fn merging(k: &'a Sort, target: &Target) -> Result<Shape<'a>, Reject> {
         let most = 1 << target.max_invocations.min(1024).ilog2();
-        let lanes = (padded(k) / 2).min(most);
-        let room = target.max_workgroup_bytes as usize / (PAIR * padded(k));
+        let room = target.max_workgroup_bytes as usize / (PAIRS * k.len.max(1));
         if room == 0 {
             return Err(Reject::Unsupported("a row too long to be sorted in workgroup memory"));
         }
-        // Short rows share a workgroup; on a software adapter that would only lengthen it.
+        // On a software adapter more invocations than a vector's only wait for each other, and more rows too.
         let alone = target.software && target.schedule == Schedule::Auto;
+        let lanes = k.len.next_power_of_two().min(if alone { VECTOR } else { most });
         let slots = if alone { 1 } else { (most.min(256) / lanes).clamp(1, 1 << room.ilog2()) };
         let rows = if k.keep == 0 { 0 } else { k.outer * k.inner };
         let items = rows.div_ceil(slots);
         let workgroups = items.min(target.max_workgroups as usize);
-        let steps = padded(k).ilog2() as usize;
-        let turns =
-            items.div_ceil(workgroups.max(1)) * (steps * steps * (1 + padded(k) / 2 / lanes) + padded(k) / lanes);
+        let rounds = k.len.max(1).ilog2() as usize + 1;
+        let turns = items.div_ceil(workgroups.max(1)) * k.len.div_ceil(lanes) * (2 + rounds * (2 + rounds / 2));
         if target.software && turns > MAX_SOFTWARE_TURNS {
             return Err(Reject::Unsupported("more rows than a software adapter's loops"));
         }
@@ -181,22 +176,25 @@ impl<'a> Shape<'a> {
     }
 
     /// Rows in workgroup memory.
-    fn sort(&self, code: &mut Code) {
+    fn merge(&self, code: &mut Code) {
         let &Shape { k, size, lanes, items, workgroups } = self;
-        let (len, slots, padded, rows) = (k.len, size / lanes, padded(k), k.outer * k.inner);
-        code.line("// Keys and places.");
-        code.line(format!("var<workgroup> pairs: array<vec2<u32>, {}>;", slots * padded));
+        let (len, slots, rows) = (k.len, size / lanes, k.outer * k.inner);
+        // Two halves that take turns.
+        code.line(format!("var<workgroup> keys: array<u32, {}>;", (2 * slots * len).max(1)));
+        code.line(format!("var<workgroup> places: array<u32, {}>;", (2 * slots * len).max(1)));
         code.line("");
+        self.round(code);
         code.line(format!("@compute @workgroup_size({size})"));
         code.open(format!("fn main({PLACE})"));
         if slots > 1 {
             code.line(format!("let lane = local % {lanes}u;"));
             code.line(format!("let slot = local / {lanes}u;"));
-            code.line(format!("let own = slot * {padded}u;"));
+            code.line(format!("let half0 = slot * {}u;", 2 * len));
         } else {
             code.line("let lane = local;");
-            code.line("let own = 0u;");
+            code.line("let half0 = 0u;");
         }
+        code.line(format!("let half1 = half0 + {len}u;"));
         code.open(format!("for (var item = id.x; item < {items}u; item += {workgroups}u)"));
         let ragged = !rows.is_multiple_of(slots);
         match (slots, ragged) {
@@ -208,21 +206,21 @@ impl<'a> Shape<'a> {
             }
         }
         self.base(code);
-        code.open(format!("for (var n = lane; n < {padded}u; n += {lanes}u)"));
-        // What pads the network comes last: no key is greater, and its places are.
-        code.line("var key = 0xffffffffu;");
-        code.open(format!("if (n < {len}u)"));
-        code.line(format!("key = {};", self.key("n")));
-        code.close();
-        code.line("pairs[own + n] = vec2<u32>(key, n);");
+        code.open(format!("for (var n = lane; n < {len}u; n += {lanes}u)"));
+        code.line(format!("keys[half0 + n] = {};", self.key("n")));
+        code.line("places[half0 + n] = n;");
         code.close();
         code.line("workgroupBarrier(); // publishes the row");
-        self.network_steps(code);
+        let rounds = len.max(1).next_power_of_two().ilog2();
+        for round in 0..rounds {
+            code.line(format!("merge(lane, half{}, half{}, {}u);", round % 2, (round + 1) % 2, 1 << round));
+            code.line("workgroupBarrier(); // publishes the longer runs");
+        }
         if ragged {
             code.open("if (live)");
         }
         code.open(format!("for (var n = lane; n < {}u; n += {lanes}u)", k.keep));
-        code.line("let place = pairs[own + n].y;");
+        code.line(format!("let place = places[half{} + n];", rounds % 2));
         self.store(code, "n", "place");
         code.close();
         if ragged {
@@ -235,30 +233,42 @@ impl<'a> Shape<'a> {
         code.close();
     }
 
-    /// Sorted runs become sorted runs of twice the length: the first step compares what lies symmetric about their
-    /// border, so that what follows is a smaller half and a greater one, each sorted by further halves.
-    fn network_steps(&self, code: &mut Code) {
-        let (lanes, padded) = (self.lanes, padded(self.k));
-        code.open(format!("for (var run = 2u; run <= {padded}u; run *= 2u)"));
-        code.open("for (var half = run / 2u; half > 0u; half /= 2u)");
-        code.line("let across = select(half, run - 1u, half * 2u == run);");
-        let alone = padded / 2 == lanes;
-        match alone {
-            true => code.line("let n = lane;"),
-            false => code.open(format!("for (var n = lane; n < {}u; n += {lanes}u)", padded / 2)),
+    /// The function that makes pairs of runs into runs of twice the length; the last ones of a row may be shorter, or
+    /// there are none.
+    fn round(&self, code: &mut Code) {
+        let &Shape { k, size, lanes, .. } = self;
+        let (len, some) = (k.len, k.keep < k.len);
+        let end = (2 * (size / lanes) * len).max(1) - 1;
+        code.open("fn merge(lane: u32, runs: u32, merged: u32, run: u32)");
+        code.open(format!("for (var n = lane; n < {len}u; n += {lanes}u)"));
+        if some {
+            code.line("// What is not among the first of its run is not among those of the row.");
+            code.open(format!("if ((n & (run - 1u)) < {}u)", k.keep));
         }
-        code.line("let low = 2u * n - (n & (half - 1u));");
-        code.line("let a = pairs[own + low];");
-        code.line("let b = pairs[own + (low ^ across)];");
-        code.open("if (b.x < a.x || (b.x == a.x && b.y < a.y))");
-        code.line("pairs[own + low] = b;");
-        code.line("pairs[own + (low ^ across)] = a;");
+        code.line("let key = keys[runs + n];");
+        code.line("let is_right = (n & run) != 0u;");
+        code.line("let right = (n | (2u * run - 1u)) + 1u - run;");
+        code.line("let other = runs + select(right, right - run, is_right);");
+        code.line(
+            "// How many of the other run there are, and how many come before: by powers of two, greatest first.",
+        );
+        let of_run = if some { format!("min(run, {}u)", k.keep) } else { "run".to_owned() };
+        code.line(format!("let most = select(min({of_run}, max({len}u, right) - right), {of_run}, is_right);"));
+        code.line("var count = 0u;");
+        code.open("for (var more = run; more > 0u; more /= 2u)");
+        code.line("let probe = count + more;");
+        code.line(format!("let before = keys[min(other + probe - 1u, {end}u)];"));
+        code.line("let is_less = before < key || (before == key && is_right);");
+        code.line("count = select(count, probe, probe <= most && is_less);");
         code.close();
-        if !alone {
+        code.line("let place = merged + count + select(n, n - run, is_right);");
+        code.line("keys[place] = key;");
+        code.line("places[place] = places[runs + n];");
+        if some {
             code.close();
         }
-        code.line("workgroupBarrier(); // publishes what was exchanged");
         code.close();
         code.close();
+        code.line("");
     }
 }
