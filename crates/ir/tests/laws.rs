@@ -6,6 +6,7 @@ use kiln_ir::attention::{Attend, Part};
 use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
 use kiln_ir::scan::{self, Scan};
+use kiln_ir::scatter;
 use kiln_ir::sort::{self, Sort};
 use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Node, Op, ReduceOp, Shape, reference};
 
@@ -407,6 +408,43 @@ fn a_sort_is_its_composition_of_merges() {
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
             assert!(same(&found[0], &found[2]), "{dtype} {dims:?}, descending {descending}: values");
             assert!(same(&found[1], &found[3]), "{dtype} {dims:?}, descending {descending}: indices");
+        }
+    }
+}
+
+#[test]
+fn a_scatter_is_its_composition_of_sorted_slices() {
+    let sorted = |g: &mut Graph, sort: Sort, x| {
+        [sort::Part::Values, sort::Part::Indices].map(|part| g.apply(Op::Sort(Sort { part, ..sort }), &[x]))
+    };
+    for (values, index, axis, size) in [
+        (&[1][..], &[1][..], 0, 1),
+        (&[70], &[70], 0, 9),
+        (&[9, 3], &[9], 0, 40),
+        (&[2, 3, 11, 5], &[3, 11], 1, 7),
+        (&[2, 65], &[65], 1, 1),
+        (&[2, 0, 3], &[0], 1, 4),
+        (&[0, 6], &[6], 1, 4),
+    ] {
+        for (dtype, index_dtype) in [(DType::F32, DType::I32), (DType::I32, DType::U32), (DType::F16, DType::I32)] {
+            let mut g = Graph::default();
+            let places = g.source(Op::Leaf(0), Shape::new(index), index_dtype);
+            let x = g.source(Op::Leaf(1), Shape::new(values), dtype);
+            let composed = scatter::compose(&mut g, axis, size, [places, x], &sorted);
+            let whole = g.apply(Op::Scatter { axis, size }, &[places, x]);
+            g.outputs = vec![composed, whole];
+            // Some places lie outside; sums of small whole numbers are exact.
+            let least = if index_dtype == DType::U32 { 0.0 } else { -2.0 };
+            let numel = |dims: &[usize]| dims.iter().product();
+            let at: Vec<f64> = numbers(8, numel(index), (least, size as f64 + 2.0)).iter().map(|v| v.floor()).collect();
+            let mut x: Vec<f64> = numbers(9, numel(values), (-9.0, 9.0)).iter().map(|v| v.round()).collect();
+            if dtype.is_float() && x.len() > 20 {
+                (x[7], x[20]) = (f64::NAN, f64::INFINITY);
+            }
+            let found = reference::eval(&g, &[at, x], &[]);
+            let same = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan();
+            let equal = found[0].len() == found[1].len() && found[0].iter().zip(&found[1]).all(same);
+            assert!(equal, "{dtype}{values:?} at {index:?} into {size}: {found:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use kiln_ir::attention::{self, Attend};
 use kiln_ir::scan::{self, Scan};
+use kiln_ir::scatter;
 use kiln_ir::sort::{self, Part, Sort};
 use kiln_ir::{Caps, DType, Graph, Kernel, Node, NodeId, Op, Reject, Shape};
 
@@ -40,6 +41,10 @@ pub(crate) fn decompose(
                         true => scan::of_words(&mut out, scan, inputs[0]),
                         false => scan::compose(&mut out, scan, inputs[0]),
                     },
+                    Anchor::Scatter { axis, size } => {
+                        let sort = |graph: &mut Graph, sort, x| device.sort(graph, sort, x);
+                        scatter::compose(&mut out, axis, size, [inputs[0], inputs[1]], &sort)
+                    }
                     Anchor::Sort(sort) => {
                         let key = (inputs[0], Sort { part: Part::Values, ..sort });
                         let parts = sorted.entry(key).or_insert_with(|| device.sort(&mut out, sort, inputs[0]));
@@ -94,6 +99,7 @@ impl Kernels<'_> {
 /// What a device may have no kernel for.
 enum Anchor {
     Attention(Attend),
+    Scatter { axis: usize, size: usize },
     Scan(Scan),
     Sort(Sort),
 }
@@ -102,10 +108,11 @@ enum Anchor {
 fn anchor(node: &Node) -> Option<Anchor> {
     match node.op {
         Op::Attention(attend) => Some(Anchor::Attention(attend)),
+        Op::Scatter { axis, size } => Some(Anchor::Scatter { axis, size }),
         Op::Scan(scan) => Some(Anchor::Scan(scan)),
         Op::Sort(sort) => Some(Anchor::Sort(sort)),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
-        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
+        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Dot(_) => None,
     }
 }

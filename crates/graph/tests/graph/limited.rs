@@ -15,7 +15,7 @@ pub(crate) struct Limited {
 /// Which kernels there are of attention, scans and sorts, and whether there are groups.
 enum Anchors {
     All,
-    /// Of scans and sorts, those of words, and rows to sort of at most 64.
+    /// Of scans and sorts, those of words, and rows to sort of at most 64; no scatters.
     Words,
     None,
 }
@@ -41,7 +41,7 @@ impl Limited {
         Limited { anchors: Anchors::None, ..limited }
     }
 
-    /// With the kernels of scans and sorts that a GPU has, and its figures.
+    /// With the kernels of scans and sorts that a GPU has, and its figures; without that of scatters.
     pub(crate) fn words() -> Limited {
         Limited { anchors: Anchors::Words, ..Limited::large() }
     }
@@ -53,6 +53,7 @@ impl Limited {
             (Anchors::None, Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_)) => false,
             (Anchors::Words, Kernel::Scan(_)) => !narrow,
             (Anchors::Words, Kernel::Sort(k)) => !narrow && k.len <= 64,
+            (Anchors::Words, Kernel::Scatter(_)) => false,
             (Anchors::Words | Anchors::None, _) => true,
         }
     }
