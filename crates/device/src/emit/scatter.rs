@@ -23,7 +23,7 @@ struct Extents {
 /// Looks at an index, by all invocations together, beyond which slices are sooner sorted by where they go: sorting
 /// takes dozens of kernels, and some hundred operations for each slice and each result.
 const MAX_LOOKS: usize = 1 << 32;
-const MAX_SOFTWARE_LOOKS: usize = 1 << 28;
+const MAX_SOFTWARE_LOOKS: usize = 1 << 25;
 
 impl Extents {
     /// How often an element of the index is looked at. Invocations of a block look at four at once, and where slices

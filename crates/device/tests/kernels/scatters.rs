@@ -47,6 +47,6 @@ fn what_is_sooner_sorted_is_refused() {
     // Few results, or long slices: an embedding's gradient.
     assert!(runs(&gpu, [1 << 20, 1, 9], DType::F32) && runs(&gpu, [1 << 15, 768, 2000], DType::F32));
     assert!(!runs(&gpu, [1 << 17, 1, 1 << 17], DType::F16));
-    assert!(runs(&software, [9000, 1, 9000], DType::F32) && !runs(&software, [20_000, 1, 20_000], DType::F32));
+    assert!(runs(&software, [5000, 1, 5000], DType::F32) && !runs(&software, [9000, 1, 9000], DType::F32));
     assert!(!runs(&software, [70_000, 1, 2], DType::F32));
 }
