@@ -311,3 +311,49 @@ fn k_floor_mod(x: i32, n: i32) -> i32 {
     let r = x % n;
     return select(r, r + n, r < 0i);
 }
+
+// A float as `x · 2^y` with `1 ≤ |x| < 2`; zeros, infinities and NaN are `x` themselves.
+fn k_scaled(v: f32) -> vec2<f32> {
+    let bits = bitcast<u32>(v);
+    let exponent = (bits >> 23u) & 0xffu;
+    if (exponent == 255u || (bits & 0x7fffffffu) == 0u) {
+        return vec2<f32>(v, 0.0);
+    }
+    if (exponent > 0u) {
+        return vec2<f32>(k_f32((bits & 0x807fffffu) | 0x3f800000u), f32(exponent) - 127.0);
+    }
+    let zeros = countLeadingZeros(bits & 0x7fffffu) - 8u;
+    let mantissa = (bits << zeros) & 0x7fffffu;
+    return vec2<f32>(k_f32((bits & 0x80000000u) | 0x3f800000u | mantissa), -126.0 - f32(zeros));
+}
+
+// The product of two that are scaled: it leaves the range of f32 nowhere on the way.
+fn k_scaled_times(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+    let product = k_scaled(a.x * b.x);
+    return vec2<f32>(product.x, a.y + b.y + product.y);
+}
+
+// The float that was scaled, rounded once: two powers of two, as one could leave the range.
+fn k_unscaled(v: vec2<f32>) -> f32 {
+    let exponent = i32(clamp(v.y, -200.0, 200.0));
+    let half = exponent / 2i;
+    return v.x * k_f32(u32(half + 127i) << 23u) * k_f32(u32(exponent - half + 127i) << 23u);
+}
+
+// A number as bits in order: both zeros are one, and NaN is the greatest.
+fn k_key_f32(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let magnitude = bits & 0x7fffffffu;
+    if (magnitude == 0u || magnitude > 0x7f800000u) {
+        return select(0x80000000u, 0xffffffffu, magnitude > 0u);
+    }
+    return select(bits | 0x80000000u, ~bits, bits > 0x80000000u);
+}
+
+fn k_key_i32(x: i32) -> u32 {
+    return bitcast<u32>(x) ^ 0x80000000u;
+}
+
+fn k_key_u32(x: u32) -> u32 {
+    return x;
+}

@@ -24,6 +24,7 @@ pub mod random;
 pub mod reference;
 mod rewrite;
 pub mod scan;
+pub mod scatter;
 mod shape;
 pub mod sort;
 

@@ -92,6 +92,17 @@ pub fn compose(graph: &mut Graph, scan: Scan, x: NodeId) -> NodeId {
     cast(graph, dtype, value)
 }
 
+/// Appends a scan to a graph that holds its input, as one of words for a device whose kernel knows no narrower ones.
+///
+/// # Panics
+/// If the input breaks a rule of the op.
+pub fn of_words(graph: &mut Graph, scan: Scan, x: NodeId) -> NodeId {
+    let dtype = graph.nodes[x as usize].dtype;
+    let wide = cast(graph, dtype.compute(), x);
+    let value = graph.apply(Op::Scan(scan), &[wide]);
+    cast(graph, dtype, value)
+}
+
 /// The first elements along axis 1, which are 0, replaced.
 fn fill(graph: &mut Graph, x: NodeId, n: usize, by: f64) -> NodeId {
     if by == 0.0 {

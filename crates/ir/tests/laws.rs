@@ -6,8 +6,9 @@ use kiln_ir::attention::{Attend, Part};
 use kiln_ir::ops::{Gradient, OPS, Row, Typing, erf};
 use kiln_ir::random::threefry2x32;
 use kiln_ir::scan::{self, Scan};
+use kiln_ir::scatter;
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Op, ReduceOp, Shape, reference};
+use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Node, Op, ReduceOp, Shape, reference};
 
 /// `n` numbers in `lo..hi`, the same on every run.
 fn numbers(seed: u32, n: usize, (lo, hi): (f64, f64)) -> Vec<f64> {
@@ -407,6 +408,82 @@ fn a_sort_is_its_composition_of_merges() {
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
             assert!(same(&found[0], &found[2]), "{dtype} {dims:?}, descending {descending}: values");
             assert!(same(&found[1], &found[3]), "{dtype} {dims:?}, descending {descending}: indices");
+        }
+    }
+}
+
+#[test]
+fn a_scatter_is_its_composition_of_sorted_slices() {
+    let sorted = |g: &mut Graph, sort: Sort, x| {
+        [sort::Part::Values, sort::Part::Indices].map(|part| g.apply(Op::Sort(Sort { part, ..sort }), &[x]))
+    };
+    for (values, index, axis, size) in [
+        (&[1][..], &[1][..], 0, 1),
+        (&[70], &[70], 0, 9),
+        (&[9, 3], &[9], 0, 40),
+        (&[2, 3, 11, 5], &[3, 11], 1, 7),
+        (&[2, 65], &[65], 1, 1),
+        (&[2, 0, 3], &[0], 1, 4),
+        (&[0, 6], &[6], 1, 4),
+    ] {
+        for (dtype, index_dtype) in [(DType::F32, DType::I32), (DType::I32, DType::U32), (DType::F16, DType::I32)] {
+            let mut g = Graph::default();
+            let places = g.source(Op::Leaf(0), Shape::new(index), index_dtype);
+            let x = g.source(Op::Leaf(1), Shape::new(values), dtype);
+            let composed = scatter::compose(&mut g, axis, size, [places, x], &sorted);
+            let whole = g.apply(Op::Scatter { axis, size }, &[places, x]);
+            g.outputs = vec![composed, whole];
+            // Some places lie outside; sums of small whole numbers are exact.
+            let least = if index_dtype == DType::U32 { 0.0 } else { -2.0 };
+            let numel = |dims: &[usize]| dims.iter().product();
+            let at: Vec<f64> = numbers(8, numel(index), (least, size as f64 + 2.0)).iter().map(|v| v.floor()).collect();
+            let mut x: Vec<f64> = numbers(9, numel(values), (-9.0, 9.0)).iter().map(|v| v.round()).collect();
+            if dtype.is_float() && x.len() > 20 {
+                (x[7], x[20]) = (f64::NAN, f64::INFINITY);
+            }
+            let found = reference::eval(&g, &[at, x], &[]);
+            let same = |(a, b): (&f64, &f64)| a == b || a.is_nan() && b.is_nan();
+            let equal = found[0].len() == found[1].len() && found[0].iter().zip(&found[1]).all(same);
+            assert!(equal, "{dtype}{values:?} at {index:?} into {size}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sort_of_tiles_is_the_whole_sort() {
+    for (dims, tile) in
+        [([1, 1, 1], 4), ([2, 3, 1], 4), ([2, 17, 3], 4), ([1, 64, 2], 8), ([3, 100, 1], 16), ([0, 9, 1], 4)]
+    {
+        for (dtype, descending) in DType::ALL.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+            for keep in [0, 1, 2, dims[1] / 2, dims[1] - dims[1] / 9, dims[1]].into_iter().filter(|&k| k <= dims[1]) {
+                let mut g = Graph::default();
+                let x = g.source(Op::Leaf(0), Shape::new(&dims), dtype);
+                let sort = Sort { part: sort::Part::Values, axis: 1, descending, keep };
+                let tiled = sort::in_tiles(&mut g, sort, x, tile);
+                let longest = |n: &Node| match n.op {
+                    Op::Sort(s) => g.nodes[n.inputs[0] as usize].shape[s.axis],
+                    _ => 0,
+                };
+                assert!(g.nodes.iter().all(|n| longest(n) <= tile));
+                let values = g.apply(Op::Sort(sort), &[x]);
+                let indices = g.apply(Op::Sort(Sort { part: sort::Part::Indices, ..sort }), &[x]);
+                g.outputs = vec![tiled[0], tiled[1], values, indices];
+                let x = numbers(7, dims.iter().product(), (-9.0, 9.0));
+                // Some are equal, some are NaN, and some are what rows are filled up with.
+                let special = |v: f64| match v.round() as i32 {
+                    8.. if dtype.is_float() => f64::NAN,
+                    6 if dtype.is_float() => f64::NEG_INFINITY,
+                    6 => dtype.round(1e30),
+                    5 => dtype.round(-1e30),
+                    v => dtype.round(v as f64),
+                };
+                let x: Vec<f64> = x.iter().map(|&v| special(v)).collect();
+                let found = reference::eval(&g, std::slice::from_ref(&x), &[]);
+                let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+                let name = format!("{keep} of {dtype} {dims:?}, descending {descending}, tiles of {tile}");
+                assert!(found[0].len() == found[2].len() && same(&found[0], &found[2]), "{name}: values");
+                assert!(same(&found[1], &found[3]), "{name}: indices");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
 //! `writer` (who does it), `group` (several of them), `dot` and `tiled` (contractions), `scatter`,
-//! `attention`.
+//! `attention`, `scan`, `sort`.
 
 mod attention;
 mod body;
@@ -17,7 +17,9 @@ mod looped;
 mod module;
 mod reduce;
 mod rows;
+mod scan;
 mod scatter;
+mod sort;
 mod space;
 mod tiled;
 mod writer;
@@ -97,8 +99,8 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Dot(k) => dot::emit(k, target),
         Kernel::Scatter(k) => scatter::emit(k, target),
         Kernel::Attention(k) => attention::emit(k, target),
-        Kernel::Sort(_) => Err(Reject::Unsupported("a sort: its composition runs")),
-        Kernel::Scan(_) => Err(Reject::Unsupported("a scan: its composition runs")),
+        Kernel::Scan(k) => scan::emit(k, target),
+        Kernel::Sort(k) => sort::emit(k, target),
         Kernel::Group(loops) => group::emit(loops, target),
     }
 }

@@ -20,6 +20,27 @@ struct Extents {
     size: usize,
 }
 
+/// Looks at an index, by all invocations together, beyond which slices are sooner sorted by where they go: sorting
+/// takes dozens of kernels, and some hundred operations for each slice and each result.
+const MAX_LOOKS: usize = 1 << 32;
+const MAX_SOFTWARE_LOOKS: usize = 1 << 25;
+
+impl Extents {
+    /// How often an element of the index is looked at. Invocations of a block look at four at once, and where slices
+    /// are long, adding them is what takes time.
+    fn looks(&self, by_block: bool) -> usize {
+        let results = self.outer.saturating_mul(self.size).saturating_mul(self.inner);
+        match by_block {
+            true if self.inner >= LONG_SLICE => 0,
+            true => self.index.saturating_mul(results.min(self.outer.saturating_mul(BLOCKS * 256))) / 4,
+            false => self.index.saturating_mul(results),
+        }
+    }
+}
+
+/// Elements of a slice from which on sorting slices moves more than searching an index reads.
+const LONG_SLICE: usize = 64;
+
 /// The scatter in WGSL.
 pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
     let [index, values, result] = &k.args;
@@ -35,15 +56,19 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
         return Err(Reject::Unsupported("more than 2³¹ points"));
     }
     let packed = per_word(result.dtype) > 1;
-    if target.software && x.index > MAX_SOFTWARE_TURNS {
-        return Err(Reject::Unsupported("an index longer than a software adapter's loops"));
-    }
     // Elements that share a word belong to one invocation, which blocks do not promise.
     let by_block = match target.schedule {
         Schedule::Plain => false,
         Schedule::Shared => !packed,
         Schedule::Auto => !packed && !target.software,
     };
+    if target.software && x.index > MAX_SOFTWARE_TURNS {
+        return Err(Reject::Unsupported("an index longer than a software adapter's loops"));
+    }
+    let most = if target.software { MAX_SOFTWARE_LOOKS } else { MAX_LOOKS };
+    if target.schedule == Schedule::Auto && x.looks(by_block) > most {
+        return Err(Reject::Unsupported("an index that is sooner sorted than searched"));
+    }
     let (how, code, workgroups) = match by_block {
         true => blocks(k, &x, target),
         false => results(k, &x, target),

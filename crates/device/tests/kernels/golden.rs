@@ -1,12 +1,15 @@
 //! Emitted text, as blessed: a refactor changes none of it, and a change of it is read before it lands.
 
 use kiln_device::emit::{Schedule, Target, emit};
-use kiln_ir::{DType, Kernel};
+use kiln_ir::sort::Part;
+use kiln_ir::{DType, Kernel, ReduceOp};
 
 use crate::attention;
 use crate::dots::matmul;
 use crate::rows::softmax_kernel;
+use crate::scans::scan;
 use crate::scatters::scatter;
+use crate::sorts::sort;
 use crate::validate::validate;
 
 /// Compares a kernel's text with the blessed one; `KILN_BLESS=1` writes it instead.
@@ -32,5 +35,10 @@ fn kernels_read_as_blessed() {
     check("attention_tiled.wgsl", &forward, Schedule::Shared);
     check("attention_grad_tiled.wgsl", &backward, Schedule::Shared);
     check("attention_f16_plain.wgsl", &few_columns, Schedule::Plain);
+    check("scan.wgsl", &scan(ReduceOp::Sum, false, DType::F32, [9, 300, 1]), Schedule::Auto);
+    check("scan_columns.wgsl", &scan(ReduceOp::Prod, true, DType::F32, [2, 700, 64]), Schedule::Auto);
+    let parts = [Part::Values, Part::Indices];
+    check("sort.wgsl", &sort(100, false, DType::F32, [9, 100, 1], &parts), Schedule::Auto);
+    check("sort_counted.wgsl", &sort(5, true, DType::I32, [2, 17, 3], &parts), Schedule::Plain);
     check("scatter.wgsl", &scatter(1, 700, 40, 2000, DType::F32).0, Schedule::Auto);
 }

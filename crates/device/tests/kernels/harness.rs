@@ -26,6 +26,17 @@ pub(crate) fn device(schedule: Schedule) -> Option<&'static WgpuBackend> {
     devices.as_ref().map(|d| &d[SCHEDULES.iter().position(|s| *s == schedule).unwrap()])
 }
 
+/// As [`device`], with limits that no adapter has so low: seven workgroups along a dimension.
+pub(crate) fn with_few_workgroups(schedule: Schedule) -> Option<WgpuBackend> {
+    device(schedule)?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
+    let required_limits = wgpu::Limits { max_compute_workgroups_per_dimension: 7, ..adapter.limits() };
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    Some(WgpuBackend::from_wgpu(device, queue, Options { schedule, profile: false, checked: true }))
+}
+
 /// Elements as a device stores them.
 pub(crate) fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
     let each = values.iter();
@@ -104,23 +115,35 @@ pub(crate) fn check_in(
     scalars: &[(DType, f64)],
     tolerance: f64,
 ) {
-    let plain: Vec<f64> = scalars.iter().map(|s| s.1).collect();
-    let expected = oracle::run(kernel, args, &plain);
     let mut seen: Vec<String> = Vec::new();
     for &schedule in schedules {
         let Some(device) = device(schedule) else { return };
         let shader = emit(kernel, device.target()).unwrap_or_else(|e| panic!("{e:?}"));
-        if seen.contains(&shader.wgsl) {
-            continue;
+        if !seen.contains(&shader.wgsl) {
+            check_on(device, kernel, args, scalars, tolerance);
+            seen.push(shader.wgsl);
         }
-        validate(&shader.wgsl);
-        let found = run(device, kernel, args, scalars);
-        for (n, (arg, (found, expected))) in kernel.args().iter().zip(found.iter().zip(&expected)).enumerate() {
-            for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
-                assert!(close(arg.dtype, f, e, tolerance), "{schedule:?} a{n}[{i}]: {f} ≠ {e}\n{}", shader.wgsl);
-            }
+    }
+}
+
+/// As [`check`], on one device.
+#[track_caller]
+pub(crate) fn check_on(
+    device: &WgpuBackend,
+    kernel: &Kernel,
+    args: &[Vec<f64>],
+    scalars: &[(DType, f64)],
+    tolerance: f64,
+) {
+    let plain: Vec<f64> = scalars.iter().map(|s| s.1).collect();
+    let expected = oracle::run(kernel, args, &plain);
+    let wgsl = emit(kernel, device.target()).unwrap_or_else(|e| panic!("{e:?}")).wgsl;
+    validate(&wgsl);
+    let found = run(device, kernel, args, scalars);
+    for (n, (arg, (found, expected))) in kernel.args().iter().zip(found.iter().zip(&expected)).enumerate() {
+        for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
+            assert!(close(arg.dtype, f, e, tolerance), "a{n}[{i}]: {f} ≠ {e}\n{wgsl}");
         }
-        seen.push(shader.wgsl);
     }
 }
 

@@ -13,5 +13,7 @@ mod loops;
 mod ops;
 mod oracle;
 mod rows;
+mod scans;
 mod scatters;
+mod sorts;
 mod validate;

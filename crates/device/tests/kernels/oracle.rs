@@ -2,7 +2,8 @@
 //!
 //! `f32` values keep the precision of `f64`; casts and stores round as the dtype does.
 
-use kiln_ir::kernel::{Arg, Body, Dot, Instr, Loop, Scatter};
+use kiln_ir::kernel::{Arg, Body, Dot, Instr, Loop, Scan, Scatter, Sort};
+use kiln_ir::sort::{self, Part};
 use kiln_ir::{DType, Kernel, ReduceOp};
 
 /// The arguments after the kernel ran.
@@ -13,7 +14,8 @@ pub(crate) fn run(kernel: &Kernel, args: &[Vec<f64>], scalars: &[f64]) -> Vec<Ve
         Kernel::Dot(k) => run_dot(k, args, scalars, &mut out),
         Kernel::Scatter(k) => run_scatter(k, args, &mut out),
         Kernel::Attention(_) => unreachable!("has an oracle of its own"),
-        Kernel::Scan(_) | Kernel::Sort(_) => unreachable!("is composed"),
+        Kernel::Scan(k) => run_scan(k, args, &mut out),
+        Kernel::Sort(k) => run_sort(k, args, &mut out),
         Kernel::Group(loops) => loops.iter().for_each(|k| run_loop(k, args, scalars, &mut out)),
     }
     out
@@ -173,4 +175,38 @@ fn run_scatter(k: &Scatter, args: &[Vec<f64>], out: &mut [Vec<f64>]) {
         }
     }
     out[2] = sums.into_iter().map(|v| keep(&k.args[2], v)).collect();
+}
+
+/// The places of each row's elements, in order.
+fn rows_along(outer: usize, len: usize, inner: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0..outer * inner).map(move |r| (0..len).map(|n| (r / inner * len + n) * inner + r % inner).collect())
+}
+
+fn run_scan(k: &Scan, args: &[Vec<f64>], out: &mut [Vec<f64>]) {
+    let dtype = k.args[0].dtype;
+    for mut row in rows_along(k.outer, k.len, k.inner) {
+        if k.reverse {
+            row.reverse();
+        }
+        let mut sum = k.op.identity(dtype);
+        for at in row {
+            // Whole numbers wrap at each step, or they would leave what an f64 holds.
+            sum = reduce(k.op, dtype, dtype, &[sum, args[0][at]]);
+            out[1][at] = keep(&k.args[1], sum);
+        }
+    }
+}
+
+fn run_sort(k: &Sort, args: &[Vec<f64>], out: &mut [Vec<f64>]) {
+    let order = sort::Sort { part: Part::Values, axis: 0, descending: k.descending, keep: k.keep };
+    let kept: Vec<Vec<usize>> = rows_along(k.outer, k.keep, k.inner).collect();
+    for (row, to) in rows_along(k.outer, k.len, k.inner).zip(kept) {
+        let mut places: Vec<usize> = (0..k.len).collect();
+        places.sort_by(|&a, &b| order.order(args[0][row[a]], args[0][row[b]]));
+        for (&to, &place) in to.iter().zip(&places) {
+            for &(part, arg) in &k.stores {
+                out[arg as usize][to] = if part == Part::Values { args[0][row[place]] } else { place as f64 };
+            }
+        }
+    }
 }

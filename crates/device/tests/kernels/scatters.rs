@@ -1,5 +1,6 @@
 //! Scatters of every dtype and shape, in every schedule.
 
+use kiln_device::emit::{Target, emit};
 use kiln_ir::kernel::Scatter;
 use kiln_ir::{DType, Kernel};
 
@@ -31,4 +32,21 @@ fn slices_add_up_where_they_belong() {
             check(&kernel, &values, &[], 0.0);
         }
     }
+}
+
+#[test]
+fn what_is_sooner_sorted_is_refused() {
+    let gpu = Target::default();
+    let software = Target { software: true, ..Target::default() };
+    let runs = |target: &Target, [index, inner, size]: [usize; 3], dtype| {
+        let args = [read(DType::I32, index), read(dtype, index * inner), write(dtype, size * inner)];
+        let kernel = Scatter { outer: vec![], index: vec![index], inner: vec![inner], size, args };
+        emit(&Kernel::Scatter(kernel), target).is_ok()
+    };
+    assert!(runs(&gpu, [1 << 17, 1, 1 << 17], DType::F32) && !runs(&gpu, [1 << 20, 1, 1 << 20], DType::F32));
+    // Few results, or long slices: an embedding's gradient.
+    assert!(runs(&gpu, [1 << 20, 1, 9], DType::F32) && runs(&gpu, [1 << 15, 768, 2000], DType::F32));
+    assert!(!runs(&gpu, [1 << 17, 1, 1 << 17], DType::F16));
+    assert!(runs(&software, [5000, 1, 5000], DType::F32) && !runs(&software, [9000, 1, 9000], DType::F32));
+    assert!(!runs(&software, [70_000, 1, 2], DType::F32));
 }

@@ -18,8 +18,8 @@ impl Tensor {
     /// Running sum along an axis, `out[i] = x[0] + … + x[i]`.
     ///
     /// Shapes: as this.
-    /// Dtypes: floats, `i32` and `u32`, which wrap. The CPU sums `f32` and narrower floats in `f64`; a device without
-    /// the kernel in `f32`, by windows that grow eightfold.
+    /// Dtypes: floats, `i32` and `u32`, which wrap. The CPU sums `f32` and narrower floats in `f64`, a GPU in `f32`,
+    /// where the rounding error grows with the number of tiles before an element, not with that of elements.
     /// Gradient: this; the running sum of the cotangent from the other end.
     ///
     /// ```
@@ -41,7 +41,8 @@ impl Tensor {
     /// Running product along an axis, `out[i] = x[0] · … · x[i]`.
     ///
     /// Shapes: as this.
-    /// Dtypes: as [`Tensor::cumsum`].
+    /// Dtypes: as [`Tensor::cumsum`]. A GPU multiplies `f32` with an exponent of its own: no part of a product leaves the
+    /// range that the whole stays in.
     /// Gradient: this, also where elements are 0; gradients of that gradient, only where none is.
     ///
     /// ```

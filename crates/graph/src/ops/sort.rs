@@ -58,7 +58,8 @@ impl Tensor {
     /// The `k` greatest along an axis, or the least, in order, and where each was.
     ///
     /// Shapes: both as this, with `k` along the axis.
-    /// Otherwise as [`Tensor::sort`], whose first `k` they are; of equals, the first ones. The CPU sorts no others.
+    /// Otherwise as [`Tensor::sort`], whose first `k` they are; of equals, the first ones. No others are sorted:
+    /// the CPU tells them apart before, a GPU drops them on the way.
     ///
     /// ```
     /// # use kiln_graph::{Device, Tensor};

@@ -1,9 +1,11 @@
-//! Anchors that a device has no kernel for, as the compositions that they mean. Graph to graph, before anything fuses.
+//! Anchors that a device has no kernel for, as the compositions that they mean, or of the kernels that it has. Graph to
+//! graph, before anything fuses.
 
 use kiln_ir::attention::{self, Attend};
 use kiln_ir::scan::{self, Scan};
+use kiln_ir::scatter;
 use kiln_ir::sort::{self, Part, Sort};
-use kiln_ir::{Caps, Graph, Kernel, Node, NodeId, Op, Reject};
+use kiln_ir::{Caps, DType, Graph, Kernel, Node, NodeId, Op, Reject, Shape};
 
 use rustc_hash::FxHashMap as HashMap;
 
@@ -23,6 +25,7 @@ pub(crate) fn decompose(
     }
     let scope = Scope { graph, roots: &roots(graph, caps.max_bindings, fuse), caps, supports };
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
+    let device = Kernels { caps, supports };
     let mut out = Graph::default();
     // Values and indices of one sort are one composition.
     let mut sorted: HashMap<(NodeId, Sort), [NodeId; 2]> = HashMap::default();
@@ -34,10 +37,17 @@ pub(crate) fn decompose(
                 let first = out.nodes.len();
                 let value = match anchor {
                     Anchor::Attention(attend) => attention::compose(&mut out, attend, &inputs),
-                    Anchor::Scan(scan) => scan::compose(&mut out, scan, inputs[0]),
+                    Anchor::Scan(scan) => match device.runs(Op::Scan(scan), node.shape, node.dtype.compute()) {
+                        true => scan::of_words(&mut out, scan, inputs[0]),
+                        false => scan::compose(&mut out, scan, inputs[0]),
+                    },
+                    Anchor::Scatter { axis, size } => {
+                        let sort = |graph: &mut Graph, sort, x| device.sort(graph, sort, x);
+                        scatter::compose(&mut out, axis, size, [inputs[0], inputs[1]], &sort)
+                    }
                     Anchor::Sort(sort) => {
                         let key = (inputs[0], Sort { part: Part::Values, ..sort });
-                        let parts = sorted.entry(key).or_insert_with(|| sort::compose(&mut out, sort, inputs[0]));
+                        let parts = sorted.entry(key).or_insert_with(|| device.sort(&mut out, sort, inputs[0]));
                         parts[usize::from(sort.part == Part::Indices)]
                     }
                 };
@@ -52,9 +62,44 @@ pub(crate) fn decompose(
     Some(out)
 }
 
+/// The kernels that a device has.
+struct Kernels<'a> {
+    caps: &'a Caps,
+    supports: &'a dyn Fn(&Kernel) -> Result<(), Reject>,
+}
+
+impl Kernels<'_> {
+    /// True iff there is one for this op of one operand.
+    fn runs(&self, op: Op, shape: Shape, dtype: DType) -> bool {
+        let mut graph = Graph::default();
+        let x = graph.source(Op::Leaf(0), shape, dtype);
+        let y = graph.apply(op, &[x]);
+        let scope = Scope { graph: &graph, roots: &[false, true], caps: self.caps, supports: self.supports };
+        Cluster::of(&graph, y).lower(&scope, &|_| true).is_ok()
+    }
+
+    /// A sort in the longest tiles that there is a kernel for, or without any.
+    fn sort(&self, graph: &mut Graph, sort: Sort, x: NodeId) -> [NodeId; 2] {
+        const TILES: [usize; 2] = [64, 4096];
+        let (shape, key) = (graph.nodes[x as usize].shape, sort::key(graph.nodes[x as usize].dtype));
+        let [outer, len, inner] = sort.extents(&shape);
+        let least = len.next_power_of_two().clamp(TILES[0], TILES[1]);
+        let sizes = std::iter::successors(Some(least), |tile| Some(tile / 2)).take_while(|&tile| tile >= TILES[0]);
+        let runs = |&tile: &usize| {
+            let rows = Shape::new(&[outer * inner * len.div_ceil(tile), tile]);
+            self.runs(Op::Sort(Sort { axis: 1, keep: tile, ..sort }), rows, key)
+        };
+        match sizes.into_iter().find(runs) {
+            Some(tile) => sort::in_tiles(graph, sort, x, tile),
+            None => sort::compose(graph, sort, x),
+        }
+    }
+}
+
 /// What a device may have no kernel for.
 enum Anchor {
     Attention(Attend),
+    Scatter { axis: usize, size: usize },
     Scan(Scan),
     Sort(Sort),
 }
@@ -63,10 +108,11 @@ enum Anchor {
 fn anchor(node: &Node) -> Option<Anchor> {
     match node.op {
         Op::Attention(attend) => Some(Anchor::Attention(attend)),
+        Op::Scatter { axis, size } => Some(Anchor::Scatter { axis, size }),
         Op::Scan(scan) => Some(Anchor::Scan(scan)),
         Op::Sort(sort) => Some(Anchor::Sort(sort)),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
-        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
+        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Dot(_) => None,
     }
 }

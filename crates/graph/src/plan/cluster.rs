@@ -7,6 +7,7 @@ use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::emit::{Cut, Emitter, Shared};
+use super::roots::unshaped;
 
 /// The index space of a cluster.
 #[derive(Clone, PartialEq, Debug)]
@@ -260,15 +261,19 @@ pub(crate) fn dot_dims(graph: &Graph, id: NodeId) -> (Contraction, [Vec<usize>; 
     (c, [lhs[..b].to_vec(), lhs[b..bm].to_vec(), rhs[b + c.k..].to_vec(), lhs[bm..].to_vec()])
 }
 
+/// The node that is bound for an operand that is read as it is.
+fn bound(graph: &Graph, x: NodeId, shared: &mut Shared) -> NodeId {
+    let x = unshaped(graph, x);
+    shared.reads.push((x, IndexMap::identity(&graph.nodes[x as usize].shape)));
+    x
+}
+
 fn scatter(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
     let node = &graph.nodes[id as usize];
     let Op::Scatter { axis, size } = node.op else { unreachable!("asked of a scatter") };
     let [index, values] = [0, 1].map(|i| &graph.nodes[node.inputs[i] as usize]);
-    for &i in &node.inputs {
-        shared.reads.push((i, IndexMap::identity(&graph.nodes[i as usize].shape)));
-    }
     // One tensor may be both; it is bound twice, which two reads may be.
-    shared.args = vec![node.inputs[0], node.inputs[1], id];
+    shared.args = vec![bound(graph, node.inputs[0], shared), bound(graph, node.inputs[1], shared), id];
     let arg = |node: &kiln_ir::Node, access| Arg { dtype: node.dtype, numel: node.shape.numel(), access };
     Kernel::Scatter(Scatter {
         outer: values.shape[..axis].to_vec(),
@@ -282,9 +287,7 @@ fn scatter(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
 fn scan(graph: &Graph, id: NodeId, shared: &mut Shared) -> Kernel {
     let node = &graph.nodes[id as usize];
     let Op::Scan(scan) = node.op else { unreachable!("asked of a scan") };
-    let x = node.inputs[0];
-    shared.reads.push((x, IndexMap::identity(&node.shape)));
-    shared.args = vec![x, id];
+    shared.args = vec![bound(graph, node.inputs[0], shared), id];
     let arg = |access| Arg { dtype: node.dtype, numel: node.shape.numel(), access };
     let [outer, len, inner] = scan.extents(&node.shape);
     let args = [arg(Access::Read), arg(Access::Write)];
@@ -297,8 +300,7 @@ fn sort(graph: &Graph, input: NodeId, shared: &mut Shared, stores: &[NodeId]) ->
         _ => unreachable!("a sort's cluster holds its parts"),
     };
     let shape = &graph.nodes[input as usize].shape;
-    shared.reads.push((input, IndexMap::identity(shape)));
-    shared.args = vec![input];
+    shared.args = vec![bound(graph, input, shared)];
     let kept = stores.iter().map(|&id| (sort(id).part, shared.arg(id))).collect();
     let (first, args) = (sort(stores[0]), args(graph, shared, stores));
     let [outer, len, inner] = first.extents(shape);

@@ -7,6 +7,7 @@
 //! `memory`.
 
 mod anchors;
+mod chunks;
 mod cluster;
 mod cost;
 mod donate;

@@ -4,7 +4,7 @@
 //! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in memory; and
 //! a node where a formula would grow deeper or read more buffers than one kernel may.
 
-use kiln_ir::{Graph, NodeId, Op};
+use kiln_ir::{Graph, Movement, NodeId, Op};
 
 /// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
 const DEPTH_MAX: usize = 200;
@@ -37,8 +37,8 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
             }
             Op::Scatter { .. } | Op::Scan(_) | Op::Sort(_) => {
                 roots[id] = true;
-                // They bind their operands as they are, so views of them are computed too.
-                node.inputs.iter().for_each(|&i| roots[i as usize] = true);
+                // They bind their operands as they are, so other views of them are computed too.
+                node.inputs.iter().for_each(|&i| roots[unshaped(graph, i) as usize] = true);
             }
             Op::Gather(_) => {
                 let table = base(graph, node.inputs[0]);
@@ -78,6 +78,14 @@ pub(crate) fn live(graph: &Graph) -> Vec<bool> {
 /// The first node behind views.
 pub(crate) fn base(graph: &Graph, mut id: NodeId) -> NodeId {
     while let Op::View(_) = graph.nodes[id as usize].op {
+        id = graph.nodes[id as usize].inputs[0];
+    }
+    id
+}
+
+/// The first node behind reshapes: in memory it is the same.
+pub(crate) fn unshaped(graph: &Graph, mut id: NodeId) -> NodeId {
+    while let Op::View(Movement::Reshape(_)) = graph.nodes[id as usize].op {
         id = graph.nodes[id as usize].inputs[0];
     }
     id

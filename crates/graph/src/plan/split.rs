@@ -4,7 +4,10 @@
 //! Graph to graph, before anything fuses. The parts are views, and what followed the sum now follows the short one,
 //! so the rest of the planner needs to know nothing of it. A device that a few results keep busy has no use for it.
 
+use kiln_ir::scan::Scan;
 use kiln_ir::{Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, ReduceOp, Shape};
+
+use super::chunks::in_chunks;
 
 /// Parts below this number are not worth a second kernel.
 const PARTS_MIN: usize = 4;
@@ -33,7 +36,8 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
             Op::Dot(c) => parts.contraction(*c, [inputs[0], inputs[1]], node.shape, caps),
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) => None,
             Op::Offset(_) | Op::View(_) | Op::Gather(_) | Op::Scatter { .. } => None,
-            Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
+            Op::Scan(scan) => parts.running(*scan, inputs[0], caps),
+            Op::Attention(_) | Op::Sort(_) => None,
         };
         moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));
     }
@@ -51,6 +55,13 @@ impl Parts {
         let id = self.graph.apply(op, inputs);
         self.graph.nodes[id as usize].location = self.at;
         id
+    }
+
+    fn running(&mut self, scan: Scan, x: NodeId, caps: &Caps) -> Option<NodeId> {
+        let first = self.graph.nodes.len();
+        let whole = in_chunks(&mut self.graph, scan, x, caps);
+        self.graph.nodes[first..].iter_mut().for_each(|n| n.location = self.at);
+        whole
     }
 
     fn shape(&self, id: NodeId) -> Shape {

@@ -3,13 +3,21 @@
 use std::ops::Range;
 
 use kiln_cpu::CpuBackend;
-use kiln_ir::{Backend, Buffer, Caps, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+use kiln_ir::{Backend, Buffer, Caps, DType, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
 
 /// See above.
 pub(crate) struct Limited {
     inner: CpuBackend,
     caps: Caps,
-    anchors: bool,
+    anchors: Anchors,
+}
+
+/// Which kernels there are of attention, scans and sorts, and whether there are groups.
+enum Anchors {
+    All,
+    /// Of scans and sorts, those of words, and rows to sort of at most 64; no scatters.
+    Words,
+    None,
 }
 
 impl Limited {
@@ -17,7 +25,7 @@ impl Limited {
     pub(crate) fn bindings(max_bindings: usize) -> Limited {
         let inner = CpuBackend::poisoned();
         let caps = Caps { max_bindings, name: format!("{max_bindings} bindings"), ..inner.caps().clone() };
-        Limited { inner, caps, anchors: true }
+        Limited { inner, caps, anchors: Anchors::All }
     }
 
     /// With the figures of a large GPU, so that long sums are split and starting a kernel is dear.
@@ -30,7 +38,24 @@ impl Limited {
     /// Without kernels of attention, scans and sorts, and without groups.
     pub(crate) fn plain() -> Limited {
         let limited = Limited::bindings(8);
-        Limited { anchors: false, ..limited }
+        Limited { anchors: Anchors::None, ..limited }
+    }
+
+    /// With the kernels of scans and sorts that a GPU has, and its figures; without that of scatters.
+    pub(crate) fn words() -> Limited {
+        Limited { anchors: Anchors::Words, ..Limited::large() }
+    }
+
+    fn has(&self, kernel: &Kernel) -> bool {
+        let narrow = kernel.args().iter().any(|arg| arg.dtype.size_bytes() < 4 && arg.dtype != DType::Bool);
+        match (&self.anchors, kernel) {
+            (Anchors::All, _) => true,
+            (Anchors::None, Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_)) => false,
+            (Anchors::Words, Kernel::Scan(_)) => !narrow,
+            (Anchors::Words, Kernel::Sort(k)) => !narrow && k.len <= 64,
+            (Anchors::Words, Kernel::Scatter(_)) => false,
+            (Anchors::Words | Anchors::None, _) => true,
+        }
     }
 }
 
@@ -43,9 +68,7 @@ impl Backend for Limited {
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
         match kernel {
             _ if needed > limit => Err(Reject::Bindings { needed, limit }),
-            Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) if !self.anchors => {
-                Err(Reject::Unsupported("left out"))
-            }
+            _ if !self.has(kernel) => Err(Reject::Unsupported("left out")),
             _ => self.inner.supports(kernel),
         }
     }

@@ -58,6 +58,7 @@ fn devices() -> Vec<(&'static str, Device)> {
         ("8 bindings", limited(Limited::bindings(8))),
         ("31 bindings", limited(Limited::bindings(31))),
         ("a large GPU", limited(Limited::large())),
+        ("anchors of words", limited(Limited::words())),
         ("without anchors", limited(Limited::plain())),
     ]
 }
@@ -176,6 +177,25 @@ fn a_device_without_the_kernels_starts_few_others() {
     check(1 + 4, &[x.cumsum(1)]);
     let (values, indices) = x.sort(1, true);
     check(1 + 10, &[values, indices]);
+}
+
+#[test]
+fn rows_beyond_a_kernel_are_sorted_in_tiles() {
+    let words = Device::with_options(Arc::new(Limited::words()), PlanOptions::default());
+    // Computed before each, since it is held.
+    let x = Tensor::zeros(&[4, 1000], &words).exp();
+    let check = |n: usize, outputs: &[Tensor]| {
+        let plan = words.explain();
+        assert!(plan.contains(&format!("\n{n} kernels")), "{} outputs in {n} kernels: {plan}", outputs.len());
+    };
+    // Rows are made longer, 16 tiles of 64 are sorted, and merged in 4 steps.
+    let (values, indices) = x.sort(1, true);
+    check(1 + 1 + 1 + 4, &[values, indices]);
+    // The first of 16 tiles are 64, which one more sort puts in order; then indices are looked up.
+    let (values, indices) = x.topk(4, 1, true);
+    check(1 + 1 + 1 + 1 + 1, &[values, indices]);
+    // Narrow elements are widened on the way in and out.
+    check(1 + 1 + 1, &[x.slice(1, 0..64).cast(DType::BF16).argsort(1, false)]);
 }
 
 #[test]

@@ -156,3 +156,33 @@ fn long_sums_in_parts_are_the_same_sums() {
         assert!((a - b).abs() <= 1e-5 * b.abs().max(1e3), "{a} is not {b}");
     }
 }
+
+/// Running reductions and sorts along an axis, all exact.
+pub(crate) fn along(device: &Device, dims: &[usize], axis: isize, dtype: DType) -> Vec<Vec<f64>> {
+    let n: usize = dims.iter().product();
+    // Sums and products of these are exact.
+    let values: Vec<f64> = (0..n).map(|i| (i * 7919 % 1013 % 3) as f64 - 1.0).collect();
+    let x = Tensor::from_f64(&values, dims, dtype, device).unwrap();
+    let wide: Vec<f64> = (0..n).map(|i| dtype.round((i * 7919 % 10007) as f64)).collect();
+    let y = Tensor::from_f64(&wide, dims, dtype, device).unwrap();
+    let (sorted, places) = y.sort(axis, true);
+    let (first, at) = y.topk(7, axis, false);
+    let found = [x.cumsum(axis), y.cummax(axis).0, y.cummin(axis).1, x.cumprod(axis), sorted, places, first, at];
+    device.eval().unwrap();
+    found.iter().map(|t| t.to_vec_f64().unwrap()).collect()
+}
+
+#[test]
+fn long_rows_are_scanned_and_sorted_in_pieces() {
+    for target in [Target::default(), Target { max_workgroups: 7, max_workgroup_bytes: 8 << 10, ..Target::default() }] {
+        let device = Device::new(Elsewhere::new("a large GPU", target, 1 << 17));
+        for (dims, axis) in [(&[20_011][..], 0), (&[2, 9000], 1), (&[2500, 3], 0), (&[2, 1024, 40], 1)] {
+            for dtype in [DType::F32, DType::I32, DType::F16] {
+                let [found, expected] = [&device, &CPU].map(|device| along(device, dims, axis, dtype));
+                for (n, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    assert_eq!(found, expected, "output {n} of {dtype}{dims:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! Random programs: what a GPU computes is what the reference says.
 
-use kiln::Tensor;
 use kiln::graph::Program;
+use kiln::ir::DType;
+use kiln::{Device, Tensor};
 
 use crate::bounds::of;
 use crate::common::{CPU, gpu};
+use crate::elsewhere::along;
 use crate::generate::{Kind, program};
 use crate::nan;
 use crate::running;
@@ -64,4 +66,34 @@ fn sorts_are_stable_and_know_nan() {
     let Some(gpu) = gpu() else { return };
     sorting::check("a GPU", gpu);
     sorting::check_uses("a GPU", gpu);
+}
+
+#[test]
+fn long_rows_are_what_the_cpu_makes_of_them() {
+    let Some(gpu) = gpu() else { return };
+    for (dims, axis, dtype) in
+        [(&[1 << 17][..], 0, DType::F32), (&[2, 9001], 1, DType::F16), (&[5000, 3], 0, DType::I32)]
+    {
+        let [found, expected] = [gpu, &CPU].map(|device| along(device, dims, axis, dtype));
+        for (n, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!(found == expected, "output {n} of {dtype}{dims:?}");
+        }
+    }
+}
+
+/// Beyond what a software adapter's loops look at, and where looking would take the square of the length.
+#[test]
+fn gradients_of_many_lookups_are_the_cpus() {
+    let Some(gpu) = gpu() else { return };
+    let n = 70_001;
+    let numbers = |by: usize, most: usize| (0..n).map(|i| (i * by % 1009 * by % most) as f64).collect::<Vec<f64>>();
+    let run = |device: &Device| {
+        let of = |values: Vec<f64>, dtype| Tensor::from_f64(&values, &[n], dtype, device).unwrap();
+        // Sums of small whole numbers are exact.
+        let (x, weights) = (of(numbers(31, 2003), DType::F32), of(numbers(7, 5), DType::F32));
+        let at = of(numbers(577, n), DType::I32);
+        let losses = [x.cummax(0).0 * &weights, x.gather(0, &at) * &weights];
+        losses.map(|y| y.sum_all().grad(&[&x])[0].as_ref().unwrap().to_vec::<f32>().unwrap())
+    };
+    assert!(run(gpu) == run(&CPU));
 }
