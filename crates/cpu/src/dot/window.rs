@@ -28,7 +28,7 @@ pub(super) struct Window {
     base: i64,
     begin: Begin,
     /// Of the batch, the lines and the steps.
-    axes: [Vec<Axis>; 3],
+    pub(super) axes: [Vec<Axis>; 3],
     /// What the argument is copied into first.
     pub(super) padded: Option<Padded>,
     /// True iff neighbouring lines, rather than steps, are neighbours in memory.
@@ -87,7 +87,7 @@ impl Window {
     }
 
     /// The address of the first line and step of one matrix.
-    fn start(&self, env: Env, batch: usize) -> i64 {
+    pub(super) fn start(&self, env: Env, batch: usize) -> i64 {
         self.base + begin(self.begin, env) as i64 + address(&self.axes[0], batch)
     }
 

@@ -71,6 +71,11 @@ fn images_from_either_side_and_their_weights() {
         conv(2, 5, 7, [4, 4], [1, 1], 1, 1, 0),
         conv(1, 3, 2, [5, 5], [2, 5], 3, 1, 4),
         conv(4, 16, 24, [12, 12], [3, 3], 1, 1, 1),
+        conv(3, 20, 30, [13, 9], [3, 3], 1, 1, 1),
+        conv(9, 35, 50, [4, 4], [3, 3], 1, 1, 1),
+        conv(2, 16, 40, [30, 33], [3, 3], 1, 1, 0),
+        conv(2, 17, 32, [5, 70], [3, 3], 1, 1, 2),
+        conv(7, 40, 30, [7, 7], [3, 3], 1, 1, 1),
     ] {
         let ([y, x], [ky, kx], Conv { n, c, o, .. }) = (conv.out(), conv.window, conv);
         let (places, weights, image) = ([n, y, x], [c, ky, kx], n * c * numel(&conv.image));
