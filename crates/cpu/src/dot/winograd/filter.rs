@@ -1,5 +1,6 @@
 //! `U = G g Gᵀ`: the windows of weights, once a run, for all tiles.
 
+use super::vector::{add, half, sub};
 use super::{PLACES, Winograd};
 use crate::dot::gemm::Run;
 use crate::dot::task::Task;
@@ -74,11 +75,6 @@ multiversion! {
 /// `G g`: three become four.
 #[inline(always)]
 fn spread([a, b, c]: [&[f32; ROWS]; 3]) -> [[f32; ROWS]; 4] {
-    let (mut sum, mut difference) = ([0.0; ROWS], [0.0; ROWS]);
-    for i in 0..ROWS {
-        let ends = 0.5 * (a[i] + c[i]);
-        sum[i] = ends + 0.5 * b[i];
-        difference[i] = ends - 0.5 * b[i];
-    }
-    [*a, sum, difference, *c]
+    let (ends, middle) = (half(&add(a, c)), half(b));
+    [*a, add(&ends, &middle), sub(&ends, &middle), *c]
 }

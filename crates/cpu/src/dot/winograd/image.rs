@@ -1,93 +1,151 @@
 //! `V = Bᵀ d B`: the elements that tiles see, written as strips of tiles with a step for each channel.
 //!
-//! A vector holds the same place of neighbouring tiles, which see every other element of a row. What a vector
-//! has too much is written over by the tiles that follow.
+//! A vector holds the same place of neighbouring tiles, which see every other element of a row: so rows are first taken
+//! apart into the first and the second ones of their pairs. What a vector has too much is written over by the tiles that
+//! follow.
 
-use super::plane::{Plane, Segment};
+use pulp::{Arch, Simd, WithSimd};
+
+use super::plane::{Plane, Tiles};
 use super::{LANES, PLACES};
-use crate::dot::tile::COLUMNS;
+use crate::dot::tile::{COLUMNS, Element, Packed, lanes};
 use crate::memory::View;
-use crate::simd::multiversion;
 
-/// Elements of a row that a segment's tiles see.
-const SEEN: usize = 2 * LANES + 2;
-
-/// What to transform.
-#[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
-    pub(super) plane: &'a Plane,
-    pub(super) src: View,
-    pub(super) segments: &'a [Segment],
+/// The transformed images of a block.
+pub(super) struct Images<'a> {
+    pub(super) data: &'a mut [f32],
+    tiles: usize,
+    channels: usize,
 }
 
-/// Elements of a place, of so many tiles: [`LANES`] more than it has, since the last vector may go beyond them.
-pub(super) fn pitch(tiles: usize, channels: usize) -> usize {
-    tiles.next_multiple_of(COLUMNS) * channels + LANES
+impl Images<'_> {
+    /// Elements of so many tiles.
+    pub(super) fn len(tiles: usize, channels: usize) -> usize {
+        PLACES * Images::pitch(tiles, channels)
+    }
+
+    /// In so much memory.
+    pub(super) fn new(data: &mut [f32], tiles: usize, channels: usize) -> Images<'_> {
+        Images { data, tiles, channels }
+    }
+
+    /// From a place to the next. Not a power of two, or all places would compete for the same lines of the cache.
+    fn pitch(tiles: usize, channels: usize) -> usize {
+        tiles.div_ceil(COLUMNS) * Images::strip(channels) + LANES
+    }
+
+    /// From a strip to the next: the last vector may go beyond it.
+    fn strip(channels: usize) -> usize {
+        COLUMNS * channels + LANES
+    }
+
+    /// The strips of a place.
+    pub(super) fn packed(&self, place: usize) -> Packed<'_, f32> {
+        let data = &self.data[place * Images::pitch(self.tiles, self.channels)..];
+        Packed { data, pitch: Images::strip(self.channels) }
+    }
+
+    /// Transforms what tiles see in `src`; `apart` has room for a channel's rows.
+    pub(super) fn fill(&mut self, plane: &Plane, src: View, tiles: &Tiles, apart: &mut [f32]) {
+        Arch::new().dispatch(Transform { images: self, plane, src, tiles, apart });
+    }
 }
 
-multiversion! {
-    /// Fills `PLACES` times `pitch` elements.
-    pub(super) fn transform(seen: Seen, pitch: usize, out: &mut [f32]) {
-        let Seen { plane, src, mut segments } = seen;
-        let channels = plane.channels();
-        while let Some(first) = segments.first() {
-            let strip = first.tile / COLUMNS;
-            let strip_segments;
-            let n = segments.iter().take_while(|segment| segment.tile / COLUMNS == strip).count();
-            (strip_segments, segments) = segments.split_at(n);
-            for c in 0..channels {
-                let (channel, row) = (plane.channel(c), (strip * channels + c) * COLUMNS);
-                for segment in strip_segments {
-                    let mut rest = [[0.0; SEEN]; 4];
-                    let rows = rows(src, segment.at + channel, plane.below(), segment.is_whole, &mut rest);
-                    let places = places(rows);
-                    let at = row + segment.tile % COLUMNS;
-                    for (i, place) in places.iter().enumerate() {
-                        out[i * pitch + at..][..LANES].copy_from_slice(place);
-                    }
+/// Elements that a row taken apart has: two halves of pairs, and what vectors go beyond them.
+pub(super) fn halves(plane: &Plane) -> usize {
+    2 * half(plane)
+}
+
+fn half(plane: &Plane) -> usize {
+    (plane.across() + 1).next_multiple_of(LANES) + LANES
+}
+
+struct Transform<'a, 'b> {
+    images: &'a mut Images<'b>,
+    plane: &'a Plane,
+    src: View,
+    tiles: &'a Tiles,
+    apart: &'a mut [f32],
+}
+
+impl WithSimd for Transform<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Transform { images, plane, src, tiles, apart } = self;
+        let (half, pairs) = (half(plane), plane.across() + 1);
+        let (pitch, strip) =
+            (Images::pitch(images.tiles, images.channels), Images::strip(images.channels));
+        for c in 0..images.channels {
+            let channel = plane.channel(c);
+            for (&row, out) in tiles.rows.iter().zip(apart.chunks_exact_mut(2 * half)) {
+                take_apart(src, (row + channel) as usize, pairs, out.split_at_mut(half));
+            }
+            for segment in &tiles.segments {
+                let mut rows = [(&apart[..0], &apart[..0]); 4];
+                for r in 0..4 {
+                    let (first, second) = apart[segment.rows[r] * 2 * half..][..2 * half].split_at(half);
+                    rows[r] = (&first[segment.pair..][..LANES + 1], &second[segment.pair..][..LANES + 1]);
+                }
+                let at = segment.tile / COLUMNS * strip + c * COLUMNS + segment.tile % COLUMNS;
+                for from in (0..LANES).step_by(lanes::<f32, S>()) {
+                    transform_tiles(simd, rows, from, &mut images.data[at + from..], pitch);
                 }
             }
         }
     }
 }
 
-/// The four rows that tiles see; where memory ends, zeros that no output sees follow.
+/// Takes so many pairs of a row apart, and some more; beyond the end of memory are zeros, which no output sees.
 #[inline(always)]
-fn rows(src: View, at: i64, below: i64, is_whole: bool, rest: &mut [[f32; SEEN]; 4]) -> [&[f32; SEEN]; 4] {
-    let len = src.len::<f32>();
-    let last = if is_whole { 3 } else { 2 };
-    let mut r = 0;
-    rest.each_mut().map(|rest| {
-        let at = (at + below * last.min(r)) as usize;
-        r += 1;
-        if at + SEEN <= len {
-            return src.slice::<f32>(at, SEEN).try_into().expect("as long as the slice");
+fn take_apart(src: View, at: usize, pairs: usize, (first, second): (&mut [f32], &mut [f32])) {
+    let some = pairs.next_multiple_of(LANES);
+    let inside = some.min((src.len::<f32>() - at) / 2);
+    // A loop of unknown length: compilers make vectors of it, which they do not of short ones.
+    let (row, _) = src.slice::<f32>(at, 2 * inside).as_chunks::<2>();
+    for ((pair, first), second) in row.iter().zip(&mut first[..inside]).zip(&mut second[..inside]) {
+        [*first, *second] = *pair;
+    }
+    if inside < some {
+        first[inside..some].fill(0.0);
+        second[inside..some].fill(0.0);
+        if (src.len::<f32>() - at) % 2 == 1 {
+            first[inside] = src.get(src.len::<f32>() - 1);
         }
-        rest[..len - at].copy_from_slice(src.slice(at, len - at));
-        &*rest
-    })
+    }
 }
 
-/// All places of [`LANES`] tiles.
+/// Writes all places of as many tiles as a vector has lanes, from the tile with this number in the segment on.
 #[inline(always)]
-fn places(rows: [&[f32; SEEN]; 4]) -> [[f32; LANES]; PLACES] {
-    let mut tall = [[0.0; SEEN]; 4];
-    for i in 0..SEEN {
-        let [a, b, c, d] = rows.map(|row| row[i]);
-        tall[0][i] = a - c;
-        tall[1][i] = b + c;
-        tall[2][i] = c - b;
-        tall[3][i] = b - d;
+fn transform_tiles<S: Simd>(simd: S, rows: [(&[f32], &[f32]); 4], from: usize, out: &mut [f32], pitch: usize) {
+    let zero = f32::splat(simd, 0.0);
+    // By columns: [x, y].
+    let mut tall = [[zero; 4]; 4];
+    for x in 0..4 {
+        let mut column = [zero; 4];
+        for y in 0..4 {
+            let half = if x % 2 == 0 { rows[y].0 } else { rows[y].1 };
+            column[y] = load(simd, &half[from + x / 2..]);
+        }
+        tall[x] = between(simd, column);
     }
-    let mut places = [[0.0; LANES]; PLACES];
     for y in 0..4 {
-        for i in 0..LANES {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|x| tall[y][2 * i + x]);
-            places[4 * y][i] = a - c;
-            places[4 * y + 1][i] = b + c;
-            places[4 * y + 2][i] = c - b;
-            places[4 * y + 3][i] = b - d;
+        let places = between(simd, [tall[0][y], tall[1][y], tall[2][y], tall[3][y]]);
+        for x in 0..4 {
+            let out = &mut out[(4 * y + x) * pitch..][..lanes::<f32, S>()];
+            out.copy_from_slice(bytemuck::cast_slice(&places[x..x + 1]));
         }
     }
-    places
+}
+
+/// `Bᵀ d`.
+#[inline(always)]
+fn between<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
+    [simd.sub_f32s(a, c), simd.add_f32s(b, c), simd.sub_f32s(c, b), simd.sub_f32s(b, d)]
+}
+
+#[inline(always)]
+fn load<S: Simd>(_: S, from: &[f32]) -> S::f32s {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&from[..lanes::<f32, S>()]))
 }

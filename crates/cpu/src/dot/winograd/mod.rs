@@ -7,7 +7,7 @@
 //! Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", <https://arxiv.org/abs/1509.09308>.
 //!
 //! Reading order: `plane` (which operands are windows of this kind, and their tiles), `filter` (`U`), `image` (`V`),
-//! `sums` (what becomes of the products), `run` (blocks of tiles, while they are in cache).
+//! `sums` (what becomes of the products), `run` (blocks of tiles, while they are in cache); `vector` under them.
 //!
 //! A sum's error is relative to the largest elements of its tile in each channel, not to those that it sees. Infinities
 //! and NaN would reach the whole tile; so a block with such a sum is computed once more, over windows.
@@ -17,6 +17,7 @@ mod image;
 mod plane;
 mod run;
 mod sums;
+mod vector;
 
 use self::plane::Plane;
 use super::operand::Operand;

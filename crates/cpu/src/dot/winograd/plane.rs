@@ -1,5 +1,7 @@
 //! Operands that are windows of 3 × 3 over images, and the tiles of their outputs.
 
+use std::ops::Range;
+
 use super::LANES;
 use crate::dot::tile::COLUMNS;
 use crate::dot::window::{Axis, Window, address};
@@ -22,16 +24,25 @@ pub(super) struct Plane {
 /// Tiles beside each other: of one band, in one strip, no more than are transformed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Where the first one's elements begin, in the first channel.
-    pub(super) at: i64,
-    /// The number of the first one in the block, and how many they are.
+    /// Which of the block's rows they see, and from which pair of elements on.
+    pub(super) rows: [usize; 4],
+    pub(super) pair: usize,
+    /// The number of the first one in the block.
     pub(super) tile: usize,
-    pub(super) n: usize,
     /// The first output in the block, and how many they are in a row.
     pub(super) column: usize,
     pub(super) columns: usize,
     /// True iff there are outputs in a second row.
     pub(super) is_whole: bool,
+}
+
+/// The tiles of some bands.
+#[derive(Default)]
+pub(super) struct Tiles {
+    /// Where the rows that they see begin, in the first channel; those of an image one after the other.
+    pub(super) rows: Vec<i64>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) n: usize,
 }
 
 impl Plane {
@@ -54,11 +65,6 @@ impl Plane {
     #[inline(always)]
     pub(super) fn channel(&self, number: usize) -> i64 {
         address(&self.channels, number)
-    }
-
-    /// From an element to the one below it.
-    pub(super) fn below(&self) -> i64 {
-        self.below
     }
 
     /// Bands of all images.
@@ -87,20 +93,27 @@ impl Plane {
     }
 
     /// Lists the tiles of a block of bands; elements are counted from `start` on.
-    pub(super) fn list(&self, bands: std::ops::Range<usize>, start: i64, out: &mut Vec<Segment>) {
-        out.clear();
+    pub(super) fn list(&self, bands: Range<usize>, start: i64, tiles: &mut Tiles) {
+        let Tiles { rows, segments, n } = tiles;
+        (rows.clear(), segments.clear());
         let (across, high, first) = (self.across(), self.height.div_ceil(2), self.first(bands.start));
+        *n = bands.len() * across;
         for band in bands.clone() {
             let (image, row) = (band / high, band % high * 2);
             let at = start + address(&self.images, image) + row as i64 * self.below;
+            // The last two rows of a band are the first two of the next.
+            let seen = if row + 1 < self.height { 4 } else { 3 };
+            let known = if row > 0 && band > bands.start { 2 } else { 0 };
+            rows.extend((known..seen).map(|r| at + r as i64 * self.below));
+            let upper = rows.len() - seen;
             let mut x = 0;
             while x < across {
                 let tile = (band - bands.start) * across + x;
                 let n = (across - x).min(LANES).min(COLUMNS - tile % COLUMNS);
-                out.push(Segment {
-                    at: at + 2 * x as i64,
+                segments.push(Segment {
+                    rows: [0, 1, 2, 3].map(|r| upper + r.min(seen - 1)),
+                    pair: x,
                     tile,
-                    n,
                     column: self.first(band) - first + 2 * x,
                     columns: (2 * n).min(self.width - 2 * x),
                     is_whole: row + 1 < self.height,

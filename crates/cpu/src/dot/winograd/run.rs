@@ -2,18 +2,18 @@
 
 use std::cell::RefCell;
 
-use super::image::{Seen, pitch};
-use super::plane::Segment;
+use super::image::{Images, halves};
+use super::plane::Tiles;
 use super::sums::Products;
-use super::{LANES, PLACES, Winograd, image, sums};
+use super::{LANES, PLACES, Winograd, sums};
 use crate::dot::gemm::{Product, Run};
 use crate::dot::task::Task;
-use crate::dot::tile::{COLUMNS, Packed, ROWS, Target, multiply};
+use crate::dot::tile::{Packed, ROWS, Target, multiply};
 use crate::memory::View;
 use crate::task::for_each;
 
 thread_local! {
-    static SEGMENTS: RefCell<Vec<Segment>> = const { RefCell::new(Vec::new()) };
+    static TILES: RefCell<Tiles> = RefCell::default();
 }
 
 impl Winograd {
@@ -33,10 +33,10 @@ impl Winograd {
                 let product =
                     Product::<f32> { run, batch, lines: [0..self.rows, columns], k: 0..gemm.k, shared: None };
                 product.finish(task, |task, out| {
-                    let is_finite = SEGMENTS.with_borrow_mut(|segments| {
+                    let is_finite = TILES.with_borrow_mut(|tiles| {
                         let start = gemm.operands[1].window().expect("seen before").start(run.env, batch);
-                        self.plane.list(bands, start, segments);
-                        self.sum(&product, segments, task, out)
+                        self.plane.list(bands, start, tiles);
+                        self.sum(&product, tiles, task, out)
                     });
                     if !is_finite {
                         product.sum(task, out);
@@ -47,15 +47,16 @@ impl Winograd {
     }
 
     /// Sums a block; true iff all sums are finite.
-    fn sum(&self, product: &Product<f32>, segments: &[Segment], task: &mut Task, out: Target) -> bool {
+    fn sum(&self, product: &Product<f32>, tiles: &Tiles, task: &mut Task, out: Target) -> bool {
         let (run, channels) = (product.run, self.plane.channels());
-        let tiles = segments.last().map_or(0, |last| last.tile + last.n);
         let Task { panels: [products, images, _], .. } = task;
-        let pitch = pitch(tiles, channels);
-        images.reserve_bytes(PLACES * pitch * size_of::<f32>());
-        let images = &mut images.lanes_mut::<f32>()[..PLACES * pitch];
-        image::transform(Seen { plane: &self.plane, src: run.sources[1], segments }, pitch, images);
-        let tiles = tiles.next_multiple_of(LANES);
+        let (len, apart) = (Images::len(tiles.n, channels), tiles.rows.len() * halves(&self.plane));
+        images.reserve_bytes((len + apart) * size_of::<f32>());
+        let (images, apart) = images.lanes_mut::<f32>()[..len + apart].split_at_mut(len);
+        let mut images = Images::new(images, tiles.n, channels);
+        images.fill(&self.plane, run.sources[1], tiles, apart);
+        let segments = &tiles.segments;
+        let tiles = tiles.n.next_multiple_of(LANES);
         let between = Products::pitch(self.rows, tiles);
         products.reserve_bytes(PLACES * between * size_of::<f32>());
         let products = &mut products.lanes_mut::<f32>()[..PLACES * between];
@@ -64,9 +65,8 @@ impl Winograd {
             let at = (product.batch * PLACES + place) * self.pitch();
             let filters = run.env.scratch.slice::<f32>(at, self.pitch());
             let lhs = Packed { data: filters, pitch: ROWS * channels };
-            let rhs = Packed { data: &images[place * pitch..], pitch: COLUMNS * channels };
             let at = (place * between) as isize;
-            multiply([self.rows, tiles, channels], lhs, rhs, Target { view, at, strides: [tiles as isize, 1] }, false);
+            multiply([self.rows, tiles, channels], lhs, images.packed(place), Target { view, at, strides: [tiles as isize, 1] }, false);
         }
         let mut is_finite = true;
         let products = Products { data: products, rows: self.rows, tiles };

@@ -1,6 +1,7 @@
 //! `Aᵀ M A`: from the products at each place of the tiles to sums, where they are wanted.
 
 use super::plane::Segment;
+use super::vector::{Pairs, Vector, add, sub, together};
 use super::{LANES, PLACES};
 use crate::dot::tile::Target;
 use crate::simd::multiversion;
@@ -31,24 +32,24 @@ multiversion! {
         is_finite: &mut bool,
     ) {
         let [columns, width] = places;
-        let Products { data, rows, tiles } = products;
-        let pitch = Products::pitch(rows, tiles);
+        let Products { data, rows, tiles: wide } = products;
+        let pitch = Products::pitch(rows, wide);
         for row in 0..rows {
             let at = out.at + row as isize * out.strides[0];
             // SAFETY: a task's own part of the result, by the view's contract.
             let sums = unsafe { out.view.slice_mut::<f32>(at as usize, columns) };
             for segment in segments {
-                let from = row * tiles + segment.tile;
-                let places: [&[f32; LANES]; PLACES] = std::array::from_fn(|i| {
-                    data[i * pitch + from..][..LANES].try_into().expect("as long as the slice")
-                });
-                let [upper, lower] = outputs(places);
+                let from = row * wide + segment.tile;
+                let mut tiles = [&[0.0; LANES]; PLACES];
+                for i in 0..PLACES {
+                    tiles[i] = data[i * pitch + from..][..LANES].try_into().expect("as long as the slice");
+                }
+                let [upper, lower] = outputs(tiles);
                 put(&upper, &mut sums[segment.column..][..segment.columns]);
                 if segment.is_whole {
                     put(&lower, &mut sums[segment.column + width..][..segment.columns]);
                 }
             }
-            // 0 · x is 0 unless x is infinite or NaN.
             *is_finite &= sums.iter().map(|x| x.to_bits() & INFINITE).fold(0, u32::max) < INFINITE;
         }
     }
@@ -59,30 +60,26 @@ const INFINITE: u32 = 0x7f80_0000;
 
 /// Both rows of outputs.
 #[inline(always)]
-fn outputs(places: [&[f32; LANES]; PLACES]) -> [[f32; 2 * LANES]; 2] {
-    let mut wide = [[[0.0; LANES]; 2]; 4];
+fn outputs(places: [&Vector; PLACES]) -> [Pairs; 2] {
+    let (mut left, mut right) = ([[0.0; LANES]; 4], [[0.0; LANES]; 4]);
     for y in 0..4 {
-        for i in 0..LANES {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|x| places[4 * y + x][i]);
-            wide[y][0][i] = a + b + c;
-            wide[y][1][i] = b - c - d;
-        }
+        [left[y], right[y]] = narrow([places[4 * y], places[4 * y + 1], places[4 * y + 2], places[4 * y + 3]]);
     }
-    let mut outputs = [[0.0; 2 * LANES]; 2];
-    for i in 0..LANES {
-        for x in 0..2 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|y| wide[y][x][i]);
-            outputs[0][2 * i + x] = a + b + c;
-            outputs[1][2 * i + x] = b - c - d;
-        }
-    }
-    outputs
+    let [upper_left, lower_left] = narrow([&left[0], &left[1], &left[2], &left[3]]);
+    let [upper_right, lower_right] = narrow([&right[0], &right[1], &right[2], &right[3]]);
+    [together(&[upper_left, upper_right]), together(&[lower_left, lower_right])]
+}
+
+/// `Aᵀ m`: four become two.
+#[inline(always)]
+fn narrow([a, b, c, d]: [&Vector; 4]) -> [Vector; 2] {
+    [add(&add(a, b), c), sub(&sub(b, c), d)]
 }
 
 /// Copies as much as there is room for.
 #[inline(always)]
-fn put(from: &[f32; 2 * LANES], to: &mut [f32]) {
-    if let Ok(to) = <&mut [f32; 2 * LANES]>::try_from(&mut *to) {
+fn put(from: &Pairs, to: &mut [f32]) {
+    if let Ok(to) = <&mut Pairs>::try_from(&mut *to) {
         *to = *from;
         return;
     }
