@@ -61,9 +61,9 @@ impl Gemm {
         }
         let dtype = kernel.lhs.types.last().map_or(DType::F32, |t| t.compute());
         let winograd = Winograd::new(batch, lines[0], &operands[1]).filter(|_| dtype == DType::F32);
-        if winograd.is_some() {
+        if let Some(winograd) = &winograd {
             // It writes along columns.
-            direct = plain_store(kernel).filter(|of| of.strides[usize::from(!turned)] == 1);
+            direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
         Gemm {
             dtype,
@@ -185,7 +185,7 @@ impl Run<'_> {
     }
 
     /// Adds the sums of the groups in order, and finishes them.
-    fn add_groups<T: Element>(&self, groups: usize) {
+    pub(super) fn add_groups<T: Element>(&self, groups: usize) {
         let Run { gemm, env, parallel, .. } = *self;
         let [rows, columns] = gemm.lines;
         let high = rows.div_ceil(16);

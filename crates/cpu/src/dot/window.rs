@@ -74,6 +74,12 @@ impl Window {
         Window { arg: 0, base, begin: None, axes: listed, padded: None, across }
     }
 
+    /// What it looks at, with other lines and steps.
+    pub(super) fn with_axes(&self, [lines, steps]: [Vec<Axis>; 2]) -> Window {
+        let axes = [self.axes[0].clone(), lines, steps];
+        Window { arg: self.arg, base: self.base, begin: self.begin, axes, padded: None, across: false }
+    }
+
     /// True iff a line's steps are neighbours in memory, as they are in the argument.
     pub(super) fn lies_along_k(&self) -> bool {
         let n: usize = self.axes[2].iter().map(|axis| axis.0).product();

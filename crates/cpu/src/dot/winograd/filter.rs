@@ -1,7 +1,8 @@
 //! `U = G g Gᵀ`: the windows of weights, once a run, for all tiles.
 
+use super::outputs::Outputs;
 use super::vector::{add, half, sub};
-use super::{PLACES, Winograd};
+use super::PLACES;
 use crate::dot::gemm::Run;
 use crate::dot::task::Task;
 use crate::dot::tile::ROWS;
@@ -15,7 +16,7 @@ const CHANNELS: usize = 64;
 /// Elements of a window.
 const TAPS: usize = 9;
 
-impl Winograd {
+impl Outputs {
     /// Transforms the left operand, strip by strip, into the memory that tasks share.
     pub(super) fn transform_filters(&self, run: &Run) {
         let (strips, channels) = (self.rows.div_ceil(ROWS), self.plane.channels());

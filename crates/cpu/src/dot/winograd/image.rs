@@ -133,19 +133,23 @@ fn transform_tiles<S: Simd>(simd: S, rows: [(&[f32], &[f32]); 4], from: usize, o
     for y in 0..4 {
         let places = between(simd, [tall[0][y], tall[1][y], tall[2][y], tall[3][y]]);
         for x in 0..4 {
-            let out = &mut out[(4 * y + x) * pitch..][..lanes::<f32, S>()];
-            out.copy_from_slice(bytemuck::cast_slice(&places[x..x + 1]));
+            store(simd, places[x], &mut out[(4 * y + x) * pitch..]);
         }
     }
 }
 
 /// `Bᵀ d`.
 #[inline(always)]
-fn between<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
+pub(super) fn between<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
     [simd.sub_f32s(a, c), simd.add_f32s(b, c), simd.sub_f32s(c, b), simd.sub_f32s(b, d)]
 }
 
 #[inline(always)]
-fn load<S: Simd>(_: S, from: &[f32]) -> S::f32s {
+pub(super) fn load<S: Simd>(_: S, from: &[f32]) -> S::f32s {
     bytemuck::pod_read_unaligned(bytemuck::cast_slice(&from[..lanes::<f32, S>()]))
+}
+
+#[inline(always)]
+pub(super) fn store<S: Simd>(_: S, vector: S::f32s, to: &mut [f32]) {
+    to[..lanes::<f32, S>()].copy_from_slice(bytemuck::cast_slice(&[vector]));
 }

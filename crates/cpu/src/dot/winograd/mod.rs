@@ -6,22 +6,31 @@
 //! `[rows, channels] · [channels, tiles]`, whose operands are written as strips right away.
 //! Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", <https://arxiv.org/abs/1509.09308>.
 //!
-//! Reading order: `plane` (which operands are windows of this kind, and their tiles), `filter` (`U`), `image` (`V`),
-//! `sums` (what becomes of the products), `run` (blocks of tiles, while they are in cache); `vector` under them.
+//! The same numbers, transposed, are the sums over outputs for each of a window's taps, as the gradient by weights has
+//! them: `Gᵀ [Σ (A y Aᵀ) ⊙ V] G` over all tiles, `[rows, tiles] · [tiles, channels]` at each place.
+//!
+//! Reading order: `plane` (which operands are windows of this kind, and their tiles); for sums over channels `outputs`
+//! (blocks of tiles) with `filter` (`U`), `image` (`V`) and `sums`; for sums over tiles `taps` with `steps` (both
+//! operands) and `windows` (what becomes of the products). `vector` is under all of them.
 //!
 //! A sum's error is relative to the largest elements of its tile in each channel, not to those that it sees. Infinities
 //! and NaN would reach the whole tile; so a block with such a sum is computed once more, over windows.
 
 mod filter;
 mod image;
+mod outputs;
 mod plane;
-mod run;
+mod steps;
 mod sums;
+mod taps;
 mod vector;
+mod windows;
 
+use self::outputs::Outputs;
 use self::plane::Plane;
+use self::taps::Taps;
+use super::gemm::Run;
 use super::operand::Operand;
-use super::tile::ROWS;
 
 /// Places of a transformed tile.
 const PLACES: usize = 16;
@@ -29,67 +38,48 @@ const PLACES: usize = 16;
 /// Tiles that are transformed at once: a vector of AVX-512.
 const LANES: usize = 16;
 
-/// Elements of `V` and of the products that a block has, as the second cache holds them.
-const ROOM: usize = 1 << 18;
-
-/// Tiles of a block, at least (or `U` is read too often) and at most.
-const TILES: [usize; 2] = [64, 256];
-
-/// Blocks that keep all threads busy.
-const BLOCKS: usize = 16;
+/// Tasks that keep all threads busy.
+const TASKS: usize = 16;
 
 /// A contraction whose right operand is an image's windows.
-pub(super) struct Winograd {
-    plane: Plane,
-    batch: usize,
-    rows: usize,
-    /// Bands of tiles in a block.
-    bands: usize,
+pub(super) enum Winograd {
+    /// Its lines are outputs.
+    Outputs(Outputs),
+    /// Its lines are taps of the window, and its steps outputs.
+    Taps(Taps),
 }
 
 impl Winograd {
     /// For `rows` rows times an operand, if that pays.
     pub(super) fn new(batch: usize, rows: usize, operand: &Operand) -> Option<Winograd> {
-        let plane = Plane::new(operand.window()?)?;
-        pays(rows, &plane).then(|| {
-            let bands = bands(rows, &plane);
-            Winograd { plane, batch, rows, bands }
-        })
+        let window = operand.window()?;
+        let [_, lines, steps] = &window.axes;
+        if let Some(plane) = Plane::new(lines, steps) {
+            return Outputs::new(batch, rows, plane).map(Winograd::Outputs);
+        }
+        Taps::new(batch, rows, window, Plane::new(steps, lines)?).map(Winograd::Taps)
     }
 
-    /// Elements of `U`, which all tasks share.
+    /// Elements of memory that tasks share.
     pub(super) fn scratch(&self) -> usize {
-        self.batch * PLACES * self.pitch()
+        match self {
+            Winograd::Outputs(outputs) => outputs.scratch(),
+            Winograd::Taps(taps) => taps.scratch(),
+        }
     }
 
-    /// From a place of `U` to the next. Not a power of two, or all places would compete for the same lines of the cache.
-    fn pitch(&self) -> usize {
-        self.rows.next_multiple_of(ROWS) * self.plane.channels() + LANES
+    /// True iff sums are written where they are wanted, rather than added up first.
+    pub(super) fn is_direct(&self) -> bool {
+        match self {
+            Winograd::Outputs(_) => true,
+            Winograd::Taps(taps) => taps.is_whole(),
+        }
     }
 
-    /// Blocks of one element of the batch.
-    fn blocks(&self) -> usize {
-        self.plane.bands().div_ceil(self.bands)
+    pub(super) fn run(&self, run: &Run) {
+        match self {
+            Winograd::Outputs(outputs) => outputs.run(run),
+            Winograd::Taps(taps) => taps.run(run),
+        }
     }
-}
-
-/// True iff there is less to do than over windows, in cycles: measured on an EPYC with AVX-512.
-fn pays(rows: usize, plane: &Plane) -> bool {
-    let (c, o, tiles) = (plane.channels() as f64, rows as f64, (plane.bands() * plane.across()) as f64);
-    let windows = 9.0 * c * o * plane.points() as f64 / 16.0 * 1.15;
-    let (products, images, sums, filters) = (c * o * tiles, 6.0 * c * tiles, 8.0 * o * tiles, 5.0 * c * o);
-    products + images + sums + filters < windows
-}
-
-/// How many bands make a block: as many as there is room for, of those the number that leaves the fewest lanes idle.
-fn bands(rows: usize, plane: &Plane) -> usize {
-    let room = ROOM / (PLACES * (rows + plane.channels()));
-    let shared = (plane.bands() * plane.across()).div_ceil(BLOCKS);
-    let tiles = room.min(shared).clamp(TILES[0], TILES[1]);
-    let most = (tiles / plane.across()).clamp(1, plane.bands());
-    let used = |bands: usize| {
-        let tiles = bands * plane.across();
-        tiles as f64 / tiles.next_multiple_of(LANES) as f64
-    };
-    (most.div_ceil(2)..=most).max_by(|&a, &b| used(a).total_cmp(&used(b))).unwrap_or(1)
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::LANES;
 use crate::dot::tile::COLUMNS;
-use crate::dot::window::{Axis, Window, address};
+use crate::dot::window::{Axis, address};
 
 /// The images of an operand, and where its windows lie.
 ///
@@ -45,12 +45,20 @@ pub(super) struct Tiles {
     pub(super) n: usize,
 }
 
+/// Some bands of one image.
+pub(super) struct Part {
+    pub(super) image: usize,
+    /// Counted from the image's first.
+    pub(super) bands: Range<usize>,
+    /// The number of the first one's first tile in the block.
+    pub(super) tile: usize,
+}
+
 impl Plane {
-    /// The images that an operand looks at in windows of 3 × 3, each one element from the last.
-    pub(super) fn new(window: &Window) -> Option<Plane> {
-        let [_, lines, steps] = &window.axes;
-        let ([images @ .., (height, below), (width, 1)], [channels @ .., (3, row), (3, 1)]) = (&lines[..], &steps[..])
-        else {
+    /// The images that are looked at in windows of 3 × 3, each one element from the last: axes over outputs, and over
+    /// channels and taps.
+    pub(super) fn new(outputs: &[Axis], taps: &[Axis]) -> Option<Plane> {
+        let ([images @ .., (height, below), (width, 1)], [channels @ .., (3, row), (3, 1)]) = (outputs, taps) else {
             return None;
         };
         let [images, channels] = [images, channels].map(<[Axis]>::to_vec);
@@ -92,6 +100,35 @@ impl Plane {
         (band / high * self.height + band % high * 2) * self.width
     }
 
+    /// Rows and columns that are looked at: one before and one after the outputs'.
+    pub(super) fn seen(&self) -> [usize; 2] {
+        [self.height + 2, self.width + 2]
+    }
+
+    /// The axes of channels, and of all elements that are looked at, image by image.
+    pub(super) fn axes(&self) -> [Vec<Axis>; 2] {
+        let [high, wide] = self.seen();
+        [self.channels.clone(), [&self.images[..], &[(high, self.below), (wide, 1)]].concat()]
+    }
+
+    /// Calls `visit` for the parts of some bands that are of one image.
+    pub(super) fn parts(&self, bands: Range<usize>, mut visit: impl FnMut(Part)) {
+        let high = self.height.div_ceil(2);
+        let mut from = bands.start;
+        while from < bands.end {
+            let image = from / high;
+            let to = bands.end.min((image + 1) * high);
+            let (start, end) = (from - image * high, to - image * high);
+            visit(Part { image, bands: start..end, tile: (from - bands.start) * self.across() });
+            from = to;
+        }
+    }
+
+    /// True iff an image's band has a second row of outputs.
+    pub(super) fn is_whole(&self, band: usize) -> bool {
+        2 * band + 1 < self.height
+    }
+
     /// Lists the tiles of a block of bands; elements are counted from `start` on.
     pub(super) fn list(&self, bands: Range<usize>, start: i64, tiles: &mut Tiles) {
         let Tiles { rows, segments, n } = tiles;
@@ -102,7 +139,7 @@ impl Plane {
             let (image, row) = (band / high, band % high * 2);
             let at = start + address(&self.images, image) + row as i64 * self.below;
             // The last two rows of a band are the first two of the next.
-            let seen = if row + 1 < self.height { 4 } else { 3 };
+            let seen = if self.is_whole(band % high) { 4 } else { 3 };
             let known = if row > 0 && band > bands.start { 2 } else { 0 };
             rows.extend((known..seen).map(|r| at + r as i64 * self.below));
             let upper = rows.len() - seen;
@@ -116,7 +153,7 @@ impl Plane {
                     tile,
                     column: self.first(band) - first + 2 * x,
                     columns: (2 * n).min(self.width - 2 * x),
-                    is_whole: row + 1 < self.height,
+                    is_whole: seen == 4,
                 });
                 x += n;
             }

@@ -56,7 +56,7 @@ multiversion! {
 }
 
 /// The exponent that only infinities and NaN have.
-const INFINITE: u32 = 0x7f80_0000;
+pub(super) const INFINITE: u32 = 0x7f80_0000;
 
 /// Both rows of outputs.
 #[inline(always)]
