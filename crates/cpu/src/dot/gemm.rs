@@ -65,18 +65,7 @@ impl Gemm {
             // It writes along columns.
             direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
-        Gemm {
-            dtype,
-            batch,
-            lines,
-            k,
-            cut: Cut::new(batch, lines, k),
-            operands,
-            turned,
-            epilogue,
-            direct,
-            winograd,
-        }
+        Gemm { dtype, batch, lines, k, cut: Cut::new(batch, lines, k), operands, turned, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.

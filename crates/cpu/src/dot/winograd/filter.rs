@@ -1,8 +1,8 @@
 //! `U = G g Gᵀ`: the windows of weights, once a run, for all tiles.
 
+use super::PLACES;
 use super::outputs::Outputs;
 use super::vector::{add, half, sub};
-use super::PLACES;
 use crate::dot::gemm::Run;
 use crate::dot::task::Task;
 use crate::dot::tile::ROWS;

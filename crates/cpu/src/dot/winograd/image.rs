@@ -75,8 +75,7 @@ impl WithSimd for Transform<'_, '_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Transform { images, plane, src, tiles, apart } = self;
         let (half, pairs) = (half(plane), plane.across() + 1);
-        let (pitch, strip) =
-            (Images::pitch(images.tiles, images.channels), Images::strip(images.channels));
+        let (pitch, strip) = (Images::pitch(images.tiles, images.channels), Images::strip(images.channels));
         for c in 0..images.channels {
             let channel = plane.channel(c);
             for (&row, out) in tiles.rows.iter().zip(apart.chunks_exact_mut(2 * half)) {

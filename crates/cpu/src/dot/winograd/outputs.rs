@@ -68,8 +68,7 @@ impl Outputs {
                 let (batch, from) = (i / blocks, i % blocks * self.bands);
                 let bands = from..self.plane.bands().min(from + self.bands);
                 let columns = self.plane.first(bands.start)..self.plane.first(bands.end);
-                let product =
-                    Product::<f32> { run, batch, lines: [0..self.rows, columns], k: 0..gemm.k, shared: None };
+                let product = Product::<f32> { run, batch, lines: [0..self.rows, columns], k: 0..gemm.k, shared: None };
                 product.finish(task, |task, out| {
                     let is_finite = LISTED.with_borrow_mut(|tiles| {
                         let start = gemm.operands[1].window().expect("seen before").start(run.env, batch);
@@ -104,7 +103,13 @@ impl Outputs {
             let filters = run.env.scratch.slice::<f32>(at, self.pitch());
             let lhs = Packed { data: filters, pitch: ROWS * channels };
             let at = (place * between) as isize;
-            multiply([self.rows, tiles, channels], lhs, images.packed(place), Target { view, at, strides: [tiles as isize, 1] }, false);
+            multiply(
+                [self.rows, tiles, channels],
+                lhs,
+                images.packed(place),
+                Target { view, at, strides: [tiles as isize, 1] },
+                false,
+            );
         }
         let mut is_finite = true;
         let products = Products { data: products, rows: self.rows, tiles };

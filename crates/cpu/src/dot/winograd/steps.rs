@@ -59,7 +59,12 @@ impl Images<'_> {
     }
 
     /// Transforms what some bands see.
-    pub(super) fn new<'a>(taps: &Taps, product: &Product<f32>, bands: &Range<usize>, memory: &'a mut [f32]) -> Images<'a> {
+    pub(super) fn new<'a>(
+        taps: &Taps,
+        product: &Product<f32>,
+        bands: &Range<usize>,
+        memory: &'a mut [f32],
+    ) -> Images<'a> {
         let places = Images::places(taps, bands.len());
         let (data, raw) = memory.split_at_mut(PLACES * places.pitch());
         let (run, channels, [high, wide]) = (product.run, taps.plane.channels(), taps.plane.seen());

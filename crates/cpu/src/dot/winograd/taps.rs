@@ -101,7 +101,8 @@ impl Taps {
         let most = (BLOCK / self.plane.across()).clamp(1, bands.len());
         let (pitch, cotangents) = (Products::pitch(self.rows, wide), Cotangents::len(self, most));
         left.reserve_bytes((PLACES * pitch + cotangents) * size_of::<f32>());
-        let (products, cotangents) = left.lanes_mut::<f32>()[..PLACES * pitch + cotangents].split_at_mut(PLACES * pitch);
+        let (products, cotangents) =
+            left.lanes_mut::<f32>()[..PLACES * pitch + cotangents].split_at_mut(PLACES * pitch);
         let images = Images::len(self, most);
         right.reserve_bytes(images * size_of::<f32>());
         let images = &mut right.lanes_mut::<f32>()[..images];
