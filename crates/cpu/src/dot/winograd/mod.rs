@@ -10,16 +10,18 @@
 //! them: `Gᵀ [Σ (A y Aᵀ) ⊙ V] G` over all tiles, `[rows, tiles] · [tiles, channels]` at each place.
 //!
 //! Reading order: `plane` (which operands are windows of this kind, and their tiles); for sums over channels `outputs`
-//! (blocks of tiles) with `filter` (`U`), `image` (`V`) and `sums`; for sums over tiles `taps` with `steps` (both
-//! operands) and `windows` (what becomes of the products). `vector` is under all of them.
+//! (blocks of tiles) with `filter` (`U`), `image` (`V`) and `sums`; for sums over tiles `taps` with `groups` and `rows`
+//! (how they run), `steps` (both operands) and `windows` (what becomes of the products). `vector` is under all of them.
 //!
 //! A sum's error is relative to the largest elements of its tile in each channel, not to those that it sees. Infinities
 //! and NaN would reach the whole tile; so a block with such a sum is computed once more, over windows.
 
 mod filter;
+mod groups;
 mod image;
 mod outputs;
 mod plane;
+mod rows;
 mod steps;
 mod sums;
 mod taps;
@@ -72,7 +74,7 @@ impl Winograd {
     pub(super) fn is_direct(&self) -> bool {
         match self {
             Winograd::Outputs(_) => true,
-            Winograd::Taps(taps) => taps.is_whole(),
+            Winograd::Taps(taps) => taps.is_direct(),
         }
     }
 

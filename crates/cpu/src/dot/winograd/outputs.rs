@@ -120,7 +120,7 @@ impl Outputs {
 
 /// True iff there is less to do than over windows, in cycles: measured on an EPYC with AVX-512.
 fn pays(rows: usize, plane: &Plane) -> bool {
-    let (c, o, tiles) = (plane.channels() as f64, rows as f64, (plane.bands() * plane.across()) as f64);
+    let (c, o, tiles) = (plane.channels() as f64, rows as f64, plane.tiles() as f64);
     let windows = 9.0 * c * o * plane.points() as f64 / 16.0 * 1.15;
     let (products, images, sums, filters) = (c * o * tiles, 6.0 * c * tiles, 8.0 * o * tiles, 5.0 * c * o);
     products + images + sums + filters < windows
@@ -129,7 +129,7 @@ fn pays(rows: usize, plane: &Plane) -> bool {
 /// How many bands make a block: as many as there is room for, of those the number that leaves the fewest lanes idle.
 fn bands(rows: usize, plane: &Plane) -> usize {
     let room = ROOM / (PLACES * (rows + plane.channels()));
-    let shared = (plane.bands() * plane.across()).div_ceil(TASKS);
+    let shared = plane.tiles().div_ceil(TASKS);
     let tiles = room.min(shared).clamp(TILES[0], TILES[1]);
     let most = (tiles / plane.across()).clamp(1, plane.bands());
     let used = |bands: usize| {

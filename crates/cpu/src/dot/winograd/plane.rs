@@ -85,6 +85,11 @@ impl Plane {
         self.width.div_ceil(2)
     }
 
+    /// Tiles of all images.
+    pub(super) fn tiles(&self) -> usize {
+        self.bands() * self.across()
+    }
+
     /// Outputs of all images.
     pub(super) fn points(&self) -> usize {
         self.n_images() * self.height * self.width

@@ -8,83 +8,100 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::image::{between, load, store};
+use super::plane::{self, Plane};
 use super::taps::Taps;
 use super::{LANES, PLACES};
-use crate::dot::gemm::Product;
+use crate::dot::gemm::Run;
 use crate::dot::pack::Strips;
 use crate::dot::tile::{COLUMNS, Element, Packed, ROWS, lanes};
 use crate::exec::Loan;
 
-/// Strips of tiles at each place.
+/// Strips of so many lines, each of which has all places of so many tiles.
 #[derive(Clone, Copy)]
-struct Places {
+pub(super) struct Steps {
     width: usize,
-    strips: usize,
     tiles: usize,
 }
 
-impl Places {
-    /// From a strip to the next: the last vector may go beyond it.
-    fn strip(self) -> usize {
+impl Steps {
+    pub(super) fn of_images(tiles: usize) -> Steps {
+        Steps { width: COLUMNS, tiles }
+    }
+
+    pub(super) fn of_outputs(tiles: usize) -> Steps {
+        Steps { width: ROWS, tiles }
+    }
+
+    /// From a place of a strip to the next: the last vector may go beyond it.
+    fn pitch(self) -> usize {
         self.width * self.tiles + LANES
     }
 
-    /// From a place to the next.
-    fn pitch(self) -> usize {
-        self.strips * self.strip() + LANES
+    /// Elements of so many lines.
+    pub(super) fn len(self, lines: usize) -> usize {
+        lines.div_ceil(self.width) * PLACES * self.pitch()
     }
 
-    fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
-        Packed { data: &data[place * self.pitch()..], pitch: self.strip() }
+    /// The strips of a place.
+    pub(super) fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
+        Packed { data: &data[place * self.pitch()..], pitch: PLACES * self.pitch() }
     }
 }
 
-/// The transformed images of a block.
-pub(super) struct Images<'a> {
-    data: &'a [f32],
-    places: Places,
+/// What is transformed: lines, a multiple of a strip's from the first on, and bands.
+pub(super) struct Part<'a> {
+    pub(super) taps: &'a Taps,
+    pub(super) run: &'a Run<'a>,
+    pub(super) batch: usize,
+    pub(super) lines: Range<usize>,
+    pub(super) bands: Range<usize>,
 }
 
-impl Images<'_> {
-    fn places(taps: &Taps, bands: usize) -> Places {
-        let strips = taps.plane.channels().div_ceil(COLUMNS);
-        Places { width: COLUMNS, strips, tiles: bands * taps.plane.across() }
+impl Part<'_> {
+    fn tiles(&self) -> usize {
+        self.bands.len() * self.taps.plane.across()
     }
 
-    /// Elements for so many bands: transformed, and before that.
-    pub(super) fn len(taps: &Taps, bands: usize) -> usize {
-        let places = Images::places(taps, bands);
-        // A band sees four rows at most, wherever it is.
-        PLACES * places.pitch() + places.strips * COLUMNS * 4 * bands * taps.plane.seen()[1]
+    /// Elements that an image's lines are packed into first.
+    pub(super) fn raw_images(&self) -> usize {
+        let [high, wide] = self.taps.plane.seen();
+        self.lines.len().next_multiple_of(COLUMNS) * wide * high.min(2 * self.bands.len() + 2)
     }
 
-    /// Transforms what some bands see.
-    pub(super) fn new<'a>(
-        taps: &Taps,
-        product: &Product<f32>,
-        bands: &Range<usize>,
-        memory: &'a mut [f32],
-    ) -> Images<'a> {
-        let places = Images::places(taps, bands.len());
-        let (data, raw) = memory.split_at_mut(PLACES * places.pitch());
-        let (run, channels, [high, wide]) = (product.run, taps.plane.channels(), taps.plane.seen());
+    /// Elements that outputs are packed into first.
+    pub(super) fn raw_outputs(&self) -> usize {
+        self.lines.len().next_multiple_of(ROWS) * 2 * self.bands.len() * self.taps.plane.width() + LANES
+    }
+
+    /// Transforms what the bands see.
+    pub(super) fn transform_images(&self, raw: &mut [f32], out: &mut [f32]) {
+        let Part { taps, run, lines, bands, .. } = self;
+        let ([high, wide], places) = (taps.plane.seen(), Steps::of_images(self.tiles()));
         taps.plane.parts(bands.clone(), |part| {
             let (from, to) = (2 * part.bands.start, high.min(2 * part.bands.end + 2));
             let steps = (part.image * high + from) * wide..(part.image * high + to) * wide;
             let strips = Strips { width: COLUMNS, depth: steps.len() };
-            let raw = &mut raw[..strips.len(channels)];
-            strips.pad(channels, raw);
-            taps.seen.pack((run.sources[1], run.env), product.batch, [&(0..channels), &steps], strips, raw);
-            let [rows, bands, across] = [to - from, part.bands.len(), taps.plane.across()];
-            let seen = Seen { rows, wide, bands, across };
-            Arch::new().dispatch(ImageTiles { raw, seen, first: part.tile, places, out: &mut *data });
+            let raw = &mut raw[..strips.len(lines.len())];
+            strips.pad(lines.len(), raw);
+            taps.seen.pack((run.sources[1], run.env), self.batch, [lines, &steps], strips, raw);
+            let seen = Seen { rows: to - from, wide, bands: part.bands.len(), across: taps.plane.across() };
+            Arch::new().dispatch(ImageTiles { raw, seen, first: part.tile, places, out: &mut *out });
         });
-        Images { data, places }
     }
 
-    /// The strips of a place.
-    pub(super) fn packed(&self, place: usize) -> Packed<'_, f32> {
-        self.places.packed(self.data, place)
+    /// Transforms the outputs of the bands.
+    pub(super) fn transform_outputs(&self, loan: &mut Loan, raw: &mut [f32], out: &mut [f32]) {
+        let Part { taps, run, lines, bands, .. } = self;
+        let (plane, places) = (&taps.plane, Steps::of_outputs(self.tiles()));
+        let steps = plane.first(bands.start)..plane.first(bands.end);
+        let len = lines.len().next_multiple_of(ROWS) * steps.len();
+        let source = (run.sources[0], run.env);
+        run.gemm.operands[0].pack(loan, source, self.batch, lines, &steps, (ROWS, &mut raw[..len]));
+        let raw = &raw[..len + LANES];
+        plane.parts(bands.clone(), |part| {
+            let first = plane.first(bands.start + part.tile / plane.across()) - steps.start;
+            Arch::new().dispatch(OutputTiles { raw, first, depth: steps.len(), plane, part, places, out: &mut *out });
+        });
     }
 }
 
@@ -103,7 +120,7 @@ struct ImageTiles<'a> {
     seen: Seen,
     /// The number of the part's first tile.
     first: usize,
-    places: Places,
+    places: Steps,
     out: &'a mut [f32],
 }
 
@@ -117,7 +134,7 @@ impl WithSimd for ImageTiles<'_> {
         for (s, raw) in raw.chunks_exact(rows * wide * COLUMNS).enumerate() {
             for tile in 0..bands * across {
                 let (band, x) = (tile / across, tile % across);
-                let at = s * places.strip() + (first + tile) * COLUMNS;
+                let at = s * PLACES * pitch + (first + tile) * COLUMNS;
                 for from in (0..COLUMNS).step_by(lanes::<f32, S>()) {
                     let zero = f32::splat(simd, 0.0);
                     // By columns: [x, y]. A tile's last row or column is not there if no output sees it.
@@ -142,59 +159,14 @@ impl WithSimd for ImageTiles<'_> {
     }
 }
 
-/// The transformed left operand of a block.
-pub(super) struct Cotangents<'a> {
-    data: &'a [f32],
-    places: Places,
-}
-
-impl Cotangents<'_> {
-    fn places(taps: &Taps, bands: usize) -> Places {
-        Places { width: ROWS, strips: taps.rows.div_ceil(ROWS), tiles: bands * taps.plane.across() }
-    }
-
-    /// Elements for so many bands: transformed, and before that.
-    pub(super) fn len(taps: &Taps, bands: usize) -> usize {
-        let places = Cotangents::places(taps, bands);
-        PLACES * places.pitch() + places.strips * ROWS * 2 * bands * taps.plane.width() + LANES
-    }
-
-    /// Transforms the outputs of some bands.
-    pub(super) fn new<'a>(
-        taps: &Taps,
-        product: &Product<f32>,
-        loan: &mut Loan,
-        bands: &Range<usize>,
-        memory: &'a mut [f32],
-    ) -> Cotangents<'a> {
-        let (places, plane, run) = (Cotangents::places(taps, bands.len()), &taps.plane, product.run);
-        let (data, raw) = memory.split_at_mut(PLACES * places.pitch());
-        let steps = plane.first(bands.start)..plane.first(bands.end);
-        let len = places.strips * ROWS * steps.len();
-        let source = (run.sources[0], run.env);
-        run.gemm.operands[0].pack(loan, source, product.batch, &(0..taps.rows), &steps, (ROWS, &mut raw[..len]));
-        let raw = &raw[..len + LANES];
-        plane.parts(bands.clone(), |part| {
-            let first = plane.first(bands.start + part.tile / plane.across()) - steps.start;
-            Arch::new().dispatch(OutputTiles { raw, first, depth: steps.len(), taps, part, places, out: &mut *data });
-        });
-        Cotangents { data, places }
-    }
-
-    /// The strips of a place.
-    pub(super) fn packed(&self, place: usize) -> Packed<'_, f32> {
-        self.places.packed(self.data, place)
-    }
-}
-
 struct OutputTiles<'a> {
     raw: &'a [f32],
     /// The step of the part's first output, and how many steps there are.
     first: usize,
     depth: usize,
-    taps: &'a Taps,
-    part: super::plane::Part,
-    places: Places,
+    plane: &'a Plane,
+    part: plane::Part,
+    places: Steps,
     out: &'a mut [f32],
 }
 
@@ -203,14 +175,14 @@ impl WithSimd for OutputTiles<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let OutputTiles { raw, first, depth, taps, part, places, out } = self;
-        let (pitch, across, wide) = (places.pitch(), taps.plane.across(), taps.plane.width());
+        let OutputTiles { raw, first, depth, plane, part, places, out } = self;
+        let (pitch, across, wide) = (places.pitch(), plane.across(), plane.width());
         let zero = f32::splat(simd, 0.0);
-        for s in 0..places.strips {
+        for s in 0..raw.len() / (depth * ROWS) {
             for tile in 0..part.bands.len() * across {
                 let (band, x) = (tile / across, tile % across);
-                let is_whole = taps.plane.is_whole(part.bands.start + band);
-                let at = s * places.strip() + (part.tile + tile) * ROWS;
+                let is_whole = plane.is_whole(part.bands.start + band);
+                let at = s * PLACES * pitch + (part.tile + tile) * ROWS;
                 for from in (0..LANES).step_by(lanes::<f32, S>()) {
                     // By columns: [x, y]; zeros where there are no outputs.
                     let mut tall = [[zero; 4]; 2];
