@@ -54,7 +54,8 @@ fn largest(conv: &Conv, images: &[f64], [n, c, y, x]: [usize; 4]) -> f64 {
 #[test]
 fn a_sums_error_is_bounded_by_its_tile() {
     let mut rng = Rng::new(31);
-    for conv in [conv(2, [32, 24], [12, 11]), conv(9, [48, 40], [4, 4])] {
+    // Of few tiles, blocks of rows share the transformed images.
+    for conv in [conv(2, [32, 24], [12, 11]), conv(9, [48, 100], [4, 4])] {
         let [w, image, _] = conv.numels();
         let (weights, images) = (uneven(&mut rng, w), uneven(&mut rng, image));
         let [got, want] = both(&conv.forward(), &weights, &images);

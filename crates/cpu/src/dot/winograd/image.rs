@@ -11,43 +11,33 @@ use super::{LANES, PLACES};
 use crate::dot::tile::{COLUMNS, Element, Packed, lanes};
 use crate::memory::View;
 
-/// The transformed images of a block.
-pub(super) struct Images<'a> {
-    pub(super) data: &'a mut [f32],
-    tiles: usize,
-    channels: usize,
+/// The transformed images of a block: so many tiles, in strips that have each place of all channels.
+#[derive(Clone, Copy)]
+pub(super) struct Images {
+    pub(super) tiles: usize,
+    pub(super) channels: usize,
 }
 
-impl Images<'_> {
-    /// Elements of so many tiles.
-    pub(super) fn len(tiles: usize, channels: usize) -> usize {
-        PLACES * Images::pitch(tiles, channels)
+impl Images {
+    /// Elements of all strips.
+    pub(super) fn len(self) -> usize {
+        self.tiles.div_ceil(COLUMNS) * PLACES * self.pitch()
     }
 
-    /// In so much memory.
-    pub(super) fn new(data: &mut [f32], tiles: usize, channels: usize) -> Images<'_> {
-        Images { data, tiles, channels }
-    }
-
-    /// From a place to the next. Not a power of two, or all places would compete for the same lines of the cache.
-    fn pitch(tiles: usize, channels: usize) -> usize {
-        tiles.div_ceil(COLUMNS) * Images::strip(channels) + LANES
-    }
-
-    /// From a strip to the next: the last vector may go beyond it.
-    fn strip(channels: usize) -> usize {
-        COLUMNS * channels + LANES
+    /// From a place of a strip to the next: the last vector may go beyond it. Not a power of two, or all places would
+    /// compete for the same lines of the cache.
+    fn pitch(self) -> usize {
+        COLUMNS * self.channels + LANES
     }
 
     /// The strips of a place.
-    pub(super) fn packed(&self, place: usize) -> Packed<'_, f32> {
-        let data = &self.data[place * Images::pitch(self.tiles, self.channels)..];
-        Packed { data, pitch: Images::strip(self.channels) }
+    pub(super) fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
+        Packed { data: &data[place * self.pitch()..], pitch: PLACES * self.pitch() }
     }
 
     /// Transforms what tiles see in `src`; `apart` has room for a channel's rows.
-    pub(super) fn fill(&mut self, plane: &Plane, src: View, tiles: &Tiles, apart: &mut [f32]) {
-        Arch::new().dispatch(Transform { images: self, plane, src, tiles, apart });
+    pub(super) fn fill(self, plane: &Plane, src: View, tiles: &Tiles, apart: &mut [f32], out: &mut [f32]) {
+        Arch::new().dispatch(Transform { images: self, plane, src, tiles, apart, out });
     }
 }
 
@@ -60,26 +50,26 @@ fn half(plane: &Plane) -> usize {
     (plane.across() + 1).next_multiple_of(LANES) + LANES
 }
 
-struct Transform<'a, 'b> {
-    images: &'a mut Images<'b>,
+struct Transform<'a> {
+    images: Images,
     plane: &'a Plane,
     src: View,
     tiles: &'a Tiles,
     apart: &'a mut [f32],
+    out: &'a mut [f32],
 }
 
-impl WithSimd for Transform<'_, '_> {
+impl WithSimd for Transform<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Transform { images, plane, src, tiles, apart } = self;
-        let (half, pairs) = (half(plane), plane.across() + 1);
-        let (pitch, strip) = (Images::pitch(images.tiles, images.channels), Images::strip(images.channels));
+        let Transform { images, plane, src, tiles, apart, out } = self;
+        let (half, pairs, pitch) = (half(plane), plane.across() + 1, images.pitch());
         for c in 0..images.channels {
             let channel = plane.channel(c);
-            for (&row, out) in tiles.rows.iter().zip(apart.chunks_exact_mut(2 * half)) {
-                take_apart(src, (row + channel) as usize, pairs, out.split_at_mut(half));
+            for (&row, apart) in tiles.rows.iter().zip(apart.chunks_exact_mut(2 * half)) {
+                take_apart(src, (row + channel) as usize, pairs, apart.split_at_mut(half));
             }
             for segment in &tiles.segments {
                 let mut rows = [(&apart[..0], &apart[..0]); 4];
@@ -87,9 +77,9 @@ impl WithSimd for Transform<'_, '_> {
                     let (first, second) = apart[segment.rows[r] * 2 * half..][..2 * half].split_at(half);
                     rows[r] = (&first[segment.pair..][..LANES + 1], &second[segment.pair..][..LANES + 1]);
                 }
-                let at = segment.tile / COLUMNS * strip + c * COLUMNS + segment.tile % COLUMNS;
+                let at = segment.tile / COLUMNS * PLACES * pitch + c * COLUMNS + segment.tile % COLUMNS;
                 for from in (0..LANES).step_by(lanes::<f32, S>()) {
-                    transform_tiles(simd, rows, from, &mut images.data[at + from..], pitch);
+                    transform_tiles(simd, rows, from, &mut out[at + from..], pitch);
                 }
             }
         }

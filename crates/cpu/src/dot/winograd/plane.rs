@@ -137,7 +137,8 @@ impl Plane {
     /// Lists the tiles of a block of bands; elements are counted from `start` on.
     pub(super) fn list(&self, bands: Range<usize>, start: i64, tiles: &mut Tiles) {
         let Tiles { rows, segments, n } = tiles;
-        (rows.clear(), segments.clear());
+        rows.clear();
+        segments.clear();
         let (across, high, first) = (self.across(), self.height.div_ceil(2), self.first(bands.start));
         *n = bands.len() * across;
         for band in bands.clone() {
@@ -168,5 +169,58 @@ impl Plane {
     /// Outputs in a row.
     pub(super) fn width(&self) -> usize {
         self.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plane(n: usize, c: usize, height: usize, width: usize) -> Plane {
+        let (below, image) = (width as i64 + 2, ((height + 2) * (width + 2)) as i64);
+        let outputs = [(n, c as i64 * image), (height, below), (width, 1)];
+        Plane::new(&outputs, &[(c, image), (3, below), (3, 1)]).expect("windows of 3 × 3")
+    }
+
+    #[test]
+    fn only_windows_that_go_on_by_one_are() {
+        let outputs = [(2, 500), (8, 10), (8, 1)];
+        assert!(Plane::new(&outputs, &[(5, 100), (3, 10), (3, 1)]).is_some());
+        assert!(Plane::new(&outputs, &[(5, 100), (3, 20), (3, 2)]).is_none(), "dilated");
+        assert!(Plane::new(&[(2, 500), (4, 20), (4, 2)], &[(5, 100), (3, 10), (3, 1)]).is_none(), "strided");
+        assert!(Plane::new(&outputs, &[(5, 100), (5, 10), (5, 1)]).is_none(), "5 × 5");
+    }
+
+    #[test]
+    fn tiles_have_every_output_once_and_know_their_rows() {
+        for (height, width) in [(4, 4), (7, 5), (3, 70), (32, 32), (5, 33)] {
+            let plane = plane(3, 2, height, width);
+            let (mut tiles, mut seen) = (Tiles::default(), vec![0; plane.points()]);
+            for from in (0..plane.bands()).step_by(3) {
+                let bands = from..plane.bands().min(from + 3);
+                let first = plane.first(bands.start);
+                plane.list(bands, 0, &mut tiles);
+                for segment in &tiles.segments {
+                    let column = first + segment.column;
+                    let [image, y, x] = [column / (height * width), column / width % height, column % width];
+                    assert_eq!(x, 2 * segment.pair);
+                    for (r, &row) in segment.rows.iter().enumerate() {
+                        let below = (y + r).min(height + 1);
+                        assert_eq!(tiles.rows[row], ((image * 2 * (height + 2) + below) * (width + 2)) as i64);
+                    }
+                    for row in 0..1 + usize::from(segment.is_whole) {
+                        (0..segment.columns).for_each(|x| seen[column + row * width + x] += 1);
+                    }
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{height}×{width}");
+        }
+    }
+
+    #[test]
+    fn parts_are_of_one_image_each() {
+        let mut found = Vec::new();
+        plane(3, 2, 5, 4).parts(2..8, |part| found.push((part.image, part.bands, part.tile)));
+        assert_eq!(found, [(0, 2..3, 0), (1, 0..3, 2), (2, 0..2, 8)]);
     }
 }

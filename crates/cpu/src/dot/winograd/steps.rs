@@ -139,13 +139,13 @@ impl WithSimd for ImageTiles<'_> {
                     let zero = f32::splat(simd, 0.0);
                     // By columns: [x, y]. A tile's last row or column is not there if no output sees it.
                     let mut tall = [[zero; 4]; 4];
-                    for i in 0..4 {
+                    for (i, tall) in tall.iter_mut().enumerate() {
                         let mut column = [zero; 4];
-                        for j in 0..4 {
+                        for (j, seen) in column.iter_mut().enumerate() {
                             let (row, element) = ((2 * band + j).min(rows - 1), (2 * x + i).min(wide - 1));
-                            column[j] = load(simd, &raw[(row * wide + element) * COLUMNS + from..]);
+                            *seen = load(simd, &raw[(row * wide + element) * COLUMNS + from..]);
                         }
-                        tall[i] = between(simd, column);
+                        *tall = between(simd, column);
                     }
                     for j in 0..4 {
                         let row = between(simd, [tall[0][j], tall[1][j], tall[2][j], tall[3][j]]);
@@ -186,11 +186,11 @@ impl WithSimd for OutputTiles<'_> {
                 for from in (0..LANES).step_by(lanes::<f32, S>()) {
                     // By columns: [x, y]; zeros where there are no outputs.
                     let mut tall = [[zero; 4]; 2];
-                    for i in 0..2 {
+                    for (i, tall) in tall.iter_mut().enumerate() {
                         let at = |row: usize| (s * depth + first + (2 * band + row) * wide + 2 * x + i) * ROWS + from;
                         if 2 * x + i < wide {
                             let lower = if is_whole { load(simd, &raw[at(1)..]) } else { zero };
-                            tall[i] = spread(simd, [load(simd, &raw[at(0)..]), lower]);
+                            *tall = spread(simd, [load(simd, &raw[at(0)..]), lower]);
                         }
                     }
                     for j in 0..4 {

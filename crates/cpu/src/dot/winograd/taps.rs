@@ -105,3 +105,24 @@ fn pays(rows: usize, plane: &Plane, n_groups: usize) -> bool {
     let (products, images, outputs, taps) = (c * o * tiles, 8.0 * c * tiles, 12.0 * o * tiles, 24.0 * c * o);
     windows > products + images + outputs + taps * n_groups as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut_of(n: usize, c: usize, o: usize, side: usize) -> Option<Cut> {
+        let (below, image) = (side as i64 + 2, ((side + 2) * (side + 2)) as i64);
+        let outputs = [(n, c as i64 * image), (side, below), (side, 1)];
+        let plane = Plane::new(&outputs, &[(c, image), (3, below), (3, 1)]).expect("windows of 3 × 3");
+        cut(1, o, &plane)
+    }
+
+    #[test]
+    fn many_tiles_are_groups_and_many_sums_blocks_of_rows() {
+        assert_eq!(cut_of(32, 64, 64, 32), Some(Cut::Groups(32)));
+        assert_eq!(cut_of(32, 128, 128, 16), Some(Cut::Groups(19)));
+        assert_eq!(cut_of(32, 256, 256, 8), Some(Cut::Rows(24)));
+        assert_eq!(cut_of(32, 512, 512, 4), Some(Cut::Rows(36)));
+        assert_eq!(cut_of(32, 512, 512, 56), None);
+    }
+}

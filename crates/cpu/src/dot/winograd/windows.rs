@@ -34,9 +34,9 @@ multiversion! {
             let windows = unsafe { out.view.slice_mut::<f32>(at as usize, channels * TAPS) };
             for (i, windows) in windows.chunks_mut(LANES * TAPS).enumerate() {
                 let mut places = [&[0.0; LANES]; PLACES];
-                for place in 0..PLACES {
+                for (place, vector) in places.iter_mut().enumerate() {
                     let from = place * pitch + row * wide + i * LANES;
-                    places[place] = data[from..][..LANES].try_into().expect("as long as the slice");
+                    *vector = data[from..][..LANES].try_into().expect("as long as the slice");
                 }
                 let taps = taps(places);
                 let (windows, _) = windows.as_chunks_mut::<TAPS>();
