@@ -193,7 +193,7 @@ impl Outputs {
 fn pays(rows: usize, plane: &Plane) -> bool {
     let (c, o, tiles) = (plane.channels() as f64, rows as f64, plane.tiles() as f64);
     let windows = 9.0 * c * o * plane.points() as f64 / 16.0 * 1.15;
-    let (products, images, sums, filters) = (c * o * tiles, 6.0 * c * tiles, 8.0 * o * tiles, 5.0 * c * o);
+    let (products, images, sums, filters) = (c * o * tiles, 6.0 * c * tiles, 8.0 * o * tiles, 20.0 * c * o);
     products + images + sums + filters < windows
 }
 
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn blocks_keep_threads_busy() {
-        for (n, c, o, side) in [(32, 64, 64, 32), (32, 512, 512, 4), (1, 64, 64, 7), (8, 128, 128, 28)] {
+        for (n, c, o, side) in [(32, 64, 64, 32), (32, 512, 512, 4), (1, 64, 64, 14), (8, 128, 128, 28)] {
             let outputs = outputs(n, c, o, side).expect("enough of everything");
             let tasks = outputs.blocks() * o.div_ceil(outputs.high);
             assert!(tasks * HIGH >= o.min(8 * HIGH), "{n}, {c}, {o}, {side}: {tasks} tasks");
@@ -234,5 +234,11 @@ mod tests {
     fn few_channels_are_summed_over_windows() {
         assert!(outputs(32, 3, 64, 32).is_none());
         assert!(outputs(32, 64, 3, 32).is_none());
+    }
+
+    #[test]
+    fn few_tiles_are_not_worth_all_the_filters() {
+        assert!(outputs(1, 512, 512, 7).is_none());
+        assert!(outputs(1, 512, 512, 14).is_some());
     }
 }
