@@ -226,7 +226,7 @@ mod tests {
             let outputs = outputs(n, c, o, side).expect("enough of everything");
             let tasks = outputs.blocks() * o.div_ceil(outputs.high);
             assert!(tasks * HIGH >= o.min(8 * HIGH), "{n}, {c}, {o}, {side}: {tasks} tasks");
-            assert!(outputs.high == o || outputs.high % ROWS == 0);
+            assert!(outputs.high == o || outputs.high.is_multiple_of(ROWS));
         }
     }
 
