@@ -49,8 +49,7 @@ impl Gemm {
         let [batch, m, n, k] = axes.map(numel);
         let epilogue = Panel::new(&kernel.epilogue, &kernel.args, [axes[0], axes[1], axes[2]], false);
         // Sums of groups are added up first.
-        let plain = plain_store(kernel);
-        let mut direct = plain.filter(|_| Cut::new(batch, [m, n], k).group == k);
+        let mut direct = plain_store(kernel).filter(|_| Cut::new(batch, [m, n], k).group == k);
         let turned = direct.as_ref().map_or(epilogue.swapped, |of| of.strides[0] == 1 && of.strides[1] != 1);
         let mut operands =
             [Operand::new(&kernel.lhs, &kernel.args, axes, true), Operand::new(&kernel.rhs, &kernel.args, axes, false)];
