@@ -13,6 +13,7 @@ use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::task::Task;
 use super::tile::{Element, Packed, Target, multiply};
+use super::winograd::Winograd;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Direct, Panel};
@@ -25,15 +26,17 @@ pub(crate) struct Gemm {
     batch: usize,
     /// Lines of either role.
     lines: [usize; 2],
-    k: usize,
+    pub(super) k: usize,
     cut: Cut,
     /// By role.
-    operands: [Operand; 2],
+    pub(super) operands: [Operand; 2],
     /// True iff columns have the role of rows.
     turned: bool,
     epilogue: Panel,
     /// Where the sums go if that is all the epilogue does with them.
     direct: Option<Direct>,
+    /// How else it is computed, if it is a convolution for which that pays.
+    winograd: Option<Winograd>,
 }
 
 /// Elements that a task of packing is about.
@@ -46,7 +49,7 @@ impl Gemm {
         let [batch, m, n, k] = axes.map(numel);
         let epilogue = Panel::new(&kernel.epilogue, &kernel.args, [axes[0], axes[1], axes[2]], false);
         // Sums of groups are added up first.
-        let direct = if Cut::new(batch, [m, n], k).group < k { None } else { plain_store(kernel) };
+        let mut direct = plain_store(kernel).filter(|_| Cut::new(batch, [m, n], k).group == k);
         let turned = direct.as_ref().map_or(epilogue.swapped, |of| of.strides[0] == 1 && of.strides[1] != 1);
         let mut operands =
             [Operand::new(&kernel.lhs, &kernel.args, axes, true), Operand::new(&kernel.rhs, &kernel.args, axes, false)];
@@ -55,17 +58,13 @@ impl Gemm {
             operands.reverse();
             lines.reverse();
         }
-        Gemm {
-            dtype: kernel.lhs.types.last().map_or(DType::F32, |t| t.compute()),
-            batch,
-            lines,
-            k,
-            cut: Cut::new(batch, lines, k),
-            operands,
-            turned,
-            epilogue,
-            direct,
+        let dtype = kernel.lhs.types.last().map_or(DType::F32, |t| t.compute());
+        let winograd = Winograd::new(batch, lines[0], &operands[1]).filter(|_| dtype == DType::F32);
+        if let Some(winograd) = &winograd {
+            // It writes along columns.
+            direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
+        Gemm { dtype, batch, lines, k, cut: Cut::new(batch, lines, k), operands, turned, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.
@@ -76,6 +75,7 @@ impl Gemm {
     /// Bytes of memory that tasks share while it runs.
     pub(crate) fn scratch_bytes(&self) -> usize {
         let elements = match self.cut.shared {
+            _ if let Some(winograd) = &self.winograd => winograd.scratch(),
             Some(shared) => self.cut.batch * self.strips(shared).len(self.cut.lines[shared]),
             None if self.groups() > 1 => self.batch * self.groups() * self.lines[0] * self.lines[1],
             None => 0,
@@ -90,17 +90,23 @@ impl Gemm {
     }
 
     pub(crate) fn run(&self, env: Env, parallel: bool) {
-        match self.dtype {
-            DType::F64 => self.run_as::<f64>(env, parallel),
-            _ => self.run_as::<f32>(env, parallel),
+        match (&self.winograd, self.dtype) {
+            (Some(winograd), _) => winograd.run(&self.begin::<f32>(env, parallel)),
+            (None, DType::F64) => self.run_as::<f64>(env, parallel),
+            (None, _) => self.run_as::<f32>(env, parallel),
         }
     }
 
-    fn run_as<T: Element>(&self, env: Env, parallel: bool) {
+    /// Does what is done once for all tasks.
+    fn begin<'a, T: Element>(&'a self, env: Env<'a>, parallel: bool) -> Run<'a> {
         let [first, second, rest] = self.begins().map(|at| env.scratch.after(at * size_of::<T>()));
         let [left, right] = &self.operands;
         let sources = [left.begin::<T>(env, first, parallel), right.begin::<T>(env, second, parallel)];
-        let run = Run { gemm: self, env: Env { scratch: rest, ..env }, parallel, sources };
+        Run { gemm: self, env: Env { scratch: rest, ..env }, parallel, sources }
+    }
+
+    fn run_as<T: Element>(&self, env: Env, parallel: bool) {
+        let run = self.begin::<T>(env, parallel);
         match self.cut.shared {
             Some(shared) => run.waves::<T>(shared),
             None => run.apart::<T>(),
@@ -124,13 +130,13 @@ impl Gemm {
 }
 
 /// One run of a contraction.
-struct Run<'a> {
-    gemm: &'a Gemm,
+pub(super) struct Run<'a> {
+    pub(super) gemm: &'a Gemm,
     /// With what memory the copies of operands leave.
-    env: Env<'a>,
-    parallel: bool,
+    pub(super) env: Env<'a>,
+    pub(super) parallel: bool,
     /// What operands are packed from, by role.
-    sources: [View; 2],
+    pub(super) sources: [View; 2],
 }
 
 impl Run<'_> {
@@ -167,7 +173,7 @@ impl Run<'_> {
     }
 
     /// Adds the sums of the groups in order, and finishes them.
-    fn add_groups<T: Element>(&self, groups: usize) {
+    pub(super) fn add_groups<T: Element>(&self, groups: usize) {
         let Run { gemm, env, parallel, .. } = *self;
         let [rows, columns] = gemm.lines;
         let high = rows.div_ceil(16);
@@ -254,9 +260,10 @@ fn plain_store(kernel: &Dot) -> Option<Direct> {
 
 impl Gemm {
     /// The working memory of one task.
-    fn task(&self, env: Env) -> Task {
+    pub(super) fn task(&self, env: Env) -> Task {
         let mut task = Task::bare();
-        for (role, operand) in self.operands.iter().enumerate().filter(|o| Some(o.0) != self.cut.shared) {
+        let is_shared = |role: usize| self.winograd.is_none() && Some(role) == self.cut.shared;
+        for (role, operand) in self.operands.iter().enumerate().filter(|o| !is_shared(o.0)) {
             operand.prepare(&mut task.loans[role], env);
         }
         if self.direct.is_none() {
@@ -267,38 +274,43 @@ impl Gemm {
 }
 
 /// One task: a block of the result, or a part of its sums.
-struct Product<'a, T> {
-    run: &'a Run<'a>,
-    batch: usize,
+pub(super) struct Product<'a, T> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) batch: usize,
     /// By role.
-    lines: [Range<usize>; 2],
-    k: Range<usize>,
+    pub(super) lines: [Range<usize>; 2],
+    pub(super) k: Range<usize>,
     /// An operand that is packed already, from the block's first line on, for all of `k`; and its role.
-    shared: Option<(usize, Packed<'a, T>)>,
+    pub(super) shared: Option<(usize, Packed<'a, T>)>,
 }
 
 impl<T: Element> Product<'_, T> {
     /// Sums the block, and finishes it.
     fn run(&self, task: &mut Task) {
+        self.finish(task, |task, out| self.sum(task, out));
+    }
+
+    /// Finishes the block, whose sums `sum` writes to where they are wanted.
+    pub(super) fn finish(&self, task: &mut Task, sum: impl FnOnce(&mut Task, Target)) {
         let Product { run: &Run { gemm, env, .. }, batch, ref lines, .. } = *self;
         let [rows, columns] = lines;
         if let Some(out) = &gemm.direct {
             let [rs, cs] = out.strides;
             let strides = if gemm.turned { [cs, rs] } else { [rs, cs] };
             let at = out.start(batch, env) + rows.start as isize * strides[0] + columns.start as isize * strides[1];
-            return self.sum(task, Target { view: env.args[out.arg], at, strides });
+            return sum(task, Target { view: env.args[out.arg], at, strides });
         }
         let mut sums = std::mem::take(&mut task.panels[2]);
         let len = rows.len() * columns.len();
         sums.reserve_bytes(len * size_of::<T>());
         let view = View::of(&mut sums.lanes_mut::<T>()[..len]);
-        self.sum(task, Target { view, at: 0, strides: [columns.len() as isize, 1] });
+        sum(task, Target { view, at: 0, strides: [columns.len() as isize, 1] });
         gemm.epilogue.finish(&mut task.loans[2], env, &gemm.block(batch, lines), view);
         task.panels[2] = sums;
     }
 
     /// Sums the block into a matrix.
-    fn sum(&self, task: &mut Task, out: Target) {
+    pub(super) fn sum(&self, task: &mut Task, out: Target) {
         let depth = self.run.gemm.cut.depth;
         for from in self.k.clone().step_by(depth) {
             let steps = from..self.k.end.min(from + depth);

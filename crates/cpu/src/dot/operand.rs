@@ -41,12 +41,17 @@ impl Operand {
         Operand { source, rows }
     }
 
-    /// The operand where its steps are neighbours in memory.
-    pub(super) fn along_k(&self) -> Option<&Window> {
+    /// The operand where it is not evaluated.
+    pub(super) fn window(&self) -> Option<&Window> {
         match &self.source {
-            Source::Window(window) => Some(window).filter(|window| window.lies_along_k()),
+            Source::Window(window) => Some(window),
             Source::Panel(_) => None,
         }
+    }
+
+    /// The operand where its steps are neighbours in memory.
+    pub(super) fn along_k(&self) -> Option<&Window> {
+        self.window().filter(|window| window.lies_along_k())
     }
 
     /// Elements of memory that [`Operand::begin`] fills.

@@ -28,7 +28,7 @@ pub(super) struct Window {
     base: i64,
     begin: Begin,
     /// Of the batch, the lines and the steps.
-    axes: [Vec<Axis>; 3],
+    pub(super) axes: [Vec<Axis>; 3],
     /// What the argument is copied into first.
     pub(super) padded: Option<Padded>,
     /// True iff neighbouring lines, rather than steps, are neighbours in memory.
@@ -74,6 +74,12 @@ impl Window {
         Window { arg: 0, base, begin: None, axes: listed, padded: None, across }
     }
 
+    /// What it looks at, with other lines and steps.
+    pub(super) fn with_axes(&self, [lines, steps]: [Vec<Axis>; 2]) -> Window {
+        let axes = [self.axes[0].clone(), lines, steps];
+        Window { arg: self.arg, base: self.base, begin: self.begin, axes, padded: None, across: false }
+    }
+
     /// True iff a line's steps are neighbours in memory, as they are in the argument.
     pub(super) fn lies_along_k(&self) -> bool {
         let n: usize = self.axes[2].iter().map(|axis| axis.0).product();
@@ -87,7 +93,7 @@ impl Window {
     }
 
     /// The address of the first line and step of one matrix.
-    fn start(&self, env: Env, batch: usize) -> i64 {
+    pub(super) fn start(&self, env: Env, batch: usize) -> i64 {
         self.base + begin(self.begin, env) as i64 + address(&self.axes[0], batch)
     }
 

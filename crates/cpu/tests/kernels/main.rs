@@ -7,4 +7,5 @@ mod groups;
 mod loops;
 mod scans;
 mod sorts;
+mod tiles;
 mod windows;

@@ -1,0 +1,93 @@
+//! Blocks of rows over all tiles: few tiles, but so many sums that those of groups would not fit.
+//!
+//! Both operands are transformed strip by strip into memory that tasks share; then a block's products are summed place by
+//! place.
+
+use super::steps::{Part, Steps};
+use super::taps::Taps;
+use super::windows::{self, Products};
+use super::{LANES, PLACES};
+use crate::dot::gemm::{Product, Run};
+use crate::dot::task::Task;
+use crate::dot::tile::{COLUMNS, ROWS, Target, multiply};
+use crate::memory::View;
+use crate::task::for_each;
+
+impl Taps {
+    /// Blocks of so many rows.
+    pub(super) fn run_rows(&self, run: &Run, high: usize) {
+        let (gemm, blocks) = (run.gemm, self.rows.div_ceil(high));
+        for batch in 0..self.batch {
+            self.transform_strips(run, batch);
+            for_each(
+                run.parallel,
+                blocks,
+                gemm.work() / (self.batch * blocks),
+                || gemm.task(run.env),
+                |task, i| {
+                    let lines = [i * high..self.rows.min((i + 1) * high), 0..self.columns()];
+                    let product = Product::<f32> { run, batch, lines, k: 0..gemm.k, shared: None };
+                    product.finish(task, |task, out| {
+                        if !self.sum_rows(&product, task, out) {
+                            product.sum(task, out);
+                        }
+                    });
+                },
+            );
+        }
+    }
+
+    /// Transforms both operands: the left one's strips come first.
+    fn transform_strips(&self, run: &Run, batch: usize) {
+        let (plane, tiles) = (&self.plane, self.plane.tiles());
+        let (rows, channels) = (self.rows.div_ceil(ROWS), plane.channels().div_ceil(COLUMNS));
+        let work = PLACES * COLUMNS * tiles;
+        for_each(
+            run.parallel,
+            rows + channels,
+            work,
+            || run.gemm.task(run.env),
+            |task, i| {
+                let is_left = i < rows;
+                let (steps, strip, width, most) = match is_left {
+                    true => (Steps::of_outputs(tiles), i, ROWS, self.rows),
+                    false => (Steps::of_images(tiles), i - rows, COLUMNS, plane.channels()),
+                };
+                let lines = strip * width..most.min((strip + 1) * width);
+                let at = if is_left { 0 } else { Steps::of_outputs(tiles).len(self.rows) } + steps.len(strip * width);
+                // SAFETY: each task fills strips of its own.
+                let out = unsafe { run.env.scratch.slice_mut::<f32>(at, steps.len(width)) };
+                let part = Part { taps: self, run, batch, lines, bands: 0..plane.bands() };
+                let Task { panels: [raw, ..], loans: [loan, ..] } = task;
+                let len = if is_left { part.raw_outputs() } else { part.raw_images() };
+                raw.reserve_bytes(len * size_of::<f32>());
+                match is_left {
+                    true => part.transform_outputs(loan, raw.lanes_mut(), out),
+                    false => part.transform_images(raw.lanes_mut(), out),
+                }
+            },
+        );
+    }
+
+    /// Sums some rows; true iff all sums are finite.
+    fn sum_rows(&self, product: &Product<f32>, task: &mut Task, out: Target) -> bool {
+        let (tiles, channels, rows) = (self.plane.tiles(), self.plane.channels(), &product.lines[0]);
+        let (left, right) = (Steps::of_outputs(tiles), Steps::of_images(tiles));
+        let scratch = product.run.env.scratch;
+        let outputs = scratch.slice::<f32>(left.len(rows.start), left.len(rows.len()));
+        let images = scratch.slice::<f32>(left.len(self.rows), right.len(channels));
+        let wide = channels.next_multiple_of(LANES);
+        let pitch = Products::pitch(rows.len(), wide);
+        let products = &mut task.panels[0];
+        products.reserve_bytes(PLACES * pitch * size_of::<f32>());
+        let products = &mut products.lanes_mut::<f32>()[..PLACES * pitch];
+        let view = View::of(&mut *products);
+        for place in 0..PLACES {
+            let out = Target { view, at: (place * pitch) as isize, strides: [wide as isize, 1] };
+            multiply([rows.len(), wide, tiles], left.packed(outputs, place), right.packed(images, place), out, false);
+        }
+        let mut is_finite = true;
+        windows::transform(Products { data: products, rows: rows.len(), wide }, channels, out, &mut is_finite);
+        is_finite
+    }
+}
