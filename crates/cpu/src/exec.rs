@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 
-use bytemuck::Pod;
 use kiln_ir::{DType, PointOp};
 
 use crate::cast::cast;
@@ -15,10 +14,12 @@ use crate::fused::{MOST, fused};
 use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
-use crate::reduce::{Partial, Rows, Tree, reduce_tile, sum_products};
+use crate::reduce::{Partial, Rows, reduce_tile, sum_products};
 use crate::simd::{Operand, Out, Reg};
 use crate::site::Walker;
 use crate::space::Span;
+use crate::spread::{expand, fill, repeat};
+use crate::tree::Tree;
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]
@@ -356,36 +357,6 @@ fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId, env: Env<'a>) -> Ope
         Held::Lanes => regs[slot].operand(),
         Held::One => regs[slot].operand().repeated(),
         Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
-    }
-}
-
-fn fill(dtype: DType, value: f64, n: usize, dst: &mut Out) {
-    match dtype {
-        DType::F64 => dst.lanes_mut::<f64>()[..n].fill(value),
-        DType::F32 => dst.lanes_mut::<f32>()[..n].fill(value as f32),
-        DType::I32 => dst.lanes_mut::<i32>()[..n].fill(value as i32),
-        _ => dst.lanes_mut::<u32>()[..n].fill(value as u32),
-    }
-}
-
-/// Repeats the first lane.
-fn repeat(dtype: DType, n: usize, dst: &mut Out) {
-    fn spread<T: Pod>(n: usize, lanes: &mut [T]) {
-        let first = lanes[0];
-        lanes[..n].fill(first);
-    }
-    match dtype {
-        DType::F64 => spread::<u64>(n, dst.lanes_mut()),
-        _ => spread::<u32>(n, dst.lanes_mut()),
-    }
-}
-
-fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {
-    let (src, out) = (&src.lanes::<T>()[..shape.rows], &mut dst.lanes_mut::<T>()[..shape.rows * shape.points]);
-    if shape.inner {
-        src.iter().zip(out.chunks_exact_mut(shape.points)).for_each(|(&x, out)| out.fill(x));
-    } else {
-        out.chunks_exact_mut(shape.rows).for_each(|out| out.copy_from_slice(src));
     }
 }
 

@@ -31,7 +31,9 @@ mod site;
 mod sort;
 mod space;
 mod split;
+mod spread;
 mod table;
 mod task;
+mod tree;
 
 pub use backend::CpuBackend;

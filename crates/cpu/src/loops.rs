@@ -13,11 +13,12 @@ use crate::exec::{Env, Loan, Tile, Worker};
 use crate::lower::lower;
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
-use crate::reduce::{Partial, Rows, Tree, identity};
+use crate::reduce::{Partial, Rows, identity};
 use crate::simd::Reg;
 use crate::space::{Span, stride};
 use crate::split::split;
 use crate::task::for_each;
+use crate::tree::Tree;
 
 /// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
 pub(crate) const TILE: usize = 1024;

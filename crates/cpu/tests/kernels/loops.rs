@@ -406,3 +406,25 @@ fn chains_of_arithmetic_are_exact() {
         check(&format!("chain {case}"), &kernel, &values, &[3f32.to_bits()], 0.0);
     }
 }
+
+#[test]
+fn integers_are_scaled_by_their_sum() {
+    let (rows, points, mut rng) = (3, 64, Rng::new(9));
+    for dtype in [DType::I32, DType::U32, DType::F64] {
+        let mut body = Body::default();
+        let x = body.push(load(0, flat(&[rows, points])), dtype);
+        let twice = body.push(Instr::Op(PointOp::Add, [x, x, x]), dtype);
+        let sum = body.push(Instr::Reduce(ReduceOp::Sum, twice), dtype);
+        let value = body.push(Instr::Op(PointOp::Mul, [twice, sum, sum]), dtype);
+        body.stores.push(Store { arg: 1, index: flat(&[rows, points]), value });
+        let n = rows * points;
+        let kernel = Kernel::Loop(Loop {
+            outer: vec![rows],
+            row: vec![points],
+            args: vec![read(dtype, n), write(dtype, n)],
+            body,
+        });
+        let x = (0..n).map(|_| rng.below(1000) as f64).collect();
+        check(&format!("scaled {dtype}"), &kernel, &[x, vec![0.0; n]], &[], 0.0);
+    }
+}

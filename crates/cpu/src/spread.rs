@@ -1,0 +1,39 @@
+//! Single values spread over lanes.
+
+use bytemuck::Pod;
+use kiln_ir::DType;
+
+use crate::reduce::Rows;
+use crate::simd::{Operand, Out};
+
+/// Fills `n` lanes with a literal.
+pub(crate) fn fill(dtype: DType, value: f64, n: usize, dst: &mut Out) {
+    match dtype {
+        DType::F64 => dst.lanes_mut::<f64>()[..n].fill(value),
+        DType::F32 => dst.lanes_mut::<f32>()[..n].fill(value as f32),
+        DType::I32 => dst.lanes_mut::<i32>()[..n].fill(value as i32),
+        _ => dst.lanes_mut::<u32>()[..n].fill(value as u32),
+    }
+}
+
+/// Repeats the first lane.
+pub(crate) fn repeat(dtype: DType, n: usize, dst: &mut Out) {
+    fn spread<T: Pod>(n: usize, lanes: &mut [T]) {
+        let first = lanes[0];
+        lanes[..n].fill(first);
+    }
+    match dtype {
+        DType::F64 => spread::<u64>(n, dst.lanes_mut()),
+        _ => spread::<u32>(n, dst.lanes_mut()),
+    }
+}
+
+/// One lane a row, repeated for each of the row's points.
+pub(crate) fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {
+    let (src, out) = (&src.lanes::<T>()[..shape.rows], &mut dst.lanes_mut::<T>()[..shape.rows * shape.points]);
+    if shape.inner {
+        src.iter().zip(out.chunks_exact_mut(shape.points)).for_each(|(&x, out)| out.fill(x));
+    } else {
+        out.chunks_exact_mut(shape.rows).for_each(|out| out.copy_from_slice(src));
+    }
+}
