@@ -7,7 +7,8 @@
 
 use std::cell::RefCell;
 
-use kiln_ir::{DType, PointOp};
+use kiln_ir::DType;
+use kiln_ir::ops::Typing;
 
 use crate::cast::cast;
 use crate::fused::{MOST, fused};
@@ -193,21 +194,15 @@ impl Worker {
         }
     }
 
-    /// Does a step of plain arithmetic for a tile of one lane, as what is once a row of a tile: vectors cost more.
+    /// Does a step for a tile of one lane, as what is once a row of a tile, by its row's reference: vectors cost more.
     fn single(&mut self, micro: &Micro) -> bool {
         let Micro::Op { op, dtype: DType::F32, args, dst } = micro else { return false };
-        let [x, y, _] = args.map(|slot| self.regs[slot].lanes::<f32>()[0]);
-        let value = match op {
-            PointOp::Add => x + y,
-            PointOp::Sub => x - y,
-            PointOp::Mul => x * y,
-            PointOp::Div => x / y,
-            PointOp::Neg => -x,
-            PointOp::Sqrt => x.sqrt(),
-            PointOp::Rsqrt => 1.0 / x.sqrt(),
-            _ => return false,
-        };
-        self.regs[*dst].lanes_mut::<f32>()[0] = value;
+        let row = op.row();
+        if !matches!(row.typing, Typing::Number | Typing::Float) {
+            return false;
+        }
+        let values = args.map(|slot| self.regs[slot].lanes::<f32>()[0] as f64);
+        self.regs[*dst].lanes_mut::<f32>()[0] = (row.reference)(DType::F32, values) as f32;
         self.held[*dst] = Held::Lanes;
         true
     }

@@ -8,17 +8,21 @@ use crate::fused::Step;
 use crate::program::{Micro, RegId};
 use crate::site::Site;
 
+/// Bounds over other axes.
+fn renamed(bounds: &[Bound], to: &dyn Fn(usize) -> usize) -> Vec<Bound> {
+    bounds.iter().map(|b| Bound { index: b.index.rename(to), ..*b }).collect()
+}
+
 impl Lowering<'_> {
     /// An address over the tile's points.
     pub(super) fn point_site(&self, index: &Index, bounds: &[Bound], gather: Option<(DType, usize, u64)>) -> Site {
         let to = |axis: usize| self.space.tile_axis(axis);
-        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: b.index.rename(&to), ..*b }).collect();
         let rank = self.space.outer.len() + self.space.row.len();
         let along = |axis: usize| {
             let own = (0..rank).find(|&a| self.space.tile_axis(a) == axis);
             gather.is_some_and(|g| own.is_some_and(|a| g.2 >> a & 1 == 1))
         };
-        Site::new(&self.space.tile_dims(), &index.rename(&to), &bounds, gather.map(|g| (g.0, g.1)), along)
+        Site::new(&self.space.tile_dims(), &index.rename(&to), &renamed(bounds, &to), gather.map(|g| (g.0, g.1)), along)
     }
 
     /// An address over the rows, or over a single point.
@@ -32,9 +36,8 @@ impl Lowering<'_> {
         let rank = self.space.outer.len() + self.space.row.len();
         let dims: &[usize] = if class == Class::Uniform { &[] } else { &self.space.outer };
         let to = |axis: usize| if axis == rank { dims.len() } else { axis };
-        let bounds: Vec<Bound> = bounds.iter().map(|b| Bound { index: b.index.rename(&to), ..*b }).collect();
         let along = |axis: usize| gather.is_some_and(|g| g.2 >> axis & 1 == 1);
-        Site::new(dims, &index.rename(&to), &bounds, gather.map(|g| (g.0, g.1)), along)
+        Site::new(dims, &index.rename(&to), &renamed(bounds, &to), gather.map(|g| (g.0, g.1)), along)
     }
 
     pub(super) fn site(

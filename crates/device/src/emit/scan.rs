@@ -10,7 +10,7 @@ use kiln_ir::{DType, ReduceOp, Reject};
 
 use super::code::{Code, literal, per_word, value_type};
 use super::module::module;
-use super::writer::{BLOCK, PLACE};
+use super::writer::{BLOCK, PLACE, row_of_item};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
 
 /// Consecutive elements of a tile that are an invocation's own.
@@ -187,15 +187,7 @@ impl<'a> Shape<'a> {
         }
         code.open(format!("for (var item = id.x; item < {items}u; item += {workgroups}u)"));
         let rows = k.outer * k.inner;
-        let ragged = !rows.is_multiple_of(slots);
-        match (slots, ragged) {
-            (1, _) => code.line("let row = item;"),
-            (_, false) => code.line(format!("let row = item * {slots}u + slot;")),
-            (_, true) => {
-                code.line(format!("let live = item * {slots}u + slot < {rows}u;"));
-                code.line(format!("let row = min(item * {slots}u + slot, {}u);", rows.max(1) - 1));
-            }
-        }
+        let ragged = row_of_item(code, slots, rows);
         self.base(code);
         code.line(format!("var before = {};", sums.none()));
         code.open(format!("for (var first = 0u; first < {len}u; first += {tile}u)"));

@@ -13,7 +13,7 @@ use kiln_ir::{DType, Reject};
 use super::body::element;
 use super::code::{Code, per_word, value_type};
 use super::module::module;
-use super::writer::PLACE;
+use super::writer::{PLACE, row_of_item};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
 
 /// Rows up to this length are sorted by counting: no more elements than a few searches would look at.
@@ -196,15 +196,7 @@ impl<'a> Shape<'a> {
         }
         code.line(format!("let half1 = half0 + {len}u;"));
         code.open(format!("for (var item = id.x; item < {items}u; item += {workgroups}u)"));
-        let ragged = !rows.is_multiple_of(slots);
-        match (slots, ragged) {
-            (1, _) => code.line("let row = item;"),
-            (_, false) => code.line(format!("let row = item * {slots}u + slot;")),
-            (_, true) => {
-                code.line(format!("let live = item * {slots}u + slot < {rows}u;"));
-                code.line(format!("let row = min(item * {slots}u + slot, {}u);", rows.max(1) - 1));
-            }
-        }
+        let ragged = row_of_item(code, slots, rows);
         self.base(code);
         code.open(format!("for (var n = lane; n < {len}u; n += {lanes}u)"));
         code.line(format!("keys[half0 + n] = {};", self.key("n")));

@@ -18,6 +18,21 @@ pub(crate) const BLOCK: usize = 256;
 /// The parameters of an entry point that works by workgroups.
 pub(crate) const PLACE: &str = "@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32";
 
+/// Names the `row` that a slot of a workgroup does of this `item`, where `slots` of them are done at once; true iff the
+/// last item has fewer, so that `live` says who stores.
+pub(crate) fn row_of_item(code: &mut Code, slots: usize, rows: usize) -> bool {
+    let ragged = !rows.is_multiple_of(slots);
+    match (slots, ragged) {
+        (1, _) => code.line("let row = item;"),
+        (_, false) => code.line(format!("let row = item * {slots}u + slot;")),
+        (_, true) => {
+            code.line(format!("let live = item * {slots}u + slot < {rows}u;"));
+            code.line(format!("let row = min(item * {slots}u + slot, {}u);", rows.max(1) - 1));
+        }
+    }
+    ragged
+}
+
 /// Declares arrays of partial results, one place an invocation.
 pub(crate) fn declare(code: &mut Code, parts: &[(String, &str)], size: usize) {
     for (name, kind) in parts {

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use super::products::Products;
 use super::steps::{Part, Steps};
 use super::taps::Taps;
-use super::windows::{self, Products};
+use super::windows;
 use super::{LANES, PLACES};
 use crate::dot::gemm::{Product, Run};
 use crate::dot::task::Task;

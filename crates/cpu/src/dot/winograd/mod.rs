@@ -11,7 +11,8 @@
 //!
 //! Reading order: `plane` (which operands are windows of this kind, and their tiles); for sums over channels `outputs`
 //! (blocks of tiles) with `filter` (`U`), `image` (`V`) and `sums`; for sums over tiles `taps` with `groups` and `rows`
-//! (how they run), `steps` (both operands) and `windows` (what becomes of the products). `vector` is under all of them.
+//! (how they run), `steps` (both operands) and `windows` (what becomes of the products). `products` and `vector` are under
+//! all of them.
 //!
 //! A sum's error is relative to the largest elements of its tile in each channel, not to those that it sees. Infinities
 //! and NaN would reach the whole tile; so a block with such a sum is computed once more, over windows.
@@ -21,6 +22,7 @@ mod groups;
 mod image;
 mod outputs;
 mod plane;
+mod products;
 mod rows;
 mod steps;
 mod sums;

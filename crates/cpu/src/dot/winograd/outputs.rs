@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::image::{Images, halves};
 use super::plane::{Plane, Tiles};
-use super::sums::Products;
+use super::products::Products;
 use super::{LANES, PLACES, TASKS, sums};
 use crate::dot::gemm::{Product, Run};
 use crate::dot::task::Task;
@@ -183,7 +183,7 @@ impl Outputs {
             multiply([rows.len(), wide, channels], lhs, rhs, to, false);
         }
         let mut is_finite = true;
-        let products = Products { data, rows: rows.len(), tiles: wide };
+        let products = Products { data, rows: rows.len(), wide };
         sums::transform(products, &tiles.segments, [columns.len(), self.plane.width()], out, &mut is_finite);
         is_finite
     }

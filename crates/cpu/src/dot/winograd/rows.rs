@@ -3,9 +3,10 @@
 //! Both operands are transformed strip by strip into memory that tasks share; then a block's products are summed place by
 //! place.
 
+use super::products::Products;
 use super::steps::{Part, Steps};
 use super::taps::Taps;
-use super::windows::{self, Products};
+use super::windows;
 use super::{LANES, PLACES};
 use crate::dot::gemm::{Product, Run};
 use crate::dot::task::Task;

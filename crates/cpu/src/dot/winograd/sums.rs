@@ -1,26 +1,11 @@
 //! `Aᵀ M A`: from the products at each place of the tiles to sums, where they are wanted.
 
 use super::plane::Segment;
+use super::products::Products;
 use super::vector::{Pairs, Vector, add, sub, together};
 use super::{LANES, PLACES};
 use crate::dot::tile::Target;
 use crate::simd::multiversion;
-
-/// The products of a block: `[places, rows, tiles]`, with [`LANES`] more at each place, as the last vector goes beyond.
-#[derive(Clone, Copy)]
-pub(super) struct Products<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    /// Elements from a row to the next one.
-    pub(super) tiles: usize,
-}
-
-impl Products<'_> {
-    /// From a place to the next.
-    pub(super) fn pitch(rows: usize, tiles: usize) -> usize {
-        rows * tiles + LANES
-    }
-}
 
 multiversion! {
     /// Writes sums to `out`, whose columns are neighbours: so many columns, of images so wide. Tells if all are finite.
@@ -32,7 +17,7 @@ multiversion! {
         is_finite: &mut bool,
     ) {
         let [columns, width] = places;
-        let Products { data, rows, tiles: wide } = products;
+        let Products { data, rows, wide } = products;
         let pitch = Products::pitch(rows, wide);
         for row in 0..rows {
             let at = out.at + row as isize * out.strides[0];

@@ -1,27 +1,12 @@
 //! `Gᵀ M G`: from the products at each place to a window's taps, where they are wanted.
 
+use super::products::Products;
 use super::sums::INFINITE;
 use super::taps::TAPS;
 use super::vector::{Vector, add, half, sub};
 use super::{LANES, PLACES};
 use crate::dot::tile::Target;
 use crate::simd::multiversion;
-
-/// The products of a group: `[places, rows, channels]`, with [`LANES`] more at each place.
-#[derive(Clone, Copy)]
-pub(super) struct Products<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    /// Elements from a row to the next one.
-    pub(super) wide: usize,
-}
-
-impl Products<'_> {
-    /// From a place to the next.
-    pub(super) fn pitch(rows: usize, wide: usize) -> usize {
-        rows * wide + LANES
-    }
-}
 
 multiversion! {
     /// Writes each row's windows, one channel's after the other's, to `out`. Tells if all are finite.
