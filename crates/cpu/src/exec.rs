@@ -16,7 +16,7 @@ use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
 use crate::reduce::{Partial, Rows, reduce_tile, sum_products};
-use crate::simd::{Operand, Out, Reg};
+use crate::simd::{Operand, Out, Reg, fence};
 use crate::site::Walker;
 use crate::space::Span;
 use crate::spread::{expand, fill, repeat};
@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) trees: Vec<Tree>,
     /// One for each reduction of a pass.
     pub(crate) partials: Vec<Partial>,
+    /// True iff it has stored past the caches.
+    streamed: bool,
 }
 
 /// Cache lines that are asked for before a step: fewer than a core can wait for at once.
@@ -94,6 +96,9 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
+        if std::mem::take(&mut self.streamed) {
+            fence();
+        }
         IDLE.with_borrow_mut(|idle| idle.extend(self.0.take()));
     }
 }
@@ -341,7 +346,8 @@ impl Worker {
                 continue;
             }
             let src = operand(&self.regs, &self.held, put.src, env);
-            put.site.store(program.dtypes[put.arg], env.args[put.arg], span, src, &mut self.walker);
+            self.streamed |= put.streams;
+            put.site.store(program.dtypes[put.arg], env.args[put.arg], span, src, put.streams, &mut self.walker);
         }
     }
 }

@@ -10,7 +10,7 @@ use kiln_ir::Index;
 use kiln_ir::kernel::{Body, Instr, Loop};
 
 use crate::exec::{Env, Loan, Tile, Worker};
-use crate::lower::lower;
+use crate::lower::{BUSY, Goal, lower};
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
 use crate::reduce::{Partial, Rows, identity};
@@ -82,7 +82,10 @@ impl LoopExe {
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
-        let mut program = lower(&kernel.body, &kernel.args, &space, whole, false);
+        // Where memory waits for what is computed, results are better computed in its lines.
+        let ops = kernel.body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count();
+        let stream = kernel.row.is_empty() && ops < BUSY;
+        let mut program = lower(&kernel.body, &kernel.args, &space, Goal { whole, last: false, stream });
         // Elsewhere the next tile does not begin where this one ends.
         program.busy &= space.inner || block == rows || kernel.row.is_empty();
         let turned = turned(kernel);

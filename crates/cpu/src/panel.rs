@@ -10,7 +10,7 @@ use kiln_ir::{Atom, Bound, DType, Index};
 
 use crate::exec::{Env, Sums, Tile, Worker};
 use crate::loops::TILE;
-use crate::lower::lower;
+use crate::lower::{Goal, lower};
 use crate::memory::View;
 use crate::program::{Program, Rowed};
 use crate::space::{Runs, Span};
@@ -48,7 +48,8 @@ impl Panel {
         let swapped = runs(&bodies[1], &dims[1]) > runs(&bodies[0], &dims[0]);
         let outer = dims[swapped as usize].clone();
         let space = Rowed { outer, row: Vec::new(), inner: false };
-        let program = lower(&bodies[swapped as usize], args, &space, true, operand);
+        let program =
+            lower(&bodies[swapped as usize], args, &space, Goal { whole: true, last: operand, stream: false });
         Panel { program, dims: [rows.iter().product(), columns.iter().product()], swapped }
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Put {
     pub(crate) src: RegId,
     /// True iff what is stored takes the place of an operand of its last step.
     pub(crate) updates: bool,
+    /// True iff it goes past the caches.
+    pub(crate) streams: bool,
 }
 
 /// One pass over a row, after what it needs once a row.

@@ -133,6 +133,60 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
+/// Copies past the caches, as far as whole cache lines go. Other threads see it after a [`fence`].
+pub(crate) fn stream(src: &[u8], dst: &mut [u8]) {
+    assert_eq!(src.len(), dst.len());
+    #[cfg(target_arch = "x86_64")]
+    {
+        let before = dst.as_ptr().align_offset(LINE).min(dst.len());
+        let (head, dst) = dst.split_at_mut(before);
+        head.copy_from_slice(&src[..before]);
+        let ((src, rest), (dst, tail)) = (src[before..].as_chunks(), dst.as_chunks_mut());
+        match isa() {
+            // SAFETY: `isa` found this feature on this processor.
+            Isa::Avx512 => unsafe { stream_wide(src, dst) },
+            _ => stream_narrow(src, dst),
+        }
+        tail.copy_from_slice(rest);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    dst.copy_from_slice(src);
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn stream_wide(src: &[[u8; LINE]], dst: &mut [[u8; LINE]]) {
+    use std::arch::x86_64::{_mm512_loadu_si512, _mm512_stream_si512};
+    for (src, dst) in src.iter().zip(dst) {
+        // SAFETY: a whole line each, and the caller's lines are aligned.
+        unsafe { _mm512_stream_si512(dst.as_mut_ptr().cast(), _mm512_loadu_si512(src.as_ptr().cast())) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn stream_narrow(src: &[[u8; LINE]], dst: &mut [[u8; LINE]]) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+    for (src, dst) in src.iter().zip(dst) {
+        let (src, dst): (*const __m128i, *mut __m128i) = (src.as_ptr().cast(), dst.as_mut_ptr().cast());
+        for k in 0..LINE / 16 {
+            // SAFETY: a quarter of a line that is aligned; every x86-64 processor has these moves.
+            unsafe { _mm_stream_si128(dst.add(k), _mm_loadu_si128(src.add(k))) };
+        }
+    }
+}
+
+/// Lets other threads see what was copied past the caches, once they see what this thread does next.
+pub(crate) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: orders stores, and every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence()
+    };
+}
+
 /// A cache line of lanes.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -228,5 +282,25 @@ impl<'a> Out<'a> {
     #[inline(always)]
     pub(crate) fn lanes_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_past_the_caches_begin_and_end_anywhere() {
+        let src: Vec<u8> = (0..400).map(|i| (i % 251) as u8).collect();
+        for isa in Isa::available() {
+            for (from, len) in [(0, 0), (0, 64), (1, 62), (1, 63), (1, 64), (7, 300), (63, 129), (64, 128), (5, 390)] {
+                let mut reg = Reg::with_bytes(512);
+                with_isa(isa, || stream(&src[..len], &mut reg.lanes_mut()[from..from + len]));
+                fence();
+                let got: &[u8] = reg.lanes();
+                assert_eq!(got[from..from + len], src[..len], "{len} bytes from {from} on, {isa:?}");
+                assert!(got[..from].iter().chain(&got[from + len..]).all(|&x| x == 0), "around {len} bytes, {isa:?}");
+            }
+        }
     }
 }

@@ -4,14 +4,14 @@
 //! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short, all addresses of a
 //! tile are computed at once instead (`lanes`), unless those would overflow.
 
-use bytemuck::Zeroable;
+use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
 use kiln_ir::{Bound, DType, Index};
 
 use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place, Series};
 use crate::lanes::{Lanes, Points};
 use crate::memory::View;
-use crate::simd::{Operand, Out, Reg};
+use crate::simd::{Operand, Out, Reg, stream};
 use crate::space::{Runs, Span, admitted};
 
 /// Runs at least this long are walked: where heads are sums, and where they are not.
@@ -254,9 +254,9 @@ impl Site {
         with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w));
     }
 
-    /// Stores lanes into an argument.
-    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, w: &mut Walker) {
-        with_stored!(dtype, store::<_>(self, arg, span, src, w));
+    /// Stores lanes into an argument; with `past`, what is dense and stored as it is goes past the caches.
+    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, past: bool, w: &mut Walker) {
+        with_stored!(dtype, store::<_>(self, arg, span, src, past, w));
     }
 
     /// Writes the addresses themselves, as `i32`.
@@ -370,17 +370,21 @@ fn turn<S: Stored>(arg: View, at: i64, across: i64, out: &mut [S::Lane], len: us
     }
 }
 
-fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Walker) {
+fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, past: bool, w: &mut Walker) {
     let src = src.lanes::<S::Lane>();
     let put = |at: i64, lane: S::Lane| {
         // SAFETY: each point stores at an element of its own, which no other task touches.
         let element = unsafe { arg.slice_mut::<S>(at as usize, 1) };
         element[0] = S::narrow(lane);
     };
+    let keep = |src: &[S::Lane], dst: &mut [S]| match past {
+        true => stream(cast_slice(src), cast_slice_mut(dst)),
+        false => S::narrow_run(src, dst),
+    };
     if let Some(Plane { head, down, across: 1 }) = site.plane(span, w) {
         for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
             // SAFETY: as above, for the points of a range.
-            S::narrow_run(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
+            keep(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
         }
         return;
     }
@@ -394,7 +398,7 @@ fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, w: &mut Wa
             Segment::Absent => unreachable!("a store has no bounds"),
             Segment::Run { head, step: 1 } => {
                 // SAFETY: as above, for the points of a run.
-                S::narrow_run(src, unsafe { arg.slice_mut(head as usize, n) });
+                keep(src, unsafe { arg.slice_mut(head as usize, n) });
             }
             Segment::Run { head, step } => {
                 src.iter().enumerate().for_each(|(i, &lane)| put(head + step * i as i64, lane));

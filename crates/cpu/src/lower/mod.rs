@@ -33,6 +33,8 @@ struct Lowering<'a> {
     whole: bool,
     /// True iff the last step's value is wanted.
     wanted: bool,
+    /// True iff large results go past the caches.
+    stream: bool,
     class: Vec<Class>,
     /// The pass before which all reductions that a value needs are done.
     level: Vec<usize>,
@@ -54,8 +56,20 @@ struct Lowering<'a> {
     out: Program,
 }
 
-/// Lowers a body; `whole` iff a tile holds whole rows, `last` iff the last step's value is wanted.
-pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last: bool) -> Program {
+/// What a body is lowered for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Goal {
+    /// Tiles hold whole rows.
+    pub(crate) whole: bool,
+    /// The last step's value is wanted.
+    pub(crate) last: bool,
+    /// Results that no cache would keep until they are read may go past all of them.
+    pub(crate) stream: bool,
+}
+
+/// Lowers a body.
+pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Program {
+    let Goal { whole, last, stream } = goal;
     let out = Program {
         setup: Vec::new(),
         passes: Vec::new(),
@@ -76,6 +90,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
         space,
         whole,
         wanted: last,
+        stream,
         class: Vec::with_capacity(n),
         level: Vec::with_capacity(n),
         axes: Vec::with_capacity(n),
@@ -98,7 +113,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, whole: bool, last:
 }
 
 /// Rows of `OPS` at a point from which on memory would idle.
-const BUSY: usize = 5;
+pub(crate) const BUSY: usize = 5;
 
 /// How many rows of `OPS` some steps are.
 fn n_ops(micros: &[Micro]) -> usize {

@@ -1,13 +1,16 @@
 //! Where values are: which steps are one, which results are computed in their own memory, and which loads stay
 //! where they lie.
 
-use kiln_ir::kernel::{Access, Instr, Store, Value};
+use kiln_ir::kernel::{Access, Arg, Instr, Store, Value};
 use kiln_ir::{DType, PointOp, ReduceOp};
 
 use super::{Class, Formula, Lowering, is_lane};
 use crate::fused::{Fused, Step, join};
 use crate::program::{Micro, Put, RegId};
 use crate::site::Site;
+
+/// Bytes of a result that caches would not keep until the next kernel reads it.
+const STREAM: usize = 16 << 20;
 
 impl Lowering<'_> {
     /// Joins each step with operands that nothing else reads, where all are one formula, and sums with products.
@@ -94,12 +97,12 @@ impl Lowering<'_> {
                 for reg in there {
                     self.out.direct[reg] = Some(self.out.puts.len());
                 }
-                let updates = self.args[arg].access == Access::ReadWrite;
-                self.out.puts.push(Put { pass, site, arg, src, updates });
+                let (updates, streams) = (self.args[arg].access == Access::ReadWrite, self.streams(arg));
+                self.out.puts.push(Put { pass, site, arg, src, updates, streams });
             } else {
                 let site = Site::new(&self.space.outer, &store.index, &[], None, |_| false);
                 let src = self.reg[v].expect("computed in order");
-                self.out.row_puts.push(Put { pass, site, arg, src, updates: false });
+                self.out.row_puts.push(Put { pass, site, arg, src, updates: false, streams: false });
             }
         }
     }
@@ -111,13 +114,20 @@ impl Lowering<'_> {
         self.class[store.value as usize] == Class::Point || in_row || row == 0
     }
 
+    /// True iff an argument is stored past the caches: what is read next has driven it out of them before anything reads
+    /// it, and its lines need not be fetched to be overwritten.
+    pub(super) fn streams(&self, arg: usize) -> bool {
+        let Arg { dtype, numel, access } = self.args[arg];
+        self.stream && access == Access::Write && is_lane(dtype) && numel * dtype.size_bytes() >= STREAM
+    }
+
     /// The store in whose memory a value may be computed: its lanes are stored as they are, where nothing is loaded.
     pub(super) fn direct(&self, v: usize) -> Option<usize> {
         let own = |store: &Store| {
             let arg = &self.args[store.arg as usize];
             let same = is_lane(arg.dtype) && arg.dtype == self.body.types[v].compute();
             let free = match arg.access {
-                Access::Write => true,
+                Access::Write => !self.streams(store.arg as usize),
                 Access::ReadWrite => self.updates(v, store),
                 Access::Read => unreachable!("nothing is stored there"),
             };

@@ -1,6 +1,7 @@
 //! Loops against the oracle: every row of `OPS`, every class of load, every reduction.
 
-use crate::common::{Rng, check, flat, load, masked, read, reduction, row_major, strided, write};
+use crate::common::{Rng, check, decode, flat, load, masked, read, reduction, row_major, run_bytes, strided, write};
+use kiln_cpu::CpuBackend;
 use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop, Store};
 use kiln_ir::ops::{Tolerance, Typing};
 use kiln_ir::{Bound, DType, Index, Kernel, OPS, PointOp, ReduceOp};
@@ -315,6 +316,32 @@ fn what_lies_across_is_turned() {
 }
 
 /// Small whole numbers, of which a few sums and products are exact however they are rounded.
+/// Results of 16 MiB and more go past the caches: turned, along rows that begin anywhere in a cache line, and from single
+/// values.
+#[test]
+fn what_no_cache_would_keep_is_stored_whole() {
+    let (high, wide) = (2049, 2053);
+    let (dims, n) = ([high, wide], high * wide);
+    let mut rng = Rng::new(8);
+    let (x, bias) = (rng.values(DType::F32, n), rng.values(DType::F32, wide));
+    let by_row = Index::var(0).scale(wide as i64).add(&Index::var(1), &dims);
+    for (name, index) in [("turned", strided(&dims, &[1, high as i64])), ("along", by_row)] {
+        let mut body = Body::default();
+        let [value, shift] = [load(0, index.clone()), load(1, Index::var(1))].map(|i| body.push(i, DType::F32));
+        let most = body.push(Instr::Op(PointOp::Max, [value, shift, shift]), DType::F32);
+        body.stores = vec![Store { arg: 2, index: flat(&dims), value: most }];
+        let args = vec![read(DType::F32, n), read(DType::F32, wide), write(DType::F32, n)];
+        let kernel = Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body });
+        let values = [x.clone(), bias.clone(), vec![0.0; n]];
+        for threads in [1, 3] {
+            let got = decode(DType::F32, &run_bytes(&CpuBackend::with_threads(threads), &kernel, &values, &[])[2]);
+            let want = |i: usize| x[index.eval(&[i / wide, i % wide]) as usize].max(bias[i % wide]);
+            let differs = (0..n).find(|&i| got[i] != want(i));
+            assert_eq!(differs, None, "{name} on {threads} threads");
+        }
+    }
+}
+
 fn small(rng: &mut Rng, n: usize) -> Vec<f64> {
     (0..n).map(|_| rng.below(5) as f64 - 2.0).collect()
 }
