@@ -14,6 +14,7 @@ use kiln_ir::{
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::attention;
+use crate::columns::takes_columns;
 use crate::exe::Exe;
 use crate::exec::Env;
 use crate::memory::{Memory, Pool, View};
@@ -128,6 +129,10 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
+        let alone = matches!(kernel, Kernel::Loop(_));
+        if kernel.loops().iter().any(|k| k.body.reduces_columns() && !(alone && takes_columns(k))) {
+            return Err(Reject::Unsupported("reductions over rows that no tile holds"));
+        }
         let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
         if let Kernel::Attention(kernel) = kernel
             && let Some(why) = attention::refuse(kernel)

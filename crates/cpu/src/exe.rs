@@ -55,11 +55,8 @@ impl Exe {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
             Exe::Attention(k) => k.scratch_bytes(),
             Exe::Scan(k) => k.scratch_bytes(),
-            Exe::Loop(_)
-            | Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_))
-            | Exe::Scatter(_)
-            | Exe::Sort(_)
-            | Exe::Group(_) => 0,
+            Exe::Loop(k) => k.scratch_bytes(),
+            Exe::Dot(DotExe::Loop(_) | DotExe::Slim(_)) | Exe::Scatter(_) | Exe::Sort(_) | Exe::Group(_) => 0,
         }
     }
 

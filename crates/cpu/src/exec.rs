@@ -11,6 +11,7 @@ use kiln_ir::DType;
 use kiln_ir::ops::Typing;
 
 use crate::cast::cast;
+use crate::columns::Column;
 use crate::fused::{MOST, fused};
 use crate::memory::View;
 use crate::point::point;
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) trees: Vec<Tree>,
     /// One for each reduction of a pass.
     pub(crate) partials: Vec<Partial>,
+    /// One for each reduction over rows.
+    pub(crate) columns: Vec<Column>,
     /// True iff it has stored past the caches.
     streamed: bool,
 }
@@ -322,8 +325,8 @@ impl Worker {
         }
     }
 
-    /// Reduces what a tile has computed, into partial result number `i`; `more` iff that goes on.
-    pub(crate) fn reduce(&mut self, i: usize, r: &Reduction, shape: Rows, more: bool, env: Env) {
+    /// Reduces what a tile has computed; `more` iff what is there goes on.
+    pub(crate) fn reduce(&mut self, r: &Reduction, shape: Rows, more: bool, env: Env, out: &mut Partial) {
         for slot in std::iter::once(r.src).chain(r.by) {
             if self.held[slot] == Held::One {
                 repeat(r.dtype, shape.rows * shape.points, &mut self.regs[slot].out());
@@ -331,7 +334,6 @@ impl Worker {
             }
         }
         let read = |slot: RegId| operand(&self.regs, &self.held, slot, env);
-        let out = &mut self.partials[i];
         match r.by {
             Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out),
             None => reduce_tile(r.op, r.dtype, read(r.src), shape, more, out),

@@ -9,6 +9,7 @@
 mod attention;
 mod backend;
 mod cast;
+mod columns;
 mod dot;
 mod exe;
 mod exec;

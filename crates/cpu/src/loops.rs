@@ -41,8 +41,8 @@ const GROUP: usize = 1 << 16;
 
 /// A lowered loop.
 pub(crate) struct LoopExe {
-    space: Rowed,
-    program: Program,
+    pub(crate) space: Rowed,
+    pub(crate) program: Program,
     /// Rows of a block.
     block: usize,
     /// Points of a row in a tile.
@@ -59,7 +59,7 @@ impl LoopExe {
         let (dims, body) = split(&[&kernel.outer[..], &kernel.row].concat(), &mut groups, &kernel.body);
         let (outer, row) = dims.split_at(groups[0]);
         let kernel = Loop { outer: outer.to_vec(), row: row.to_vec(), args: kernel.args.clone(), body };
-        let inner = !kernel.row.is_empty() && inner_is_dense(&kernel);
+        let inner = !kernel.row.is_empty() && (inner_is_dense(&kernel) || kernel.body.reduces_columns());
         let kernel = &walked_well(kernel, inner);
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
@@ -107,13 +107,14 @@ impl LoopExe {
         if self.group < self.space.n_points() {
             return self.run_groups(env, parallel);
         }
-        let rows = self.space.n_rows();
-        let n_blocks = rows.div_ceil(self.block);
+        if !self.program.column_puts.is_empty() {
+            return self.run_columns(env, parallel);
+        }
+        let n_blocks = self.n_blocks();
         let work = self.work() / n_blocks;
         let init = || Loan::new(&self.program, self.lanes(), env);
         for_each(parallel, n_blocks, work, init, |worker, i| {
-            let first = i * self.block;
-            self.run_block(worker, env, first, self.block.min(rows - first));
+            self.run_block(worker, env, i);
         });
     }
 
@@ -139,22 +140,30 @@ impl LoopExe {
         });
     }
 
-    fn lanes(&self) -> usize {
+    pub(crate) fn n_blocks(&self) -> usize {
+        self.space.n_rows().div_ceil(self.block)
+    }
+
+    pub(crate) fn lanes(&self) -> usize {
         self.block.min(self.space.n_rows()) * self.chunk
     }
 
     /// All passes over a block of rows.
-    fn run_block(&self, worker: &mut Worker, env: Env, first: usize, rows: usize) {
-        let points = self.space.n_points();
+    pub(crate) fn run_block(&self, worker: &mut Worker, env: Env, block: usize) {
+        let first = block * self.block;
+        let (rows, points) = (self.block.min(self.space.n_rows() - first), self.space.n_points());
         for (p, pass) in self.program.passes.iter().enumerate() {
             worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
             if self.chunk >= points && points > 0 {
                 let tile = self.tile(first, rows, 0, points);
                 self.run_tile(worker, env, p, tile);
-                for (i, r) in pass.reductions.iter().enumerate() {
-                    worker.reduce(i, r, tile.rows, false, env);
-                    copy(worker.partials[i].result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
+                let mut partials = std::mem::take(&mut worker.partials);
+                for (r, partial) in pass.reductions.iter().zip(&mut partials) {
+                    worker.reduce(r, tile.rows, false, env, partial);
+                    copy(partial.result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
                 }
+                worker.partials = partials;
+                worker.reduce_columns(&self.program, p, tile, env);
                 continue;
             }
             self.run_pass(worker, env, p, (first, rows), 0..points);
@@ -167,7 +176,7 @@ impl LoopExe {
         worker.put(&self.program, &self.program.row_puts, Span::range(first, rows), env);
     }
 
-    fn bytes(&self, lanes: usize) -> usize {
+    pub(crate) fn bytes(&self, lanes: usize) -> usize {
         lanes * self.program.lane_bytes
     }
 
@@ -215,12 +224,14 @@ impl LoopExe {
             self.run_tile(worker, env, p, tile);
             // A few single points are folded one after the other, and then go to the tree together.
             let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
-            for (i, r) in pass.reductions.iter().enumerate() {
-                worker.reduce(i, r, tile.rows, single && n % IN_TURN > 0, env);
+            let mut partials = std::mem::take(&mut worker.partials);
+            for (i, (r, partial)) in pass.reductions.iter().zip(&mut partials).enumerate() {
+                worker.reduce(r, tile.rows, single && n % IN_TURN > 0, env, partial);
                 if last {
-                    worker.trees[i].push(r.op, r.dtype, &mut worker.partials[i], rows, self.bytes(self.lanes()));
+                    worker.trees[i].push(r.op, r.dtype, partial, rows, self.bytes(self.lanes()));
                 }
             }
+            worker.partials = partials;
         }
     }
 
@@ -270,7 +281,7 @@ const SHORT_ROW: usize = 16;
 
 /// True iff the points of a row should be neighbours in a tile: unless rows are short, where the loads and
 /// stores of most bytes step by one element along the row rather than across rows.
-fn inner_is_dense(kernel: &Loop) -> bool {
+pub(crate) fn inner_is_dense(kernel: &Loop) -> bool {
     let outer = kernel.outer.len();
     let numel = |dims: &[usize]| dims.iter().product::<usize>();
     if numel(&kernel.row) <= SHORT_ROW && numel(&kernel.outer) >= 4 * SHORT_ROW {

@@ -73,7 +73,13 @@ fn cost(dims: &[usize], n_outer: usize, inner: bool, body: &Body, order: &[usize
         Instr::Load { index, valid, .. } => access(index, valid),
         Instr::Coord(index) => access(index, &[]),
         Instr::Inside(bounds) => access(&Index::constant(0), bounds),
-        Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => 0.0,
+        Instr::Const(..)
+        | Instr::Scalar(..)
+        | Instr::Op(..)
+        | Instr::Cast(..)
+        | Instr::Reduce(..)
+        | Instr::ColumnReduce(..)
+        | Instr::Acc => 0.0,
     };
     body.instrs.iter().map(instr).sum::<f64>() + body.stores.iter().map(|s| access(&s.index, &[])).sum::<f64>()
 }

@@ -73,6 +73,8 @@ pub(crate) struct Pass {
     pub(crate) points: Vec<Micro>,
     /// What the points give; the results are there in the next pass.
     pub(crate) reductions: Vec<Reduction>,
+    /// What they give over all rows; the results are there at the end.
+    pub(crate) columns: Vec<Reduction>,
 }
 
 /// A lowered body.
@@ -81,9 +83,10 @@ pub(crate) struct Program {
     pub(crate) setup: Vec<Micro>,
     /// In order; all but the last end in reductions.
     pub(crate) passes: Vec<Pass>,
-    /// Stores of every point, pass by pass, and of every row.
+    /// Stores of every point, pass by pass, of every row, and of what is reduced over all rows.
     pub(crate) puts: Vec<Put>,
     pub(crate) row_puts: Vec<Put>,
+    pub(crate) column_puts: Vec<Put>,
     /// The value of the last step, for an operand of a contraction.
     pub(crate) last: Option<RegId>,
     pub(crate) n_regs: usize,
@@ -144,6 +147,7 @@ impl Program {
 
     /// Steps over points, about: what a point costs.
     pub(crate) fn weight(&self) -> usize {
-        self.passes.iter().map(|p| p.points.len() + p.reductions.len()).sum::<usize>() + self.puts.len()
+        self.passes.iter().map(|p| p.points.len() + p.reductions.len() + p.columns.len()).sum::<usize>()
+            + self.puts.len()
     }
 }

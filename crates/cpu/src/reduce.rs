@@ -11,7 +11,7 @@ use crate::loops::{IN_TURN, TILE};
 use crate::simd::{Operand, Reg, multiversion, prefetch};
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Partial {
     pub(crate) best: Reg,
     pub(crate) at: Reg,

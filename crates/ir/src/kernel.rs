@@ -63,6 +63,8 @@ pub enum Instr {
     Cast(DType, Value),
     /// A reduction of a value over the row.
     Reduce(ReduceOp, Value),
+    /// A reduction of a value over the same point of all rows: known at the end, and only stored.
+    ColumnReduce(ReduceOp, Value),
     /// The contraction's sum, in the last body of a [`Dot`].
     Acc,
 }
@@ -222,6 +224,11 @@ impl Body {
         }) as Value
     }
 
+    /// True iff something is reduced over rows, rather than along them.
+    pub fn reduces_columns(&self) -> bool {
+        self.instrs.iter().any(|i| matches!(i, Instr::ColumnReduce(..)))
+    }
+
     /// True for each value that differs within a row of a space of this rank: it loads or computes
     /// with one of the axes `outer..rank`, and no reduction lies between.
     pub fn varies_in_row(&self, outer: usize, rank: usize) -> Vec<bool> {
@@ -238,7 +245,7 @@ impl Body {
                 Instr::Coord(index) => index.uses(&row),
                 Instr::Inside(bounds) => bounded(bounds),
                 Instr::Op(op, args) => args[..op.row().arity].iter().any(of),
-                Instr::Cast(_, a) => of(a),
+                Instr::Cast(_, a) | Instr::ColumnReduce(_, a) => of(a),
                 Instr::Const(..) | Instr::Scalar(..) | Instr::Reduce(..) | Instr::Acc => false,
             };
             varies.push(differs);
@@ -256,6 +263,15 @@ fn same(a: &Instr, b: &Instr) -> bool {
 }
 
 impl Kernel {
+    /// The loops that it consists of, if it does.
+    pub fn loops(&self) -> &[Loop] {
+        match self {
+            Kernel::Loop(k) => std::slice::from_ref(k),
+            Kernel::Group(loops) => loops,
+            Kernel::Dot(_) | Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) => &[],
+        }
+    }
+
     /// The kernel's bound buffers.
     pub fn args(&self) -> &[Arg] {
         match self {

@@ -10,7 +10,7 @@ impl Instr {
         match self {
             Instr::Load { gather, .. } => gather.iter().map(|g| g.0).collect(),
             Instr::Op(op, args) => args[..op.row().arity].to_vec(),
-            Instr::Cast(_, v) | Instr::Reduce(_, v) => vec![*v],
+            Instr::Cast(_, v) | Instr::Reduce(_, v) | Instr::ColumnReduce(_, v) => vec![*v],
             Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => Vec::new(),
         }
     }
@@ -21,9 +21,13 @@ impl Instr {
             Instr::Load { index, valid, .. } => std::iter::once(index).chain(valid.iter().map(|b| &b.index)).collect(),
             Instr::Coord(index) => vec![index],
             Instr::Inside(bounds) => bounds.iter().map(|b| &b.index).collect(),
-            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-                Vec::new()
-            }
+            Instr::Const(..)
+            | Instr::Scalar(..)
+            | Instr::Op(..)
+            | Instr::Cast(..)
+            | Instr::Reduce(..)
+            | Instr::ColumnReduce(..)
+            | Instr::Acc => Vec::new(),
         }
     }
 
@@ -36,8 +40,13 @@ impl Instr {
             }
             Instr::Coord(index) => *index = f(index),
             Instr::Inside(bounds) => bounds.iter_mut().for_each(|b| b.index = f(&b.index)),
-            Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) | Instr::Acc => {
-            }
+            Instr::Const(..)
+            | Instr::Scalar(..)
+            | Instr::Op(..)
+            | Instr::Cast(..)
+            | Instr::Reduce(..)
+            | Instr::ColumnReduce(..)
+            | Instr::Acc => {}
         }
     }
 }
@@ -90,6 +99,7 @@ impl Body {
                 Instr::Op(op, args) => Instr::Op(*op, args.map(of)),
                 Instr::Cast(dtype, v) => Instr::Cast(*dtype, of(*v)),
                 Instr::Reduce(op, v) => Instr::Reduce(*op, of(*v)),
+                Instr::ColumnReduce(op, v) => Instr::ColumnReduce(*op, of(*v)),
                 Instr::Acc => {
                     values.push(acc.expect("only an epilogue reads the sum"));
                     continue;

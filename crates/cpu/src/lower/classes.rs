@@ -17,7 +17,12 @@ impl Lowering<'_> {
                 Instr::Coord(index) => axes_of(index),
                 Instr::Inside(b) => bounds(b),
                 Instr::Acc => all,
-                Instr::Const(..) | Instr::Scalar(..) | Instr::Op(..) | Instr::Cast(..) | Instr::Reduce(..) => 0,
+                Instr::Const(..)
+                | Instr::Scalar(..)
+                | Instr::Op(..)
+                | Instr::Cast(..)
+                | Instr::Reduce(..)
+                | Instr::ColumnReduce(..) => 0,
             } & all;
             let mut level = 0;
             for v in instr.operands() {
@@ -27,6 +32,7 @@ impl Lowering<'_> {
             let reduced = matches!(instr, Instr::Reduce(..));
             axes &= if reduced { !row_axes } else { all };
             self.class.push(match axes {
+                _ if matches!(instr, Instr::ColumnReduce(..)) => Class::Column,
                 // A reduction is a result a row even where every row gives the same.
                 _ if reduced => Class::Row,
                 0 if !matches!(instr, Instr::Acc) => Class::Uniform,
@@ -50,7 +56,7 @@ impl Lowering<'_> {
         let mut needed = vec![false; self.body.instrs.len()];
         from.into_iter().for_each(|v| needed[v] = true);
         for i in (0..needed.len()).rev() {
-            if needed[i] && !matches!(self.body.instrs[i], Instr::Reduce(..)) {
+            if needed[i] && !matches!(self.body.instrs[i], Instr::Reduce(..) | Instr::ColumnReduce(..)) {
                 self.body.instrs[i].operands().iter().for_each(|&v| needed[v as usize] = true);
             }
         }

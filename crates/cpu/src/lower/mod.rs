@@ -16,6 +16,8 @@ enum Class {
     Uniform,
     Row,
     Point,
+    /// Once, after the last row.
+    Column,
 }
 
 /// A step, or several as one.
@@ -75,6 +77,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
         passes: Vec::new(),
         puts: Vec::new(),
         row_puts: Vec::new(),
+        column_puts: Vec::new(),
         last: None,
         n_regs: 0,
         direct: Vec::new(),
@@ -160,20 +163,21 @@ impl Lowering<'_> {
                 }
             }
         }
+        steps(Class::Column, self).into_iter().for_each(|i| self.reg[i] = Some(self.fresh()));
         let points = steps(Class::Point, self);
         self.fold(&points, last);
         self.find_early();
         let kept = last.then(|| n - 1).filter(|&v| self.class[v] == Class::Point);
         self.emit_passes(&points, &live, kept);
+        self.emit_column_stores();
         self.out.last = last.then(|| self.as_points(n - 1, n_passes - 1));
     }
 
     /// The points' steps of every pass, its reductions, and registers for them by liveness.
     fn emit_passes(&mut self, points: &[usize], live: &[bool], kept: Option<usize>) {
-        let (body, n_passes) = (self.body, self.out.passes.len());
+        let n_passes = self.out.passes.len();
         let reductions = |pass: usize, this: &Self| -> Vec<usize> {
-            let at = |i: &usize| live[*i] && matches!(body.instrs[*i], Instr::Reduce(..)) && this.level[*i] == pass + 1;
-            (0..live.len()).filter(at).collect()
+            (0..live.len()).filter(|&i| live[i] && this.reduces_after(i, pass)).collect()
         };
         let plan: Vec<Vec<usize>> =
             (0..n_passes).map(|pass| self.steps_of(pass, points, &reductions(pass, self), kept)).collect();
@@ -199,20 +203,37 @@ impl Lowering<'_> {
                 self.out.passes[pass].points.push(micro);
                 sources.iter().for_each(|&v| self.release(v as usize));
             }
+            // Their registers are read after the last step of the pass: only a later pass may take them.
             for r in reductions {
-                let Instr::Reduce(op, v) = body.instrs[r] else { unreachable!("filtered above") };
-                let [src, by] = match self.product[r] {
-                    Some(factors) => factors.map(|v| Some(self.as_points(v as usize, pass))),
-                    None => [Some(self.as_points(v as usize, pass)), None],
-                };
-                let src = src.expect("there is something to reduce");
-                let dst = self.reg[r].expect("reductions have their registers");
-                let dtype = body.types[v as usize];
-                self.out.passes[pass].reductions.push(Reduction { op, dtype, src, by, dst });
-                // The register is read after the last step of the pass: only a later pass may take it.
+                let reduction = self.reduction(r, pass);
+                match self.class[r] {
+                    Class::Column => self.out.passes[pass].columns.push(reduction),
+                    _ => self.out.passes[pass].reductions.push(reduction),
+                }
             }
             self.emit_stores(pass);
             self.end_pass(pass, points);
+        }
+    }
+
+    fn reduction(&mut self, r: usize, pass: usize) -> Reduction {
+        let (Instr::Reduce(op, v) | Instr::ColumnReduce(op, v)) = self.body.instrs[r] else {
+            unreachable!("asked of reductions")
+        };
+        let (src, by) = match self.product[r] {
+            Some([x, y]) => (self.as_points(x as usize, pass), Some(self.as_points(y as usize, pass))),
+            None => (self.as_points(v as usize, pass), None),
+        };
+        let dst = self.reg[r].expect("reductions have their registers");
+        Reduction { op, dtype: self.body.types[v as usize], src, by, dst }
+    }
+
+    /// True iff a step is a reduction at the end of a pass.
+    fn reduces_after(&self, i: usize, pass: usize) -> bool {
+        match self.body.instrs[i] {
+            Instr::Reduce(..) => self.level[i] == pass + 1,
+            Instr::ColumnReduce(..) => self.level[i] == pass,
+            _ => false,
         }
     }
 
@@ -251,8 +272,8 @@ impl Lowering<'_> {
             return;
         }
         if self.whole {
-            for (i, instr) in self.body.instrs.iter().enumerate() {
-                if matches!(instr, Instr::Reduce(..)) && self.level[i] == pass + 1 && self.reg[i].is_some() {
+            for i in 0..self.body.instrs.len() {
+                if self.reduces_after(i, pass) && self.reg[i].is_some() {
                     self.sources(i).iter().for_each(|&v| self.release(v as usize));
                 }
             }

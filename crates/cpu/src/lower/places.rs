@@ -45,7 +45,9 @@ impl Lowering<'_> {
             }
         }
         for r in (0..live.len()).filter(|&r| live[r]) {
-            let Instr::Reduce(ReduceOp::Sum, v) = body.instrs[r] else { continue };
+            let (Instr::Reduce(ReduceOp::Sum, v) | Instr::ColumnReduce(ReduceOp::Sum, v)) = body.instrs[r] else {
+                continue;
+            };
             let v = v as usize;
             let alone = uses[v] == 1 && self.class[v] == Class::Point && self.joined[v].is_none();
             let Instr::Op(PointOp::Mul, [x, y, _]) = body.instrs[v] else { continue };
@@ -83,10 +85,10 @@ impl Lowering<'_> {
     pub(super) fn emit_stores(&mut self, pass: usize) {
         let body = self.body;
         for (s, store) in body.stores.iter().enumerate() {
-            if self.pass_of(store) != pass {
+            let (v, arg) = (store.value as usize, store.arg as usize);
+            if self.class[v] == Class::Column || self.pass_of(store) != pass {
                 continue;
             }
-            let (v, arg) = (store.value as usize, store.arg as usize);
             if self.by_point(store) {
                 let src = self.as_points(v, pass);
                 let site = self.point_site(&store.index, &[], None);
@@ -104,6 +106,16 @@ impl Lowering<'_> {
                 let src = self.reg[v].expect("computed in order");
                 self.out.row_puts.push(Put { pass, site, arg, src, updates: false, streams: false });
             }
+        }
+    }
+
+    pub(super) fn emit_column_stores(&mut self) {
+        let outer = self.space.outer.len();
+        for store in self.body.stores.iter().filter(|s| self.class[s.value as usize] == Class::Column) {
+            let index = store.index.rename(&|axis| axis - outer);
+            let site = Site::new(&self.space.row, &index, &[], None, |_| false);
+            let (arg, src) = (store.arg as usize, self.reg[store.value as usize].expect("set before all passes"));
+            self.out.column_puts.push(Put { pass: 0, site, arg, src, updates: false, streams: false });
         }
     }
 
@@ -154,7 +166,7 @@ impl Lowering<'_> {
             let reads = |i: usize| self.sources(i).contains(&(u as Value));
             let alone = (0..body.instrs.len())
                 .filter(|&i| !self.folded[i] && reads(i))
-                .all(|i| i == v || (matches!(body.instrs[i], Instr::Reduce(..)) && self.level[i] <= self.level[v]));
+                .all(|i| i == v || (self.reduces(i) && self.level[i] <= self.level[v]));
             let new = self.args[store.arg as usize].access == Access::Write && self.direct(v) == Some(s);
             let dtype = body.types[v].compute();
             let float = matches!(dtype, DType::F32 | DType::F64);
@@ -166,6 +178,10 @@ impl Lowering<'_> {
                 self.joined[v] = Some(Formula { step: Step::Fused(inner), args });
             }
         }
+    }
+
+    fn reduces(&self, i: usize) -> bool {
+        matches!(self.body.instrs[i], Instr::Reduce(..) | Instr::ColumnReduce(..))
     }
 
     /// True iff nothing but steps and reductions reads a value.
@@ -194,8 +210,7 @@ impl Lowering<'_> {
     pub(super) fn may_lend(&self, v: usize, class: Class, arg: usize) -> bool {
         // What is overwritten at the end of a tile must not be stored elsewhere or reduced after that.
         let body = self.body;
-        let is_reduce = |i: &usize| matches!(body.instrs[*i], Instr::Reduce(..));
-        let mut reductions = (0..body.instrs.len()).filter(is_reduce);
+        let mut reductions = (0..body.instrs.len()).filter(|&i| self.reduces(i));
         let reduced = reductions.any(|r| self.sources(r).contains(&(v as Value)));
         let kept = reduced || body.stores.iter().any(|s| s.value as usize == v);
         let moved = kept && self.args[arg].access != Access::Read;

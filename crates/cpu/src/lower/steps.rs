@@ -49,7 +49,7 @@ impl Lowering<'_> {
     ) -> Site {
         match class {
             Class::Point => self.point_site(index, bounds, gather),
-            Class::Row | Class::Uniform => self.row_site(class, index, bounds, gather),
+            Class::Row | Class::Uniform | Class::Column => self.row_site(class, index, bounds, gather),
         }
     }
 
@@ -91,7 +91,7 @@ impl Lowering<'_> {
             }
             Instr::Cast(to, v) => Micro::Cast { from: types[*v as usize].compute(), to: *to, src: read(*v), dst },
             Instr::Acc => Micro::Acc { dtype: types[i].compute(), dst },
-            Instr::Reduce(..) => unreachable!("a reduction ends a pass"),
+            Instr::Reduce(..) | Instr::ColumnReduce(..) => unreachable!("a reduction ends a pass"),
         };
         self.reg[i] = Some(dst);
         (dst, micro)

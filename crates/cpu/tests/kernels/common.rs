@@ -2,6 +2,8 @@
 //!
 //! It shares the op table with the backend, and nothing else.
 
+use std::collections::BTreeMap;
+
 use kiln_cpu::CpuBackend;
 use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
 use kiln_ir::random::threefry2x32;
@@ -149,6 +151,8 @@ pub(crate) fn points(dims: &[usize]) -> Vec<Vec<usize>> {
 
 fn oracle_loop(k: &Loop, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f64>> {
     let mut out = args.to_vec();
+    // What each element that is reduced over rows is reduced from.
+    let mut columns: BTreeMap<(u32, usize), (ReduceOp, DType, Vec<f64>)> = BTreeMap::new();
     for outer in points(&k.outer) {
         let row: Vec<Vec<usize>> = points(&k.row).iter().map(|r| [&outer[..], r].concat()).collect();
         // A value for each point of the row; of an empty row, for one point that does not exist.
@@ -159,9 +163,19 @@ fn oracle_loop(k: &Loop, args: &[Vec<f64>], scalars: &[u32]) -> Vec<Vec<f64>> {
             let uses_row = index.uses(&|a| a >= outer.len());
             let at = if row.is_empty() && !uses_row { &once } else { &row };
             for (i, point) in at.iter().enumerate() {
-                out[*arg as usize][index.eval(point) as usize] = dtype.round(values[*value as usize][i]);
+                let (value, at) = (*value as usize, index.eval(point) as usize);
+                match k.body.instrs[value] {
+                    Instr::ColumnReduce(op, _) => {
+                        let column = columns.entry((*arg, at)).or_insert((op, k.body.types[value], Vec::new()));
+                        column.2.push(values[value][i]);
+                    }
+                    _ => out[*arg as usize][at] = dtype.round(values[value][i]),
+                }
             }
         }
+    }
+    for ((arg, at), (op, dtype, from)) in columns {
+        out[arg as usize][at] = k.args[arg as usize].dtype.round(reduce(op, dtype, &from));
     }
     out
 }
@@ -231,6 +245,8 @@ fn eval_point(
             (op.row().reference)(operand, v.map(value))
         }
         Instr::Cast(to, v) => to.round(value(*v)),
+        // What this row adds to it.
+        Instr::ColumnReduce(_, v) => value(*v),
         Instr::Reduce(..) => unreachable!("done for a row"),
         Instr::Acc => acc[i],
     }

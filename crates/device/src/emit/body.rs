@@ -74,7 +74,7 @@ impl Scope<'_> {
                 op(*point, last, [&names[0], &names[1], &names[2]])
             }
             Instr::Cast(to, a) => cast(*to, self.body.types[*a as usize], &format!("t{a}")),
-            Instr::Reduce(..) | Instr::Acc => return,
+            Instr::Reduce(..) | Instr::ColumnReduce(..) | Instr::Acc => return,
         };
         code.line(format!("let t{v} = {value};"));
     }

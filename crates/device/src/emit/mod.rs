@@ -94,6 +94,9 @@ pub struct Shader {
 /// Why the device cannot run the kernel.
 pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
     check_args(kernel.args(), target)?;
+    if kernel.loops().iter().any(|k| k.body.reduces_columns()) {
+        return Err(Reject::Unsupported("reductions over rows beside others along them"));
+    }
     match kernel {
         Kernel::Loop(k) => looped::emit(k, target),
         Kernel::Dot(k) => dot::emit(k, target),

@@ -68,6 +68,7 @@ fn step(body: &Body, v: usize, at: &[usize], values: &[f64], env: &Env) -> f64 {
         Instr::Cast(to, a) => to.round(values[*a as usize]),
         Instr::Acc => env.acc,
         Instr::Reduce(..) => unreachable!("reductions are made by the row"),
+        Instr::ColumnReduce(..) => unreachable!("refused by the emitter"),
     }
 }
 

@@ -3,7 +3,7 @@
 use kiln_ir::attention::Extents;
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Access, Arg, Attention, Body, Dot, Instr, Loop, Scan, Scatter, Sort, Store};
-use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, Reject};
+use kiln_ir::{Caps, Contraction, Graph, Kernel, NodeId, Op, ReduceOp, Reject};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::emit::{Cut, Emitter, Shared};
@@ -117,6 +117,16 @@ impl Cluster {
         matches!(&self.space, Space::Loop { row, .. } if row.is_empty()) && self.members.keys().all(formula)
     }
 
+    /// True iff every member is a reduction that nothing here follows, which others may do beside their rows.
+    pub(crate) fn only_reduces(&self, graph: &Graph) -> bool {
+        let reduction = |id: &NodeId| {
+            let node = &graph.nodes[*id as usize];
+            let extreme = matches!(node.op, Op::Reduce(ReduceOp::ArgMax, _));
+            matches!(node.op, Op::Reduce(..)) && !extreme && node.dtype == node.dtype.compute()
+        };
+        self.members.keys().all(reduction)
+    }
+
     /// The latest stage of its members.
     pub(crate) fn stage(&self, graph: &Graph) -> u32 {
         self.members.keys().map(|&id| graph.nodes[id as usize].stage).max().unwrap_or(0)
@@ -180,7 +190,11 @@ impl Cluster {
         for &id in stores {
             let (map, shape) = (&self.members[&id], &scope.graph.nodes[id as usize].shape);
             // Nothing is computed of nothing, also where a row without points has values of its own.
-            let value = if shape.numel() > 0 { Some(emitter.value(id, map)?) } else { None };
+            let value = match &scope.graph.nodes[id as usize].op {
+                _ if shape.numel() == 0 => None,
+                Op::Reduce(..) if emitter.by_column(map) => Some(emitter.column(id, map)?),
+                _ => Some(emitter.value(id, map)?),
+            };
             let arg = emitter.shared.arg(id);
             kept.extend(value.map(|value| Store { arg, index: map.flatten(shape), value }));
         }

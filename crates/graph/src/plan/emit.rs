@@ -137,13 +137,11 @@ impl Emitter<'_> {
                 let none = if *op == ReduceOp::ArgMax { 0.0 } else { op.identity(dtype) };
                 self.constant(dtype, none)
             }
+            Op::Reduce(..) if self.by_column(map) => {
+                return Err(format!("%{id} is known after the last row"));
+            }
             Op::Reduce(op, axes) => {
-                let mut inner = map.clone();
-                for (j, &axis) in axes.iter().enumerate() {
-                    let var = self.outer + j;
-                    inner.coords[axis] = if self.dims[var] <= 1 { Index::constant(0) } else { Index::var(var) };
-                }
-                let x = self.value(node.inputs[0], &inner)?;
+                let x = self.value(node.inputs[0], &self.reduced(map, axes, self.outer))?;
                 match axes.is_empty() {
                     true => x,
                     false => {
@@ -160,6 +158,28 @@ impl Emitter<'_> {
                 return Err(format!("%{id} is {}", node.op.name()));
             }
         })
+    }
+
+    /// The reduction of a node over all rows, at each point of a row.
+    pub(crate) fn column(&mut self, id: NodeId, map: &IndexMap) -> Result<Value, Cut> {
+        let node = &self.graph.nodes[id as usize];
+        let Op::Reduce(op, axes) = &node.op else { unreachable!("only reductions go over rows") };
+        let x = self.value(node.inputs[0], &self.reduced(map, axes, 0))?;
+        Ok(self.body.push(Instr::ColumnReduce(*op, x), node.dtype))
+    }
+
+    /// True iff a place differs within a row: a reduction there goes over all rows.
+    pub(crate) fn by_column(&self, map: &IndexMap) -> bool {
+        map.coords.iter().any(|c| c.uses(&|axis| (self.outer..self.dims.len()).contains(&axis)))
+    }
+
+    /// Where a reduction's operand is read: along its axes as along those of the space from `first` on.
+    fn reduced(&self, map: &IndexMap, axes: &[usize], first: usize) -> IndexMap {
+        let mut inner = map.clone();
+        for (var, &axis) in (first..).zip(axes) {
+            inner.coords[axis] = if self.dims[var] <= 1 { Index::constant(0) } else { Index::var(var) };
+        }
+        inner
     }
 
     fn map(&mut self, id: NodeId, map: &IndexMap) -> Result<Value, Cut> {

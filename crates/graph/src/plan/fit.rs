@@ -44,6 +44,7 @@ pub(crate) fn joined(
             {
                 found.push((union(&moved(producer, read), consumer, &consumer.space), "where it is read"));
             }
+            found.extend(beside(graph, producer, consumer).map(|cluster| (cluster, "as reductions over its rows")));
         }
         (Space::Dot(_), Space::Loop { row, .. }) if row.is_empty() => {
             if let Some(place) = invert(read, shape, own, own.dims.len(), &[]) {
@@ -53,6 +54,22 @@ pub(crate) fn joined(
         _ => {}
     }
     found
+}
+
+/// Both clusters on the rows of the first, where the second reduces over all rows at each of their points.
+pub(crate) fn beside(graph: &Graph, rows: &Cluster, columns: &Cluster) -> Option<Cluster> {
+    let (Space::Loop { outer, row }, Space::Loop { outer: outer_c, row: row_c }) = (&rows.space, &columns.space) else {
+        return None;
+    };
+    let real = |dims: &[usize]| dims.iter().product::<usize>() > 1;
+    if outer != row_c || row != outer_c || !real(outer) || !real(row) || !columns.only_reduces(graph) {
+        return None;
+    }
+    let dims = [outer.as_slice(), row].concat();
+    let var = |axis: usize| if dims[axis] <= 1 { Index::constant(0) } else { Index::var(axis) };
+    let coords = (outer.len()..dims.len()).chain(0..outer.len()).map(var).collect();
+    let place = IndexMap { dims: dims.clone(), coords, valid: Vec::new() };
+    Some(union(rows, &moved(columns, &place), &rows.space))
 }
 
 /// True iff two clusters are on equal spaces, and of a kind that may join.

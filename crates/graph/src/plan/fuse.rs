@@ -72,6 +72,8 @@ impl<'a> Fusion<'a> {
     pub(crate) fn run(&mut self) {
         for c in 0..self.units.len() {
             while self.join_a_producer(c) {}
+            // What follows a reduction joins it later, and then it goes nowhere else.
+            self.join_rows(c);
         }
         for b in 0..self.units.len() {
             self.join_siblings(b);
@@ -191,6 +193,38 @@ impl<'a> Fusion<'a> {
         let needs = lowered.args.iter().any(|id| producer.cluster.members.contains_key(id) || !stored(id));
         let more = cost::seconds(graph, caps, &lowered) - cost::seconds(graph, caps, &consumer.lowered);
         (!needs && more < cost::START_SECONDS).then_some(Unit { cluster, lowered })
+    }
+
+    /// Joins unit `c`, if all that it does is to reduce over rows, with one that visits those rows anyway.
+    fn join_rows(&mut self, c: usize) {
+        let Some(unit) = &self.units[c] else { return };
+        if !unit.cluster.only_reduces(self.scope.graph) {
+            return;
+        }
+        let all = self.scope.graph.nodes[unit.cluster.first() as usize].inputs[0];
+        let numel = self.scope.graph.nodes[all as usize].shape.numel();
+        let whole = |id: &NodeId| self.scope.graph.nodes[*id as usize].shape.numel() == numel;
+        let near = unit.lowered.reads.iter().map(|r| r.0).filter(whole);
+        let near: Vec<usize> =
+            near.flat_map(|id| self.readers.get(&id).into_iter().flatten()).copied().filter(|&a| a != c).collect();
+        let found = near.into_iter().rev().take(SIBLINGS_MAX).find_map(|a| {
+            let [rows, columns] = [a, c].map(|u| self.units[u].as_ref());
+            let (rows, columns) = (rows?, columns?);
+            let alone = !self.reaches(a, c, false) && !self.reaches(c, a, false);
+            let cluster = fit::beside(self.scope.graph, &rows.cluster, &columns.cluster)?;
+            let same = rows.cluster.stage(self.scope.graph) == columns.cluster.stage(self.scope.graph);
+            if !alone || !same || n_steps(rows) + n_steps(columns) > STEPS_MAX {
+                return None;
+            }
+            let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, c)).ok()?;
+            Some((a, rows.cluster.first(), Unit { cluster, lowered }))
+        });
+        if let (Some((a, first, joined)), column) = (found, self.units[c].as_ref().map(|u| u.cluster.first())) {
+            self.take(a);
+            self.take(c);
+            self.put(a, joined);
+            self.joins.extend(column.map(|column| (column, first, "as reductions over its rows")));
+        }
     }
 
     /// Joins unit `b` with earlier ones that read what it reads.

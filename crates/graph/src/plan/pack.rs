@@ -24,7 +24,7 @@ pub(crate) fn pack(scope: &Scope, units: Vec<Lowered>, edges: &Edges) -> (Vec<Lo
     let mut group_of: Vec<Option<usize>> = vec![None; units.len()];
     for (u, unit) in units.iter().enumerate() {
         let Kernel::Loop(k) = &unit.kernel else { continue };
-        if cost::seconds(scope.graph, scope.caps, unit) > SMALL * cost::START_SECONDS {
+        if k.body.reduces_columns() || cost::seconds(scope.graph, scope.caps, unit) > SMALL * cost::START_SECONDS {
             continue;
         }
         let open = groups.iter_mut().position(|(l, group)| *l == level[u] && group.takes(unit, k, scope.caps));
