@@ -37,8 +37,7 @@ impl LoopExe {
     /// All blocks, group by group, and then what they give together.
     pub(crate) fn run_columns(&self, env: Env, parallel: bool) {
         let (n_blocks, points) = (self.n_blocks(), self.space.n_points());
-        let blocks = n_blocks.div_ceil(GROUPS);
-        let n_groups = n_blocks.div_ceil(blocks);
+        let (blocks, n_groups) = self.groups();
         let bytes = self.bytes(points);
         let place = |group: usize, i: usize| (i * n_groups + group) * bytes.next_multiple_of(64);
         let init = || Loan::new(&self.program, self.lanes(), env);
@@ -69,10 +68,15 @@ impl LoopExe {
         worker.put(&self.program, &self.program.column_puts, Span::range(0, points), env);
     }
 
+    /// How many blocks are a group, and how many groups there are.
+    fn groups(&self) -> (usize, usize) {
+        let blocks = self.n_blocks().div_ceil(GROUPS).max(IN_TURN);
+        (blocks, self.n_blocks().div_ceil(blocks))
+    }
+
     /// Bytes that its groups share while they run.
     pub(crate) fn scratch_bytes(&self) -> usize {
-        let n_groups = self.n_blocks().min(GROUPS);
-        self.columns().count() * n_groups * self.bytes(self.space.n_points()).next_multiple_of(64)
+        self.columns().count() * self.groups().1 * self.bytes(self.space.n_points()).next_multiple_of(64)
     }
 
     fn columns(&self) -> impl Iterator<Item = &Reduction> {
