@@ -12,6 +12,7 @@ mod matmul;
 mod movement;
 mod pooling;
 mod reduction;
+mod sorting;
 
 use std::time::Duration;
 
@@ -25,6 +26,6 @@ fn quick() -> Criterion {
 criterion_group! {
     name = kernels;
     config = quick();
-    targets = elementwise::all, reduction::all, movement::all, matmul::all, convolution::all, pooling::all, attention::all
+    targets = elementwise::all, reduction::all, movement::all, matmul::all, convolution::all, pooling::all, attention::all, sorting::all
 }
 criterion_main!(kernels);

@@ -7,7 +7,7 @@ use kiln_ir::ReduceOp;
 use kiln_ir::kernel::{Instr, Loop};
 
 use crate::exec::{Env, Loan, Tile, Worker};
-use crate::loops::{IN_TURN, LoopExe, TILE, inner_is_dense};
+use crate::loops::{IN_TURN, LoopExe, WHOLE_TILE, inner_is_dense};
 use crate::program::{Program, Reduction};
 use crate::reduce::{Partial, Rows};
 use crate::space::Span;
@@ -30,7 +30,7 @@ pub(crate) struct Column {
 pub(crate) fn takes_columns(kernel: &Loop) -> bool {
     let [rows, points] = [&kernel.outer, &kernel.row].map(|dims| dims.iter().product::<usize>());
     let extreme = |i: &Instr| matches!(i, Instr::ColumnReduce(ReduceOp::ArgMax, _));
-    rows > 0 && (1..=TILE).contains(&points) && inner_is_dense(kernel) && !kernel.body.instrs.iter().any(extreme)
+    rows > 0 && (1..=WHOLE_TILE).contains(&points) && inner_is_dense(kernel) && !kernel.body.instrs.iter().any(extreme)
 }
 
 impl LoopExe {

@@ -24,7 +24,7 @@ use crate::tree::Tree;
 pub(crate) const TILE: usize = 1024;
 
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
-const WHOLE_TILE: usize = 8192;
+pub(crate) const WHOLE_TILE: usize = 8192;
 
 /// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
 const BLOCK: usize = 1024;
@@ -63,7 +63,8 @@ impl LoopExe {
         let kernel = &walked_well(kernel, inner);
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
-        let again = computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
+        let again = kernel.body.reduces_columns()
+            || computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
         // Nothing is in registers where elements are only read and folded.
         let only_read = kernel.body.instrs.iter().all(|i| matches!(i, Instr::Load { .. } | Instr::Reduce(..)));
         let room = if again || only_read { WHOLE_TILE } else { TILE };
@@ -85,6 +86,7 @@ impl LoopExe {
         // Where memory waits for what is computed, results are better computed in its lines.
         let ops = kernel.body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count();
         let stream = kernel.row.is_empty() && ops < BUSY;
+        debug_assert!(!kernel.body.reduces_columns() || whole && space.inner, "tiles hold whole rows");
         let mut program = lower(&kernel.body, &kernel.args, &space, Goal { whole, last: false, stream });
         // Elsewhere the next tile does not begin where this one ends.
         program.busy &= space.inner || block == rows || kernel.row.is_empty();
