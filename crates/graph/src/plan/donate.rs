@@ -71,7 +71,8 @@ fn over_leaves(
     }
     let mut outputs = Places::fresh(graph, caps).outputs;
     for (u, unit) in units.iter_mut().enumerate() {
-        for (id, sources) in by_choice(unit) {
+        let is_free = |id: NodeId| matches!(graph.nodes[id as usize].op, Op::Leaf(n) if donatable[n as usize]);
+        for (id, sources) in by_choice(unit, &is_free) {
             let Some(&n) = place.get(&id) else { continue };
             let Some(leaves) = free.get_mut(&(dtype(id), numel(id))) else { continue };
             let last = |leaf: &NodeId| readers.get(leaf).and_then(|r| r.last()).copied();
@@ -119,18 +120,21 @@ fn over_temporaries(
     over
 }
 
-/// What a unit stores and which tensors each value is computed from, fewest first: an optimizer's moments go where they
-/// were, and the parameter, which also reads those, where it was.
-fn by_choice(unit: &Unit) -> Vec<(NodeId, Vec<NodeId>)> {
+/// What a unit stores and which leaves that may be written over each value is computed from. Those of fewest come first,
+/// those of none last: an optimizer's moments go where they were, and the parameter, which also reads those, where it was.
+fn by_choice(unit: &Unit, is_free: &dyn Fn(NodeId) -> bool) -> Vec<(NodeId, Vec<NodeId>)> {
     let lowered = &unit.lowered;
     let body = match &lowered.kernel {
         Kernel::Loop(k) => Some(&k.body),
         Kernel::Dot(k) => Some(&k.epilogue),
         Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) => None,
     };
-    let sources = |id: NodeId| body.map_or_else(Vec::new, |body| sources(body, &lowered.args, id));
+    let sources = |id: NodeId| -> Vec<NodeId> {
+        let all = body.map_or_else(Vec::new, |body| sources(body, &lowered.args, id));
+        all.into_iter().filter(|&id| is_free(id)).collect()
+    };
     let mut found: Vec<_> = lowered.stores.iter().map(|&id| (id, sources(id))).collect();
-    found.sort_by_key(|(_, sources)| sources.len());
+    found.sort_by_key(|(_, sources)| if sources.is_empty() { usize::MAX } else { sources.len() });
     found
 }
 
