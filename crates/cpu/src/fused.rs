@@ -290,8 +290,13 @@ fn pieces<T: Pod, const N: usize>(n: usize, dst: &mut Out, args: &[Operand; N], 
 
 #[cfg(test)]
 mod tests {
+    use kiln_ir::Index;
+    use kiln_ir::kernel::{Access, Arg, Body, Instr, Store};
+
     use super::*;
+    use crate::lower::{Goal, lower};
     use crate::point::point;
+    use crate::program::{Micro, Rowed};
     use crate::simd::{Isa, Reg, with_isa};
 
     type Formula = fn([f32; MOST]) -> f32;
@@ -368,6 +373,34 @@ mod tests {
             let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
             assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
         }
+    }
+
+    /// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`
+    #[test]
+    fn gelu_is_three_steps() {
+        let (mut body, dtype, at) = (Body::default(), DType::F32, Index::var(0));
+        let x = body.push(Instr::Load { arg: 0, index: at.clone(), valid: vec![], gather: None }, dtype);
+        let [cubic, root, half, one] =
+            [0.044715, 0.7978845, 0.5, 1.0].map(|c| body.push(Instr::Const(dtype, c), dtype));
+        let mut op = |op, x, y| body.push(Instr::Op(op, [x, y, y]), dtype);
+        let square = op(PointOp::Mul, x, x);
+        let cube = op(PointOp::Mul, square, x);
+        let scaled = op(PointOp::Mul, cube, cubic);
+        let sum = op(PointOp::Add, x, scaled);
+        let inner = op(PointOp::Mul, sum, root);
+        let tanh = op(PointOp::Tanh, inner, inner);
+        let (left, right) = (op(PointOp::Mul, x, half), op(PointOp::Add, tanh, one));
+        let value = op(PointOp::Mul, left, right);
+        body.stores.push(Store { arg: 1, index: at, value });
+        let args = [Access::Read, Access::Write].map(|access| Arg { dtype, numel: 64, access });
+        let space = Rowed { outer: vec![64], row: vec![], inner: false };
+        let program = lower(&body, &args, &space, Goal::default());
+        let steps = program.passes[0].points.iter().filter_map(|step| match step {
+            Micro::Load { .. } => None,
+            Micro::Fused { op, .. } => Some(*op),
+            _ => panic!("no other steps"),
+        });
+        assert_eq!(steps.collect::<Vec<_>>(), [Fused::MulMul, Fused::TanhMulAddMul, Fused::SumMulMul]);
     }
 
     #[test]
