@@ -104,7 +104,7 @@ impl CpuBackend {
                 views.extend(step.binds.iter().map(|b| view(b.0)));
                 words.clear();
                 words.extend(step.scalars.iter().map(|&i| scalars[i as usize]));
-                step.exe.get::<Exe>().run(Env { args: views, scalars: words, scratch }, parallel);
+                step.exe.get::<Exe>().run(Env { args: views, scalars: words, scratch, sums: View::NONE }, parallel);
             }
         };
         if parallel { self.threads.install(all) } else { all() }

@@ -32,13 +32,8 @@ pub(crate) struct Env<'a> {
     pub(crate) scalars: &'a [u32],
     /// Memory that the kernel's tasks share while it runs, as much as it asked for.
     pub(crate) scratch: View,
-}
-
-/// The sums that an epilogue finishes: those of a tile's points, from element `at` on.
-#[derive(Clone, Copy)]
-pub(crate) struct Sums {
-    pub(crate) view: View,
-    pub(crate) at: usize,
+    /// The sums that an epilogue finishes.
+    pub(crate) sums: View,
 }
 
 /// Where the lanes of a register are.
@@ -50,6 +45,8 @@ enum Held {
     One,
     /// In an argument's memory: so many bytes from there on.
     Lent { arg: usize, at: usize, bytes: usize },
+    /// Among the sums that an epilogue finishes: so many bytes from there on.
+    Sums { at: usize, bytes: usize },
 }
 
 /// The working memory of one thread.
@@ -125,7 +122,8 @@ pub(crate) struct Tile {
     pub(crate) span: Span,
     pub(crate) lanes: usize,
     pub(crate) rows: Rows,
-    pub(crate) sums: Option<Sums>,
+    /// Where the sums of an epilogue's points begin.
+    pub(crate) sums: Option<usize>,
 }
 
 impl Tile {
@@ -228,12 +226,17 @@ impl Worker {
         }
     }
 
-    /// What a load gives without moving anything, where a tile's elements lie as its lanes would.
+    /// What a load gives without moving anything, where a tile's elements lie as its lanes would; sums always do.
     fn lend(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env) -> Option<Held> {
-        let Micro::Load { site, arg, gather, lend: true, .. } = micro else { return None };
         if !tile.is_whole() {
             return None;
         }
+        if let (Micro::Acc { dtype, dst }, Some(at)) = (micro, tile.sums) {
+            let size = dtype.size_bytes();
+            let sums = Held::Sums { at: at * size, bytes: tile.lanes * size };
+            return program.direct[*dst].is_none().then_some(sums);
+        }
+        let Micro::Load { site, arg, gather, lend: true, .. } = micro else { return None };
         let gather = gather.map(|g| operand(&self.regs, &self.held, g, env));
         let at = site.dense(tile.span, gather, &mut self.walker)?;
         let size = program.dtypes[*arg].size_bytes();
@@ -316,10 +319,10 @@ impl Worker {
             Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
             Micro::Expand { src, .. } => expand::<u32>(tile.rows, read(*src), dst),
             Micro::Acc { dtype, .. } => {
-                let Sums { view, at } = tile.sums.expect("only a contraction's epilogue reads its sum");
+                let at = tile.sums.expect("only a contraction's epilogue reads its sum");
                 match dtype {
-                    DType::F64 => dst.lanes_mut()[..tile.lanes].copy_from_slice(view.slice::<u64>(at, tile.lanes)),
-                    _ => dst.lanes_mut()[..tile.lanes].copy_from_slice(view.slice::<u32>(at, tile.lanes)),
+                    DType::F64 => dst.lanes_mut()[..tile.lanes].copy_from_slice(env.sums.slice::<u64>(at, tile.lanes)),
+                    _ => dst.lanes_mut()[..tile.lanes].copy_from_slice(env.sums.slice::<u32>(at, tile.lanes)),
                 }
             }
         }
@@ -360,6 +363,7 @@ fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId, env: Env<'a>) -> Ope
         Held::Lanes => regs[slot].operand(),
         Held::One => regs[slot].operand().repeated(),
         Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
+        Held::Sums { at, bytes } => Operand::lent(env.sums.slice(at, bytes)),
     }
 }
 

@@ -47,6 +47,22 @@ pub(crate) enum Fused {
     SubMulDiv,
     /// `v·w - x·y / z`, as Adam's step with decay.
     DecayMulDiv,
+    /// `(x·y + z)·v`
+    MulAddMul,
+    /// `(x·y·z + v)·w`
+    MulMulAddMul,
+    /// `tanh((x·y + z)·v)`, as in GELU's usual form.
+    TanhMulAddMul,
+    /// `tanh((x·y·z + v)·w)`, as in its gradient.
+    TanhMulMulAddMul,
+    /// `(x + y)·z·v`
+    SumMulMul,
+    /// `(x + y)·z + v`
+    SumMulAdd,
+    /// `(x + y)·z·v + w`
+    SumMulMulAdd,
+    /// `v·(z - x·y)·w`
+    SubMulMulMul,
     /// `x / y`, in place.
     Quotient,
     /// `x·y`, in place.
@@ -64,7 +80,7 @@ pub(crate) enum Step {
 /// others of the second.
 const JOINS: &[(Step, Step, usize, Fused)] = {
     use Fused::*;
-    use PointOp::{Add, Div, Exp, Mul, Sqrt, Sub};
+    use PointOp::{Add, Div, Exp, Mul, Sqrt, Sub, Tanh};
     use Step::{Fused as F, Op};
     &[
         (Op(Mul), Op(Add), 0, MulAdd),
@@ -89,6 +105,15 @@ const JOINS: &[(Step, Step, usize, Fused)] = {
         (F(MulMul), F(MulAdd), 2, MulMulSum),
         (F(MulDiv), Op(Sub), 1, SubMulDiv),
         (F(MulDiv), F(MulSub), 2, DecayMulDiv),
+        (F(MulAdd), Op(Mul), 0, MulAddMul),
+        (F(MulMulAdd), Op(Mul), 0, MulMulAddMul),
+        (F(MulAddMul), Op(Tanh), 0, TanhMulAddMul),
+        (F(MulMulAddMul), Op(Tanh), 0, TanhMulMulAddMul),
+        (Op(Add), F(MulMul), 2, SumMulMul),
+        (F(SumMul), Op(Add), 0, SumMulAdd),
+        (F(SumMul), Op(Add), 1, SumMulAdd),
+        (F(SumMul), F(MulAdd), 0, SumMulMulAdd),
+        (F(SubMul), F(MulMul), 1, SubMulMulMul),
     ]
 };
 
@@ -104,7 +129,9 @@ impl Fused {
         match self {
             Fused::ExpDifference | Fused::Quotient | Fused::Product => 2,
             Fused::SumOfProducts | Fused::MulMulAdd | Fused::SubMulDiv => 4,
-            Fused::MulMulSum | Fused::DecayMulDiv => 5,
+            Fused::MulAddMul | Fused::TanhMulAddMul | Fused::SumMulMul | Fused::SumMulAdd => 4,
+            Fused::MulMulSum | Fused::DecayMulDiv | Fused::MulMulAddMul | Fused::TanhMulMulAddMul => 5,
+            Fused::SumMulMulAdd | Fused::SubMulMulMul => 5,
             _ => 3,
         }
     }
@@ -115,6 +142,8 @@ impl Fused {
             Fused::ExpDifference => None,
             Fused::SumOfProducts => Some(2),
             Fused::MulMulAdd | Fused::MulMulSum | Fused::SubMulDiv | Fused::DecayMulDiv => Some(3),
+            Fused::SumMulAdd => Some(3),
+            Fused::SumMulMulAdd => Some(4),
             _ => Some(0),
         }
     }
@@ -144,7 +173,7 @@ macro_rules! with_ones {
 }
 
 macro_rules! arms {
-    ($t:ty, $fused:ident, $exp:expr, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
+    ($t:ty, $fused:ident, $exp:expr, $tanh:expr, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
         let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
         macro_rules! each {
             ($own:literal, $ones:tt, $f:expr) => {
@@ -166,6 +195,14 @@ macro_rules! arms {
             Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
             Fused::MulMulSum => each!(3, [20], |[x, y, z, v, w]: [$t; 5]| fma(v, w, x * y * z)),
             Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
+            Fused::MulAddMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| fma(x, y, z) * v),
+            Fused::MulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| fma(x * y, z, v) * w),
+            Fused::TanhMulAddMul => each!(0, [10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
+            Fused::TanhMulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
+            Fused::SumMulMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| z * v * (x + y)),
+            Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [$t; 4]| fma(x + y, z, v)),
+            Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [$t; 5]| fma((x + y) * z, v, w)),
+            Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| v * fma(-x, y, z) * w),
             Fused::Quotient => each!(0, [0 2], |[x, y]: [$t; 2]| x / y),
             Fused::Product => each!(0, [0 2], |[x, y]: [$t; 2]| x * y),
             Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
@@ -175,13 +212,13 @@ macro_rules! arms {
 
 multiversion! {
     fn float32(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
-        arms!(f32, FMA, math::exp::<FMA>, op, n, dst, args)
+        arms!(f32, FMA, math::exp::<FMA>, math::tanh::<FMA>, op, n, dst, args)
     }
 }
 
 multiversion! {
     fn float64(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
-        arms!(f64, FMA, f64::exp, op, n, dst, args)
+        arms!(f64, FMA, f64::exp, f64::tanh, op, n, dst, args)
     }
 }
 
@@ -253,13 +290,18 @@ fn pieces<T: Pod, const N: usize>(n: usize, dst: &mut Out, args: &[Operand; N], 
 
 #[cfg(test)]
 mod tests {
+    use kiln_ir::Index;
+    use kiln_ir::kernel::{Access, Arg, Body, Instr, Store};
+
     use super::*;
+    use crate::lower::{Goal, lower};
     use crate::point::point;
+    use crate::program::{Micro, Rowed};
     use crate::simd::{Isa, Reg, with_isa};
 
     type Formula = fn([f32; MOST]) -> f32;
 
-    const ALL: [(Fused, Formula); 17] = [
+    const ALL: [(Fused, Formula); 25] = [
         (Fused::MulAdd, |[x, y, z, ..]| x * y + z),
         (Fused::MulSub, |[x, y, z, ..]| x * y - z),
         (Fused::SubMul, |[x, y, z, ..]| z - x * y),
@@ -275,6 +317,14 @@ mod tests {
         (Fused::MulMulSum, |[x, y, z, v, w]| x * y * z + v * w),
         (Fused::SubMulDiv, |[x, y, z, v, _]| v - x * y / z),
         (Fused::DecayMulDiv, |[x, y, z, v, w]| v * w - x * y / z),
+        (Fused::MulAddMul, |[x, y, z, v, _]| (x * y + z) * v),
+        (Fused::MulMulAddMul, |[x, y, z, v, w]| (x * y * z + v) * w),
+        (Fused::TanhMulAddMul, |[x, y, z, v, _]| ((x * y + z) * v).tanh()),
+        (Fused::TanhMulMulAddMul, |[x, y, z, v, w]| ((x * y * z + v) * w).tanh()),
+        (Fused::SumMulMul, |[x, y, z, v, _]| (x + y) * z * v),
+        (Fused::SumMulAdd, |[x, y, z, v, _]| (x + y) * z + v),
+        (Fused::SumMulMulAdd, |[x, y, z, v, w]| (x + y) * z * v + w),
+        (Fused::SubMulMulMul, |[x, y, z, v, w]| v * (z - x * y) * w),
         (Fused::Quotient, |[x, y, ..]| x / y),
         (Fused::Product, |[x, y, ..]| x * y),
     ];
@@ -323,6 +373,34 @@ mod tests {
             let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
             assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
         }
+    }
+
+    /// `x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`
+    #[test]
+    fn gelu_is_three_steps() {
+        let (mut body, dtype, at) = (Body::default(), DType::F32, Index::var(0));
+        let x = body.push(Instr::Load { arg: 0, index: at.clone(), valid: vec![], gather: None }, dtype);
+        let [cubic, root, half, one] =
+            [0.044715, 0.7978845, 0.5, 1.0].map(|c| body.push(Instr::Const(dtype, c), dtype));
+        let mut op = |op, x, y| body.push(Instr::Op(op, [x, y, y]), dtype);
+        let square = op(PointOp::Mul, x, x);
+        let cube = op(PointOp::Mul, square, x);
+        let scaled = op(PointOp::Mul, cube, cubic);
+        let sum = op(PointOp::Add, x, scaled);
+        let inner = op(PointOp::Mul, sum, root);
+        let tanh = op(PointOp::Tanh, inner, inner);
+        let (left, right) = (op(PointOp::Mul, x, half), op(PointOp::Add, tanh, one));
+        let value = op(PointOp::Mul, left, right);
+        body.stores.push(Store { arg: 1, index: at, value });
+        let args = [Access::Read, Access::Write].map(|access| Arg { dtype, numel: 64, access });
+        let space = Rowed { outer: vec![64], row: vec![], inner: false };
+        let program = lower(&body, &args, &space, Goal::default());
+        let steps = program.passes[0].points.iter().filter_map(|step| match step {
+            Micro::Load { .. } => None,
+            Micro::Fused { op, .. } => Some(*op),
+            _ => panic!("no other steps"),
+        });
+        assert_eq!(steps.collect::<Vec<_>>(), [Fused::MulMul, Fused::TanhMulAddMul, Fused::SumMulMul]);
     }
 
     #[test]

@@ -191,6 +191,9 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
+    /// A view of nothing.
+    pub(crate) const NONE: View = View { start: std::ptr::dangling_mut::<u64>().cast(), bytes: 0 };
+
     /// A view of a vector's elements.
     pub(crate) fn of<T: Pod>(data: &mut [T]) -> View {
         View { start: data.as_mut_ptr().cast(), bytes: std::mem::size_of_val(data) }

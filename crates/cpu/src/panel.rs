@@ -8,7 +8,7 @@ use std::ops::Range;
 use kiln_ir::kernel::{Arg, Body, Instr, Value};
 use kiln_ir::{Atom, Bound, DType, Index};
 
-use crate::exec::{Env, Sums, Tile, Worker};
+use crate::exec::{Env, Tile, Worker};
 use crate::loops::TILE;
 use crate::lower::{Goal, lower};
 use crate::memory::View;
@@ -110,9 +110,9 @@ impl Panel {
 
     /// Runs an epilogue over a block whose sums lie in a dense panel.
     pub(crate) fn finish(&self, worker: &mut Worker, env: Env, block: &Block, sums: View) {
-        let wide = self.wide(block);
+        let (wide, env) = (self.wide(block), Env { sums, ..env });
         self.tiles(block, usize::MAX, |tile, [slow, fast]| {
-            let tile = Tile { sums: Some(Sums { view: sums, at: slow * wide + fast }), ..tile };
+            let tile = Tile { sums: Some(slow * wide + fast), ..tile };
             worker.run(&self.program, &self.program.passes[0].points, tile, env);
             worker.put(&self.program, &self.program.puts, tile.span, env);
         });

@@ -49,7 +49,7 @@ impl Gemm {
         let [batch, m, n, k] = axes.map(numel);
         let epilogue = Panel::new(&kernel.epilogue, &kernel.args, [axes[0], axes[1], axes[2]], false);
         // Sums of groups are added up first.
-        let mut direct = plain_store(kernel).filter(|_| Cut::new(batch, [m, n], k).group == k);
+        let mut direct = plain_store(kernel).filter(|_| Cut::new(batch, [m, n], k, false).group == k);
         let turned = direct.as_ref().map_or(epilogue.swapped, |of| of.strides[0] == 1 && of.strides[1] != 1);
         let mut operands =
             [Operand::new(&kernel.lhs, &kernel.args, axes, true), Operand::new(&kernel.rhs, &kernel.args, axes, false)];
@@ -64,7 +64,8 @@ impl Gemm {
             // It writes along columns.
             direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
-        Gemm { dtype, batch, lines, k, cut: Cut::new(batch, lines, k), operands, turned, epilogue, direct, winograd }
+        let cut = Cut::new(batch, lines, k, direct.is_none());
+        Gemm { dtype, batch, lines, k, cut, operands, turned, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.

@@ -146,6 +146,66 @@ fn epilogues_finish_and_update() {
     }
 }
 
+/// GELU in its tanh form beside the sums themselves, and its gradient by the formulas that rules give: sums are read
+/// where they lie, also by several steps.
+#[test]
+fn epilogues_are_gelu_and_its_gradient() {
+    let mut rng = Rng::new(15);
+    for (m, n, k) in [(48, 64, 20), (130, 512, 33), (9, 7, 5), (200, 96, 600)] {
+        for dtype in [DType::F32, DType::F64] {
+            let o = [m, n];
+            let mut body = Body::default();
+            let op = |body: &mut Body, op, x, y| body.push(Instr::Op(op, [x, y, y]), dtype);
+            let acc = body.push(Instr::Acc, dtype);
+            let x = body.push(load(2, flat(&o)), dtype);
+            let number = |body: &mut Body, v| body.push(Instr::Const(dtype, v), dtype);
+            let [cubic, root, half, one] = [0.044715, 0.7978845, 0.5, 1.0].map(|v| number(&mut body, v));
+            let square = op(&mut body, PointOp::Mul, x, x);
+            let cube = op(&mut body, PointOp::Mul, square, x);
+            let scaled = op(&mut body, PointOp::Mul, cube, cubic);
+            let sum = op(&mut body, PointOp::Add, x, scaled);
+            let inner = op(&mut body, PointOp::Mul, sum, root);
+            let tanh = op(&mut body, PointOp::Tanh, inner, inner);
+            let more = op(&mut body, PointOp::Add, tanh, one);
+            let left = op(&mut body, PointOp::Mul, x, half);
+            let gelu = op(&mut body, PointOp::Mul, left, more);
+            // acc · (1 + t)/2 + acc · x/2 · (1 - t²) · c · (1 + 3·0.044715·x²), the last as y·x + (y + y)·x.
+            let outer = op(&mut body, PointOp::Mul, more, acc);
+            let slope = op(&mut body, PointOp::Mul, left, acc);
+            let squared = op(&mut body, PointOp::Mul, tanh, tanh);
+            let rest = op(&mut body, PointOp::Sub, one, squared);
+            let steep = op(&mut body, PointOp::Mul, slope, rest);
+            let steep = op(&mut body, PointOp::Mul, steep, root);
+            let outer = op(&mut body, PointOp::Mul, outer, half);
+            let first = op(&mut body, PointOp::Add, outer, steep);
+            let third = op(&mut body, PointOp::Mul, steep, cubic);
+            let through = op(&mut body, PointOp::Mul, third, square);
+            let second = op(&mut body, PointOp::Add, first, through);
+            let y = op(&mut body, PointOp::Mul, third, x);
+            let twice = op(&mut body, PointOp::Add, y, y);
+            let last = op(&mut body, PointOp::Mul, twice, x);
+            let grad = op(&mut body, PointOp::Add, second, last);
+            for (arg, value) in [(3, acc), (4, gelu), (2, grad)] {
+                body.stores.push(Store { arg, index: flat(&o), value });
+            }
+            let args = vec![
+                read(dtype, m * k),
+                read(dtype, k * n),
+                Arg { dtype, numel: m * n, access: Access::ReadWrite },
+                write(dtype, m * n),
+                write(dtype, m * n),
+            ];
+            let lhs = operand(0, dtype, flat(&[m, k]));
+            let rhs = operand(1, dtype, flat(&[k, n]));
+            let epilogue = body;
+            let dot = Dot { batch: vec![], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue };
+            let mut values: Vec<Vec<f64>> = [m * k, k * n, m * n].map(|n| rng.values(dtype, n)).to_vec();
+            values.extend([vec![0.0; m * n], vec![0.0; m * n]]);
+            check(&format!("gelu {m}×{n}×{k} of {dtype}"), &Kernel::Dot(dot), &values, &[], 1e-4);
+        }
+    }
+}
+
 /// A convolution over one padded axis: the right operand is a window view, 0 beyond the edges.
 #[test]
 fn windows_are_operands() {

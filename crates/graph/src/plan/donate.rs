@@ -71,11 +71,16 @@ fn over_leaves(
     }
     let mut outputs = Places::fresh(graph, caps).outputs;
     for (u, unit) in units.iter_mut().enumerate() {
-        for id in unit.lowered.stores.clone() {
+        let is_free = |id: NodeId| matches!(graph.nodes[id as usize].op, Op::Leaf(n) if donatable[n as usize]);
+        for (id, sources) in by_choice(unit, &is_free) {
             let Some(&n) = place.get(&id) else { continue };
             let Some(leaves) = free.get_mut(&(dtype(id), numel(id))) else { continue };
             let last = |leaf: &NodeId| readers.get(leaf).and_then(|r| r.last()).copied();
-            let in_place = leaves.iter().position(|(_, leaf)| last(leaf) == Some(u) && merge(graph, unit, *leaf, id));
+            let mut over = |own: bool, leaf: NodeId| {
+                sources.contains(&leaf) == own && last(&leaf) == Some(u) && merge(graph, unit, leaf, id)
+            };
+            let own = leaves.iter().position(|&(_, leaf)| over(true, leaf));
+            let in_place = own.or_else(|| leaves.iter().position(|&(_, leaf)| over(false, leaf)));
             let found = in_place.or_else(|| leaves.iter().position(|(_, leaf)| last(leaf).is_none_or(|last| last < u)));
             let Some(at) = found else { continue };
             let (slot, leaf) = leaves.remove(at);
@@ -113,6 +118,43 @@ fn over_temporaries(
         }
     }
     over
+}
+
+/// What a unit stores and which leaves that may be written over each value is computed from. Those of fewest come first,
+/// those of none last: an optimizer's moments go where they were, and the parameter, which also reads those, where it was.
+fn by_choice(unit: &Unit, is_free: &dyn Fn(NodeId) -> bool) -> Vec<(NodeId, Vec<NodeId>)> {
+    let lowered = &unit.lowered;
+    let body = match &lowered.kernel {
+        Kernel::Loop(k) => Some(&k.body),
+        Kernel::Dot(k) => Some(&k.epilogue),
+        Kernel::Scatter(_) | Kernel::Attention(_) | Kernel::Scan(_) | Kernel::Sort(_) | Kernel::Group(_) => None,
+    };
+    let sources = |id: NodeId| -> Vec<NodeId> {
+        let all = body.map_or_else(Vec::new, |body| sources(body, &lowered.args, id));
+        all.into_iter().filter(|&id| is_free(id)).collect()
+    };
+    let mut found: Vec<_> = lowered.stores.iter().map(|&id| (id, sources(id))).collect();
+    found.sort_by_key(|(_, sources)| if sources.is_empty() { usize::MAX } else { sources.len() });
+    found
+}
+
+/// The tensors that a body computes a stored one from, each once.
+fn sources(body: &Body, args: &[NodeId], id: NodeId) -> Vec<NodeId> {
+    let mut needed = vec![false; body.instrs.len()];
+    body.stores.iter().filter(|s| args[s.arg as usize] == id).for_each(|s| needed[s.value as usize] = true);
+    let mut found = Vec::new();
+    for (i, instr) in body.instrs.iter().enumerate().rev() {
+        if !needed[i] {
+            continue;
+        }
+        instr.operands().iter().for_each(|&v| needed[v as usize] = true);
+        if let Instr::Load { arg, .. } = instr
+            && !found.contains(&args[*arg as usize])
+        {
+            found.push(args[*arg as usize]);
+        }
+    }
+    found
 }
 
 /// Turns the load of `leaf` and the store of `id` into one argument, if each load is at the stored index.

@@ -1,6 +1,7 @@
 //! Who wants a value decides what is kept, overwritten and recomputed.
 
 use kiln_graph::{Device, Tensor, manual_seed};
+use kiln_ir::kernel::Instr;
 
 use crate::common::CPU;
 
@@ -36,6 +37,33 @@ fn a_parameter_is_updated_in_place() {
     assert!(next.explain().contains("of which 1 in place"), "{}", next.explain());
     assert_eq!(vec(&next)[999], 0.5f32.powi(6));
     assert_eq!(device.compilations().0, 2, "all steps are one plan, the last line another");
+}
+
+/// A parameter reads its moment too; the moment is first among the results, and the parameter among the leaves.
+#[test]
+fn what_a_step_updates_stays_where_it_is() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let full = |v: f32| Tensor::new(&[v; 64], &[64], &device).unwrap();
+    let (mut param, mut moment, grad) = (full(1.0), full(2.0), full(3.0));
+    for _ in 0..2 {
+        moment = &moment * 0.5 + &grad;
+        param = &param - &moment * 0.25;
+        device.eval().unwrap();
+    }
+    assert_eq!((vec(&param)[0], vec(&moment)[0]), (1.0 - 1.0 - 1.25, 5.0));
+    let plan = device.last_plan().unwrap();
+    let kiln_ir::Kernel::Loop(kernel) = &plan.steps[0].kernel else { panic!("{plan}") };
+    for store in &kernel.body.stores {
+        let Instr::Op(_, operands) = kernel.body.instrs[store.value as usize] else { panic!("{plan}") };
+        let own = |v: u32| match &kernel.body.instrs[v as usize] {
+            Instr::Load { arg, .. } => *arg == store.arg,
+            Instr::Op(_, factors) => factors
+                .iter()
+                .any(|&f| matches!(&kernel.body.instrs[f as usize], Instr::Load { arg, .. } if *arg == store.arg)),
+            _ => false,
+        };
+        assert!(operands.into_iter().any(own), "{plan}");
+    }
 }
 
 #[test]
