@@ -5,6 +5,7 @@ mod common;
 mod dots;
 mod groups;
 mod loops;
+mod pools;
 mod scans;
 mod sorts;
 mod tiles;
