@@ -142,3 +142,36 @@ fn gradients_go_where_the_greatest_was() {
         }
     }
 }
+
+#[test]
+fn sums_over_windows_that_saw_an_element() {
+    let mut rng = Rng::new(64);
+    for size in [1usize, 2, 3, 5, 7, 8, 13, 14, 28] {
+        for (window, step, inner) in [(3, 2, 16), (3, 2, 1), (3, 2, 5), (2, 2, 8), (4, 2, 3), (5, 3, 17), (3, 1, 4)] {
+            // Windows [n, size, window, inner] of elements [n, along, inner]; some of the last are in none.
+            let (n, along) = (3usize, ((size - 1) * step + window).next_multiple_of(step));
+            let dims = [n, along, inner, window];
+            let first = Index::var(1).add(&Index::var(3).scale(-1), &dims);
+            let (number, rest) = (first.div(step as i64, &dims), first.modulo(step as i64, &dims));
+            let all = n * size * window * inner;
+            let strides = [(size * window * inner) as i64, 0, 1, inner as i64];
+            let index = strided(&dims, &strides).add(&number.clone().scale((window * inner) as i64), &dims);
+            let valid = vec![Bound { index: rest, lo: 0, hi: 1 }, Bound { index: number, lo: 0, hi: size as i64 }];
+            let mut body = Body::default();
+            let x = body.push(masked(0, index, valid), DType::F32);
+            let value = body.push(Instr::Reduce(ReduceOp::Sum, x), DType::F32);
+            body.stores.push(Store { arg: 1, index: flat(&dims[..3]), value });
+            let results = n * along * inner;
+            let args = vec![read(DType::F32, all), write(DType::F32, results)];
+            let kernel = Kernel::Loop(Loop { outer: dims[..3].to_vec(), row: vec![window], args, body });
+            let x: Vec<f64> = (0..all).map(|_| rng.below(9) as f64 - 4.0).collect();
+            check(
+                &format!("{size} windows of {window} by {step}, {inner}"),
+                &kernel,
+                &[x, vec![0.0; results]],
+                &[],
+                0.0,
+            );
+        }
+    }
+}
