@@ -59,10 +59,14 @@ impl Lanes {
         Some(Lanes { table: Table::new(dims, &sums)?, index, bounds })
     }
 
-    /// Writes the address of each point, and whether it exists.
-    pub(crate) fn eval(&self, points: &mut Points, offsets: &mut Reg, mask: &mut Reg) {
-        let n = points.span.points();
+    /// Writes the address of each point.
+    pub(crate) fn addresses(&self, points: &mut Points, offsets: &mut Reg) {
         self.index.eval(&self.table, points, offsets);
+    }
+
+    /// Writes whether each point's element exists.
+    pub(crate) fn existing(&self, points: &mut Points, mask: &mut Reg) {
+        let n = points.span.points();
         mask.reserve_bytes(4 * n);
         mask.lanes_mut::<u32>()[..n].fill(1);
         for (bound, within) in &self.bounds {

@@ -21,6 +21,7 @@ mod lower;
 mod math;
 mod memory;
 mod order;
+mod pairs;
 mod panel;
 mod point;
 mod program;

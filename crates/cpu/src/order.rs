@@ -8,13 +8,18 @@ use kiln_ir::ReduceOp;
 use kiln_ir::kernel::{Body, Instr};
 use kiln_ir::{Bound, Index};
 
-use crate::space::Runs;
+use crate::pairs::Pairs;
+use crate::space::{Runs, stride};
 
 /// What going on to another run costs, in copies of an element: by addition alone, or otherwise.
 const RUN: [f64; 2] = [16.0, 60.0];
 
 /// What an element costs that is not beside the last one, and one in another cache line.
 const STRIDED: [f64; 2] = [3.0, 16.0];
+
+/// What an element costs of which each is there twice, and a coordinate, which is in a table.
+const TWICE: f64 = 1.5;
+const LISTED: f64 = 2.0;
 
 /// Axes shorter than one of these are tried in front.
 const SHORT: [usize; 3] = [4, 8, 16];
@@ -62,6 +67,10 @@ fn cost(dims: &[usize], n_outer: usize, inner: bool, body: &Body, order: &[usize
             std::iter::once(index).chain(bounds.iter().map(|b| &b.index)).map(|e| e.rename(&to)).collect();
         let runs = Runs::new(&dims, &exprs.iter().collect::<Vec<_>>(), |_| true);
         let added = bounds.is_empty() && index.affine(dims.len() + 1).is_some();
+        let pairs = added.then(|| Pairs::of(&dims, &runs, |axis| stride(&exprs[0], axis))).flatten();
+        if pairs == Some(Pairs::Twice) {
+            return RUN[0] / (runs.len * dims[runs.lead - 1]) as f64 + TWICE;
+        }
         let step = match runs.steps[0].unsigned_abs() {
             0..=1 => 1.0,
             2..=8 => STRIDED[0],
@@ -71,6 +80,7 @@ fn cost(dims: &[usize], n_outer: usize, inner: bool, body: &Body, order: &[usize
     };
     let instr = |i: &Instr| match i {
         Instr::Load { index, valid, .. } => access(index, valid),
+        Instr::Coord(index) if index.affine(dims.len()).is_some() => access(index, &[]).min(LISTED),
         Instr::Coord(index) => access(index, &[]),
         Instr::Inside(bounds) => access(&Index::constant(0), bounds),
         Instr::Const(..)
@@ -104,12 +114,18 @@ mod tests {
 
     #[test]
     fn short_axes_go_first_where_runs_are_short() {
-        // The spread of a pool: [64, 14, 2, 14, 2] from [64, 14, 14].
-        let spread = body(&[196, 14, 0, 1, 0], &[784, 56, 28, 2, 1]);
-        let found = order(&[64, 14, 2, 14, 2], &[], true, &spread);
+        // The spread of a pool: [64, 14, 3, 14, 3] from [64, 14, 14].
+        let spread = body(&[196, 14, 0, 1, 0], &[1764, 126, 42, 3, 1]);
+        let found = order(&[64, 14, 3, 14, 3], &[], true, &spread);
         assert_eq!(found, [2, 4, 0, 1, 3]);
         let moved = reordered(&spread, &found);
-        assert_eq!(moved.stores[0].index.affine(5).unwrap(), [28, 1, 784, 56, 2]);
+        assert_eq!(moved.stores[0].index.affine(5).unwrap(), [42, 1, 1764, 126, 3]);
+    }
+
+    #[test]
+    fn what_is_read_twice_is_no_short_run() {
+        let spread = body(&[196, 14, 0, 1, 0], &[784, 56, 28, 2, 1]);
+        assert_eq!(order(&[64, 14, 2, 14, 2], &[], true, &spread), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -273,13 +273,10 @@ fn fold<T: Lane>(row: &[T], start: T, far: bool, f: impl Fn(T, T) -> T) -> T {
                 prefetch(chunk.as_ptr().wrapping_add(AHEAD / size_of::<T>() + line));
             }
         }
-        for (a, &x) in acc.iter_mut().zip(chunk) {
-            *a = f(*a, x);
-        }
+        // As a new array, and read by numbers known here: only so do the lanes stay in registers.
+        acc = std::array::from_fn(|i| f(acc[i], chunk[i]));
     }
-    for (a, &x) in acc.iter_mut().zip(rest) {
-        *a = f(*a, x);
-    }
+    let mut acc: [T; WIDTH] = std::array::from_fn(|i| rest.get(i).map_or(acc[i], |&x| f(acc[i], x)));
     halve(&mut acc, f)
 }
 

@@ -11,6 +11,7 @@ use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place, Series};
 use crate::lanes::{Lanes, Points};
 use crate::memory::View;
+use crate::pairs;
 use crate::simd::{Operand, Out, Reg, stream};
 use crate::space::{Runs, Span, admitted};
 
@@ -28,6 +29,8 @@ pub(crate) struct Site {
     /// Where runs begin, if that is so simple.
     series: Option<Series>,
     lanes: Option<Lanes>,
+    /// Where elements lie in pairs.
+    pairs: Option<pairs::Lines>,
 }
 
 /// What a walk says about some consecutive points.
@@ -74,7 +77,9 @@ impl Site {
         let slow = !is_sum || (costly && gather.is_none());
         let lanes = (short && slow).then(|| Lanes::new(dims, index, bounds, gather.map(|g| g.1))).flatten();
         let series = heads.whole_series();
-        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, series, lanes }
+        let plain = is_sum && bounds.is_empty() && gather.is_none();
+        let pairs = plain.then(|| pairs::Lines::new(dims, &runs, index, |axis| heads.stride(0, axis))).flatten();
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, series, lanes, pairs }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -187,7 +192,9 @@ impl Site {
             out.iter_mut().enumerate().for_each(|(i, o)| *o = self.gathered(gather, i).unwrap_or(0) as i32);
         }
         let Walker { spare, gathered, offsets, mask, .. } = walker;
-        lanes.eval(&mut Points { span, gathered: Some(&*gathered), spare }, offsets, mask);
+        let points = &mut Points { span, gathered: Some(&*gathered), spare };
+        lanes.addresses(points, offsets);
+        lanes.existing(points, mask);
         true
     }
 
@@ -251,7 +258,12 @@ impl Site {
         dst: &mut Out,
         w: &mut Walker,
     ) {
-        with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w));
+        match (&self.pairs, dtype) {
+            (Some(pairs), DType::F32 | DType::I32 | DType::U32) => {
+                pairs.load(arg, span, &mut dst.lanes_mut()[..span.points()], &mut w.offsets);
+            }
+            _ => with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w)),
+        }
     }
 
     /// Stores lanes into an argument; with `past`, what is dense and stored as it is goes past the caches.
@@ -261,9 +273,10 @@ impl Site {
 
     /// Writes the addresses themselves, as `i32`.
     pub(crate) fn coord(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if self.eval(span, None, w) {
-            let n = span.points();
-            return dst.lanes_mut::<i32>()[..n].copy_from_slice(&w.offsets.lanes::<i32>()[..n]);
+        if let Some(lanes) = &self.lanes {
+            let (n, Walker { spare, offsets, .. }) = (span.points(), w);
+            lanes.addresses(&mut Points { span, gathered: None, spare }, offsets);
+            return dst.lanes_mut::<i32>()[..n].copy_from_slice(&offsets.lanes::<i32>()[..n]);
         }
         let out = dst.lanes_mut::<i32>();
         self.walk(span, None, w, |first, n, segment| {
@@ -277,9 +290,10 @@ impl Site {
 
     /// Writes whether all bounds hold.
     pub(crate) fn inside(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if self.eval(span, None, w) {
-            let n = span.points();
-            return dst.lanes_mut::<u32>()[..n].copy_from_slice(&w.mask.lanes::<u32>()[..n]);
+        if let Some(lanes) = &self.lanes {
+            let (n, Walker { spare, mask, .. }) = (span.points(), w);
+            lanes.existing(&mut Points { span, gathered: None, spare }, mask);
+            return dst.lanes_mut::<u32>()[..n].copy_from_slice(&mask.lanes::<u32>()[..n]);
         }
         let out = dst.lanes_mut::<u32>();
         self.walk(span, None, w, |first, n, segment| {

@@ -6,6 +6,7 @@ mod common;
 mod dots;
 mod groups;
 mod loops;
+mod pools;
 mod scans;
 mod sorts;
 mod tiles;

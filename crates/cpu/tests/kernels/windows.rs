@@ -220,3 +220,29 @@ fn products_in_waves_and_in_groups() {
         }
     }
 }
+
+#[test]
+fn weights_turned_around() {
+    let mut rng = Rng::new(71);
+    for (o, c, [ky, kx]) in
+        [(5, 7, [3, 3]), (40, 33, [3, 3]), (3, 4, [2, 2]), (9, 12, [1, 3]), (2, 64, [5, 5]), (1, 1, [3, 3])]
+    {
+        let (n, deep) = (21, o * ky * kx);
+        let (window, image) = ((ky * kx) as i64, (c * ky * kx) as i64);
+        let turned = strided(&[c, o, ky, kx], &[window, image, -(kx as i64), -1]).offset(window - 1);
+        let kernel = Kernel::Dot(Dot {
+            batch: vec![],
+            m: vec![c],
+            n: vec![n],
+            k: vec![o, ky, kx],
+            args: vec![read(DType::F32, o * c * ky * kx), read(DType::F32, deep * n), write(DType::F32, c * n)],
+            lhs: body(load(0, turned)),
+            rhs: body(load(1, flat(&[o, ky, kx, n]))),
+            epilogue: stored(flat(&[c, n])),
+        });
+        // Small whole numbers, whose sums are exact.
+        let whole = |rng: &mut Rng, n: usize| -> Vec<f64> { (0..n).map(|_| rng.below(7) as f64 - 3.0).collect() };
+        let args = [whole(&mut rng, o * c * ky * kx), whole(&mut rng, deep * n), vec![0.0; c * n]];
+        check(&format!("{o} · {c} · {ky} × {kx}"), &kernel, &args, &[], 0.0);
+    }
+}
