@@ -38,7 +38,7 @@ pub(crate) struct Env<'a> {
 
 /// Where the lanes of a register are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Held {
+pub(crate) enum Held {
     /// In the register.
     Lanes,
     /// In the register, and all the same.
@@ -53,7 +53,7 @@ enum Held {
 #[derive(Default)]
 pub(crate) struct Worker {
     pub(crate) regs: Vec<Reg>,
-    held: Vec<Held>,
+    pub(crate) held: Vec<Held>,
     /// Bytes of arguments that the next tile will read: from there, to there.
     ahead: Vec<(usize, usize, usize)>,
     pub(crate) walker: Walker,
@@ -170,6 +170,12 @@ impl Worker {
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
         for micro in micros {
+            if let Micro::Adam(adam) = micro {
+                if !self.adam(program, adam, tile, env) {
+                    self.run(program, &adam.steps, tile, env);
+                }
+                continue;
+            }
             if tile.lanes == 1 && self.single(micro) {
                 continue;
             }
@@ -227,7 +233,7 @@ impl Worker {
     }
 
     /// What a load gives without moving anything, where a tile's elements lie as its lanes would; sums always do.
-    fn lend(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env) -> Option<Held> {
+    pub(crate) fn lend(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env) -> Option<Held> {
         if !tile.is_whole() {
             return None;
         }
@@ -257,7 +263,7 @@ impl Worker {
     }
 
     /// Asks for some of what comes next, while there is something to compute.
-    fn fetch_ahead(&mut self, env: Env) {
+    pub(crate) fn fetch_ahead(&mut self, env: Env) {
         let Some((arg, from, to)) = self.ahead.pop() else { return };
         let end = to.min(from + AHEAD * 64);
         (from..end).step_by(64).for_each(|at| env.args[arg].prefetch(at));
@@ -268,7 +274,7 @@ impl Worker {
 
     /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and which operand of the
     /// step is what is there before.
-    fn target(&mut self, program: &Program, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
+    pub(crate) fn target(&mut self, program: &Program, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
         let put = &program.puts[program.direct[micro.dst()]?];
         if !tile.is_whole() {
             return None;
@@ -314,6 +320,7 @@ impl Worker {
                 let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
                 fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)]);
             }
+            Micro::Adam(_) => unreachable!("done as a whole"),
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
             Micro::Spread { dtype, .. } => repeat(*dtype, tile.lanes, dst),
             Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
@@ -359,7 +366,13 @@ impl Worker {
 
 #[inline(always)]
 fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId, env: Env<'a>) -> Operand<'a> {
-    match held[slot] {
+    operand_at(regs, held[slot], slot, env)
+}
+
+/// A register's lanes, where it had them at some time.
+#[inline(always)]
+pub(crate) fn operand_at<'a>(regs: &'a [Reg], held: Held, slot: RegId, env: Env<'a>) -> Operand<'a> {
+    match held {
         Held::Lanes => regs[slot].operand(),
         Held::One => regs[slot].operand().repeated(),
         Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
@@ -382,6 +395,24 @@ impl Micro {
             | Micro::Spread { dst, .. }
             | Micro::Expand { dst, .. }
             | Micro::Acc { dst, .. } => dst,
+            Micro::Adam(ref adam) => adam.steps.last().expect("several steps").dst(),
+        }
+    }
+
+    /// The registers that a step reads.
+    pub(crate) fn sources(&self) -> Vec<RegId> {
+        match self {
+            Micro::Load { gather, .. } => gather.iter().copied().collect(),
+            Micro::Op { op, args, .. } => args[..op.row().arity].to_vec(),
+            Micro::Fused { op, args, .. } => args[..op.arity()].to_vec(),
+            Micro::Cast { src, .. } | Micro::Expand { src, .. } => vec![*src],
+            Micro::Spread { dst, .. } => vec![*dst],
+            Micro::Adam(adam) => adam.steps.iter().flat_map(Micro::sources).collect(),
+            Micro::Fill { .. }
+            | Micro::Scalar { .. }
+            | Micro::Coord { .. }
+            | Micro::Inside { .. }
+            | Micro::Acc { .. } => Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod adam;
 mod attention;
 mod backend;
 mod cast;

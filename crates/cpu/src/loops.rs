@@ -36,6 +36,9 @@ const SHORT_BLOCK: usize = 256;
 /// of 1030.
 const FEW_REGS: usize = 2;
 
+/// Lanes of a tile that is updated in one walk: each argument's part is many pages, and a step's cost is none.
+const UPDATE_TILE: usize = 16384;
+
 /// Single points that are folded in turn before the tree takes them: a sum then costs no more than reading does, and
 /// errors grow as over so many points.
 pub(crate) const IN_TURN: usize = 8;
@@ -95,6 +98,9 @@ impl LoopExe {
         let mut program = lower(&kernel.body, &kernel.args, &space, Goal { whole, last: false, stream });
         // Elsewhere the next tile does not begin where this one ends.
         program.busy &= space.inner || block == rows || kernel.row.is_empty();
+        // No register holds anything, and processors see what comes next in a long walk.
+        let block = if program.is_update() { rows.min(UPDATE_TILE) } else { block };
+        program.busy &= !program.is_update();
         let turned = turned(kernel);
         LoopExe { space, program, block, chunk, group, turned }
     }

@@ -8,6 +8,7 @@
 
 use kiln_ir::{DType, PointOp, ReduceOp};
 
+use crate::adam::Adam;
 use crate::fused::{Fused, MOST};
 use crate::site::Site;
 
@@ -39,6 +40,8 @@ pub(crate) enum Micro {
     Expand { dtype: DType, src: RegId, dst: RegId },
     /// The contraction's sum.
     Acc { dtype: DType, dst: RegId },
+    /// Several steps that are one walk where all that they change lies as lanes do.
+    Adam(Adam),
 }
 
 /// A reduction at the end of a pass.
@@ -145,9 +148,18 @@ impl Program {
         &self.puts[from..][..self.puts[from..].partition_point(|put| put.pass == pass)]
     }
 
+    /// True iff all that it does is an optimizer's update in one walk.
+    pub(crate) fn is_update(&self) -> bool {
+        let loads = |m: &&Micro| !matches!(m, Micro::Load { .. });
+        let [pass] = &self.passes[..] else { return false };
+        let mut steps = pass.points.iter().filter(loads);
+        matches!((steps.next(), steps.next()), (Some(Micro::Adam(_)), None)) && self.puts.len() == 3
+    }
+
     /// Steps over points, about: what a point costs.
     pub(crate) fn weight(&self) -> usize {
-        self.passes.iter().map(|p| p.points.len() + p.reductions.len() + p.columns.len()).sum::<usize>()
-            + self.puts.len()
+        let steps = |micro: &Micro| if let Micro::Adam(adam) = micro { adam.steps.len() } else { 1 };
+        let pass = |p: &Pass| p.points.iter().map(steps).sum::<usize>() + p.reductions.len() + p.columns.len();
+        self.passes.iter().map(pass).sum::<usize>() + self.puts.len()
     }
 }

@@ -112,6 +112,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
     this.mark_single();
     this.out.busy = this.out.passes.iter().map(|pass| n_ops(&pass.points)).sum::<usize>() >= BUSY;
     this.out.direct.resize(this.out.n_regs, None);
+    this.join_updates();
     this.out
 }
 
@@ -122,6 +123,7 @@ pub(crate) const BUSY: usize = 5;
 fn n_ops(micros: &[Micro]) -> usize {
     let of = |micro: &Micro| match micro {
         Micro::Load { .. } => 0,
+        Micro::Adam(adam) => n_ops(&adam.steps),
         Micro::Fused { op, .. } => op.arity() - 1,
         _ => 1,
     };

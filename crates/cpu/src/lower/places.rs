@@ -5,6 +5,7 @@ use kiln_ir::kernel::{Access, Arg, Instr, Store, Value};
 use kiln_ir::{DType, PointOp, ReduceOp};
 
 use super::{Class, Formula, Lowering, is_lane};
+use crate::adam;
 use crate::fused::{Fused, Step, join};
 use crate::program::{Micro, Put, RegId};
 use crate::site::Site;
@@ -216,6 +217,18 @@ impl Lowering<'_> {
         let moved = kept && self.args[arg].access != Access::Read;
         let wanted = self.wanted && v + 1 == self.body.instrs.len();
         class == Class::Point && is_lane(self.args[arg].dtype) && !moved && !wanted && self.direct(v).is_none()
+    }
+
+    /// Puts the steps of an optimizer's update together.
+    pub(super) fn join_updates(&mut self) {
+        let out = &mut self.out;
+        let [pass] = &mut out.passes[..] else { return };
+        let reduced = pass.reductions.iter().chain(&pass.columns).flat_map(|r| std::iter::once(r.src).chain(r.by));
+        let stored = out.puts.iter().chain(&out.row_puts).map(|put| put.src);
+        let kept: Vec<RegId> = reduced.chain(stored).chain(out.last).collect();
+        let (direct, puts) = (&out.direct, &out.puts);
+        let in_place = |reg: RegId| direct[reg].is_some_and(|put| puts[put].updates);
+        pass.points = adam::join(std::mem::take(&mut pass.points), &kept, &in_place);
     }
 
     /// Marks what is read only by steps that take a single value as well.

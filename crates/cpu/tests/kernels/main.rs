@@ -10,4 +10,5 @@ mod pools;
 mod scans;
 mod sorts;
 mod tiles;
+mod updates;
 mod windows;
