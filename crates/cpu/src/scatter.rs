@@ -1,7 +1,8 @@
 //! Scatter-add: slices added into a zeroed result at computed places, in the order of the slices.
 //!
 //! Tasks share the result's rows, not the slices: each looks at the whole index and adds what falls
-//! into its rows. So no two tasks write one element, and every sum has a fixed order.
+//! into its rows. So no two tasks write one element, and every sum has a fixed order. What no slice falls into is set to
+//! zero at the end, so that memory is written once.
 
 use kiln_ir::DType;
 use kiln_ir::kernel::Scatter;
@@ -9,10 +10,21 @@ use kiln_ir::kernel::Scatter;
 use crate::cast::Stored;
 use crate::exec::Env;
 use crate::memory::View;
+use crate::simd::{fence, zero};
 use crate::task::for_each;
 
 /// Tasks into which the rows of a large result are divided.
 const PARTS: usize = 16;
+
+/// Bytes of a task's rows that its caches would not keep.
+const FAR: usize = 1 << 20;
+
+/// Working memory of a task.
+struct Spare<T> {
+    sums: Vec<T>,
+    /// For each row, whether a slice has fallen into it.
+    met: Vec<bool>,
+}
 
 /// A scatter: dims merged, dtypes checked.
 pub(crate) struct ScatterExe {
@@ -60,9 +72,10 @@ impl ScatterExe {
         let rows = self.size.div_ceil(parts).max(1);
         let n = self.size.div_ceil(rows);
         let work = self.work() / (self.outer * n).max(1) + self.index;
-        for_each(parallel, self.outer * n, work, Vec::new, |sums, i| {
+        let init = || Spare { sums: Vec::new(), met: Vec::new() };
+        for_each(parallel, self.outer * n, work, init, |spare, i| {
             let (outer, from) = (i / n, i % n * rows);
-            self.add_rows::<S, T>(env, outer, from..self.size.min(from + rows), sums, &add);
+            self.add_rows::<S, T>(env, outer, from..self.size.min(from + rows), spare, &add);
         });
     }
 
@@ -72,7 +85,7 @@ impl ScatterExe {
         env: Env,
         outer: usize,
         rows: std::ops::Range<usize>,
-        sums: &mut Vec<T>,
+        spare: &mut Spare<T>,
         add: &impl Fn(T, T) -> T,
     ) {
         let n = rows.len() * self.inner;
@@ -80,10 +93,11 @@ impl ScatterExe {
         let out = unsafe { env.args[2].slice_mut::<S>((outer * self.size + rows.start) * self.inner, n) };
         // What is stored as it is added is added up where it belongs.
         if size_of::<S>() == size_of::<T>() {
-            return self.add_into::<S, T>(env, outer, rows, bytemuck::cast_slice_mut(out), add);
+            return self.add_into::<S, T>(env, outer, rows, bytemuck::cast_slice_mut(out), &mut spare.met, add);
         }
+        let Spare { sums, met } = spare;
         sums.resize(sums.len().max(n), T::zeroed());
-        self.add_into::<S, T>(env, outer, rows, &mut sums[..n], add);
+        self.add_into::<S, T>(env, outer, rows, &mut sums[..n], met, add);
         S::narrow_run(bytemuck::cast_slice(&sums[..n]), out);
     }
 
@@ -93,20 +107,32 @@ impl ScatterExe {
         outer: usize,
         rows: std::ops::Range<usize>,
         sums: &mut [T],
+        met: &mut Vec<bool>,
         add: &impl Fn(T, T) -> T,
     ) {
         let inner = self.inner;
-        sums.fill(T::zeroed());
+        met.clear();
+        met.resize(rows.len(), false);
         for i in 0..self.index {
             let row = self.row(env.args[0], i);
             if !rows.contains(&row) {
                 continue;
             }
             let values = env.args[1].slice::<S>((outer * self.index + i) * inner, inner);
-            let to = &mut sums[(row - rows.start) * inner..][..inner];
-            for (sum, &x) in to.iter_mut().zip(values) {
-                *sum = add(*sum, bytemuck::cast(x.widen()));
+            let row = row - rows.start;
+            let to = sums[row * inner..][..inner].iter_mut().zip(values);
+            match std::mem::replace(&mut met[row], true) {
+                true => to.for_each(|(sum, &x)| *sum = add(*sum, bytemuck::cast(x.widen()))),
+                false => to.for_each(|(sum, &x)| *sum = add(T::zeroed(), bytemuck::cast(x.widen()))),
             }
+        }
+        let far = size_of_val(sums) >= FAR;
+        for (row, _) in met.iter().enumerate().filter(|(_, met)| !**met) {
+            let row = &mut sums[row * inner..][..inner];
+            if far { zero(bytemuck::cast_slice_mut(row)) } else { row.fill(T::zeroed()) }
+        }
+        if far {
+            fence();
         }
     }
 

@@ -178,6 +178,12 @@ fn stream_narrow(src: &[[u8; LINE]], dst: &mut [[u8; LINE]]) {
     }
 }
 
+/// Sets memory to zero past the caches, as far as whole cache lines go. Other threads see it after a [`fence`].
+pub(crate) fn zero(dst: &mut [u8]) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    dst.chunks_mut(ZEROS.len()).for_each(|dst| stream(&ZEROS[..dst.len()], dst));
+}
+
 /// Lets other threads see what was copied past the caches, once they see what this thread does next.
 pub(crate) fn fence() {
     #[cfg(target_arch = "x86_64")]

@@ -237,7 +237,10 @@ fn windows_are_operands() {
 fn scatters_add_in_order_and_clamp() {
     let mut rng = Rng::new(15);
     for dtype in [DType::F32, DType::F64, DType::F16, DType::I32, DType::U8] {
-        for (outer, index, inner, size) in [(1, 7, 3, 4), (2, 500, 40, 30), (1, 0, 3, 4), (3, 5, 1, 1)] {
+        // The last is so large that its zeros go past the caches.
+        let all = [(1, 7, 3, 4), (2, 500, 40, 30), (1, 0, 3, 4), (3, 5, 1, 1), (1, 600, 333, 14_400)];
+        let n = if dtype == DType::F32 { all.len() } else { all.len() - 1 };
+        for &(outer, index, inner, size) in &all[..n] {
             let args =
                 [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
             let kernel =
