@@ -7,11 +7,12 @@ use kiln_ir::ReduceOp;
 use kiln_ir::kernel::{Instr, Loop};
 
 use crate::exec::{Env, Loan, Tile, Worker};
-use crate::loops::{IN_TURN, LoopExe, WHOLE_TILE, inner_is_dense};
+use crate::loops::LoopExe;
 use crate::program::{Program, Reduction};
 use crate::reduce::{Partial, Rows};
 use crate::space::Span;
 use crate::task;
+use crate::tiling::{IN_TURN, WHOLE_TILE, inner_is_dense};
 use crate::tree::Tree;
 
 /// Groups of a kernel: enough to keep some tens of threads busy, and few enough that their results are soon combined.

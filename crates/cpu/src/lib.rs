@@ -37,6 +37,7 @@ mod split;
 mod spread;
 mod table;
 mod task;
+mod tiling;
 mod tree;
 
 pub use backend::CpuBackend;

@@ -6,11 +6,10 @@
 //! some points along both axes. A few long rows are cut into groups that run in parallel, pass by
 //! pass. All sizes derive from the kernel alone, so the threads never change a bit.
 
-use kiln_ir::Index;
-use kiln_ir::kernel::{Body, Instr, Loop};
+use kiln_ir::kernel::{Instr, Loop};
 
 use crate::exec::{Env, Loan, Tile, Worker};
-use crate::lower::{BUSY, Goal, lower};
+use crate::lower::{Goal, lower};
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
 use crate::reduce::{Partial, Rows, identity};
@@ -18,44 +17,14 @@ use crate::simd::Reg;
 use crate::space::{Span, stride};
 use crate::split::split;
 use crate::task::for_each;
+use crate::tiling::{IN_TURN, Tiling, computes_little, inner_is_dense};
 use crate::tree::Tree;
-
-/// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
-pub(crate) const TILE: usize = 1024;
-
-/// Lanes of a tile that spares a second computation of its points; the next cache holds those.
-pub(crate) const WHOLE_TILE: usize = 8192;
-
-/// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
-const BLOCK: usize = 1024;
-
-/// Rows side by side in a tile that holds them whole.
-const SHORT_BLOCK: usize = 256;
-
-/// How much larger such a tile is where little is computed: then few registers are in use. A pool takes 870 µs instead
-/// of 1030.
-const FEW_REGS: usize = 2;
-
-/// Lanes of a tile that is updated in one walk: each argument's part is many pages, and a step's cost is none.
-const UPDATE_TILE: usize = 16384;
-
-/// Single points that are folded in turn before the tree takes them: a sum then costs no more than reading does, and
-/// errors grow as over so many points.
-pub(crate) const IN_TURN: usize = 8;
-
-/// Points of a block that are worth a group of their own.
-const GROUP: usize = 1 << 16;
 
 /// A lowered loop.
 pub(crate) struct LoopExe {
     pub(crate) space: Rowed,
     pub(crate) program: Program,
-    /// Rows of a block.
-    block: usize,
-    /// Points of a row in a tile.
-    chunk: usize,
-    /// Points of a row in a group; all of them unless long rows are cut.
-    group: usize,
+    tiling: Tiling,
     /// The other axis of a tile where some argument lies across: see [`turned`].
     turned: Option<usize>,
 }
@@ -69,40 +38,17 @@ impl LoopExe {
         let inner = !kernel.row.is_empty() && (inner_is_dense(&kernel) || kernel.body.reduces_columns());
         let kernel = &walked_well(kernel, inner);
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
-        let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
-        let again = kernel.body.reduces_columns()
-            || computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
-        // Nothing is in registers where elements are only read and folded.
-        let only_read = kernel.body.instrs.iter().all(|i| matches!(i, Instr::Load { .. } | Instr::Reduce(..)));
-        let ops = kernel.body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count();
-        let wide = if !space.inner && ops < BUSY { FEW_REGS } else { 1 };
-        let room = if again || only_read { WHOLE_TILE } else { TILE * wide };
-        // A tile holds whole rows if they fit, with at least a cache line of them side by side.
-        let least = if space.inner { 1 } else { rows.min(16) };
-        let whole = points * least <= room;
-        let most = if kernel.row.is_empty() { TILE } else { SHORT_BLOCK * wide };
-        let block = match (whole, space.inner) {
-            (true, true) if only_read => (room / points).clamp(1, rows),
-            (true, true) => (TILE / points).clamp(1, rows),
-            (true, false) => rows.min(most).min((room / points).max(1)).max(least),
-            (false, true) => 1,
-            (false, false) => rows.min(BLOCK),
-        };
-        let chunk = if whole { points } else { (TILE / block).max(1).min(points) };
-        let n_blocks = rows.div_ceil(block);
-        let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
-        let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
+        let tiling = Tiling::new(kernel, &space);
         // Where memory waits for what is computed, results are better computed in its lines.
-        let stream = kernel.row.is_empty() && ops < BUSY;
-        debug_assert!(!kernel.body.reduces_columns() || whole && space.inner, "tiles hold whole rows");
-        let mut program = lower(&kernel.body, &kernel.args, &space, Goal { whole, last: false, stream });
-        // Elsewhere the next tile does not begin where this one ends.
-        program.busy &= space.inner || block == rows || kernel.row.is_empty();
-        // No register holds anything, and processors see what comes next in a long walk.
-        let block = if program.is_update() { rows.min(UPDATE_TILE) } else { block };
-        program.busy &= !program.is_update();
+        let goal =
+            Goal { whole: tiling.whole, last: false, stream: kernel.row.is_empty() && computes_little(&kernel.body) };
+        let mut program = lower(&kernel.body, &kernel.args, &space, goal);
+        let tiling = tiling.for_walks(kernel, &program);
+        // Elsewhere the next tile does not begin where this one ends, or processors see that it does.
+        let goes_on = space.inner || tiling.block == space.n_rows() || kernel.row.is_empty();
+        program.busy &= goes_on && !program.is_update();
         let turned = turned(kernel);
-        LoopExe { space, program, block, chunk, group, turned }
+        LoopExe { space, program, tiling, turned }
     }
 
     /// A measure of the work: lanes times steps.
@@ -117,7 +63,7 @@ impl LoopExe {
         if let Some(axis) = self.turned {
             return self.run_turned(axis, env, parallel);
         }
-        if self.group < self.space.n_points() {
+        if self.tiling.group < self.space.n_points() {
             return self.run_groups(env, parallel);
         }
         if !self.program.column_puts.is_empty() {
@@ -154,20 +100,20 @@ impl LoopExe {
     }
 
     pub(crate) fn n_blocks(&self) -> usize {
-        self.space.n_rows().div_ceil(self.block)
+        self.space.n_rows().div_ceil(self.tiling.block)
     }
 
     pub(crate) fn lanes(&self) -> usize {
-        self.block.min(self.space.n_rows()) * self.chunk
+        self.tiling.block.min(self.space.n_rows()) * self.tiling.chunk
     }
 
     /// All passes over a block of rows.
     pub(crate) fn run_block(&self, worker: &mut Worker, env: Env, block: usize) {
-        let first = block * self.block;
-        let (rows, points) = (self.block.min(self.space.n_rows() - first), self.space.n_points());
+        let first = block * self.tiling.block;
+        let (rows, points) = (self.tiling.block.min(self.space.n_rows() - first), self.space.n_points());
         for (p, pass) in self.program.passes.iter().enumerate() {
             worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
-            if self.chunk >= points && points > 0 {
+            if self.tiling.chunk >= points && points > 0 {
                 let tile = self.tile(first, rows, 0, points);
                 self.run_tile(worker, env, p, tile);
                 let mut partials = std::mem::take(&mut worker.partials);
@@ -195,7 +141,7 @@ impl LoopExe {
 
     /// The rows of a block, with room for the points of any tile.
     fn row_tile(&self, first: usize, rows: usize) -> Tile {
-        let shape = Rows { inner: self.space.inner, rows, points: self.chunk, first: 0 };
+        let shape = Rows { inner: self.space.inner, rows, points: self.tiling.chunk, first: 0 };
         Tile { rows: shape, ..Tile::flat(first, rows) }
     }
 
@@ -231,9 +177,9 @@ impl LoopExe {
         if pass.reductions.is_empty() && self.program.puts_of(p).is_empty() {
             return;
         }
-        let single = !self.space.inner && self.chunk == 1;
-        for (n, from) in range.clone().step_by(self.chunk).enumerate() {
-            let tile = self.tile(first, rows, from, self.chunk.min(range.end - from));
+        let single = !self.space.inner && self.tiling.chunk == 1;
+        for (n, from) in range.clone().step_by(self.tiling.chunk).enumerate() {
+            let tile = self.tile(first, rows, from, self.tiling.chunk.min(range.end - from));
             self.run_tile(worker, env, p, tile);
             // A few single points are folded one after the other, and then go to the tree together.
             let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
@@ -289,35 +235,6 @@ fn turned(kernel: &Loop) -> Option<usize> {
     kernel.body.instrs.iter().find_map(across)
 }
 
-/// Rows this short are reduced side by side, as lanes, wherever there are enough of them.
-const SHORT_ROW: usize = 16;
-
-/// True iff the points of a row should be neighbours in a tile: unless rows are short, where the loads and
-/// stores of most bytes step by one element along the row rather than across rows.
-pub(crate) fn inner_is_dense(kernel: &Loop) -> bool {
-    let outer = kernel.outer.len();
-    let numel = |dims: &[usize]| dims.iter().product::<usize>();
-    if numel(&kernel.row) <= SHORT_ROW && numel(&kernel.outer) >= 4 * SHORT_ROW {
-        return false;
-    }
-    let last = |dims: &[usize]| dims.iter().rposition(|&d| d > 1);
-    let (Some(across), Some(along)) = (last(&kernel.outer), last(&kernel.row).map(|a| a + outer)) else { return true };
-    let (mut votes, mut against) = (0, 0);
-    let mut vote = |arg: u32, index: &Index| {
-        let arg = &kernel.args[arg as usize];
-        let weight = arg.numel * arg.dtype.size_bytes();
-        votes += if stride(index, along).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
-        against += if stride(index, across).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
-    };
-    for instr in &kernel.body.instrs {
-        if let Instr::Load { arg, index, .. } = instr {
-            vote(*arg, index);
-        }
-    }
-    kernel.body.stores.iter().for_each(|s| vote(s.arg, &s.index));
-    votes >= against
-}
-
 /// The loop with its axes in the order in which they are best walked.
 fn walked_well(kernel: Loop, inner: bool) -> Loop {
     let by = order(&kernel.outer, &kernel.row, inner, &kernel.body);
@@ -327,14 +244,6 @@ fn walked_well(kernel: Loop, inner: bool) -> Loop {
     Loop { outer: outer.to_vec(), row: row.to_vec(), body: reordered(&kernel.body, &by), args: kernel.args }
 }
 
-/// True iff a second pass would compute points again, rather than only rows.
-fn computes_again(body: &Body, outer: usize, rank: usize) -> bool {
-    let varies = body.varies_in_row(outer, rank);
-    let stored = body.stores.iter().any(|s| varies[s.value as usize] || s.index.uses(&|a| (outer..rank).contains(&a)));
-    let reductions = body.instrs.iter().filter(|i| matches!(i, Instr::Reduce(..))).count();
-    stored || reductions > 1
-}
-
 /// The results of the reductions of earlier passes: for each pass, reduction and block.
 type Results = Vec<Vec<Vec<Reg>>>;
 
@@ -342,8 +251,9 @@ impl LoopExe {
     /// Pass by pass, each over all groups of all blocks at once.
     fn run_groups(&self, env: Env, parallel: bool) {
         let (n_rows, n_points) = (self.space.n_rows(), self.space.n_points());
-        let (n_blocks, n_groups) = (n_rows.div_ceil(self.block), n_points.div_ceil(self.group));
-        let rows_of = |block: usize| (block * self.block, self.block.min(n_rows - block * self.block));
+        let (n_blocks, n_groups) = (n_rows.div_ceil(self.tiling.block), n_points.div_ceil(self.tiling.group));
+        let rows_of =
+            |block: usize| (block * self.tiling.block, self.tiling.block.min(n_rows - block * self.tiling.block));
         let init = || Loan::new(&self.program, self.lanes(), env);
         let mut results: Results = Vec::new();
         for (p, pass) in self.program.passes.iter().enumerate() {
@@ -351,8 +261,8 @@ impl LoopExe {
                 let (block, group) = (i / n_groups, i % n_groups);
                 let rows = rows_of(block);
                 self.run_rows(worker, env, p, block, rows, &results);
-                let from = group * self.group;
-                self.run_pass(worker, env, p, rows, from..n_points.min(from + self.group));
+                let from = group * self.tiling.group;
+                self.run_pass(worker, env, p, rows, from..n_points.min(from + self.tiling.group));
                 let mut trees = std::mem::take(&mut worker.trees);
                 let mut out = Vec::with_capacity(pass.reductions.len());
                 for (r, tree) in pass.reductions.iter().zip(&mut trees) {

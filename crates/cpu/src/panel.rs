@@ -9,12 +9,12 @@ use kiln_ir::kernel::{Arg, Body, Instr, Value};
 use kiln_ir::{Atom, Bound, DType, Index};
 
 use crate::exec::{Env, Tile, Worker};
-use crate::loops::TILE;
 use crate::lower::{Goal, lower};
 use crate::memory::View;
 use crate::program::{Program, Rowed};
 use crate::space::{Runs, Span};
 use crate::split::split_matrix;
+use crate::tiling::TILE;
 
 /// A body over a batch of matrices.
 pub(crate) struct Panel {

@@ -7,8 +7,8 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
-use crate::loops::{IN_TURN, TILE};
 use crate::simd::{Operand, Reg, multiversion, prefetch};
+use crate::tiling::{IN_TURN, TILE};
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
 #[derive(Clone, Default)]

@@ -4,15 +4,14 @@
 //! the part that exists, and the rest is a copy, a fill or a strided loop. Where runs are short, all addresses of a
 //! tile are computed at once instead (`lanes`), unless those would overflow.
 
-use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
+mod moves;
+
 use kiln_ir::{Bound, DType, Index};
 
-use crate::cast::{Stored, with_stored};
 use crate::heads::{Heads, Place, Series};
 use crate::lanes::{Lanes, Points};
-use crate::memory::View;
 use crate::pairs;
-use crate::simd::{Operand, Out, Reg, stream};
+use crate::simd::{Operand, Reg};
 use crate::space::{Runs, Span, admitted};
 
 /// Runs at least this long are walked: where heads are sums, and where they are not.
@@ -90,6 +89,23 @@ impl Site {
             DType::I32 => (value.lanes::<i32>()[point].max(0) as usize).min(last),
             _ => (value.lanes::<u32>()[point] as usize).min(last),
         })
+    }
+
+    /// Where the run after one of `n` points from `first` on begins, if that is looked up elsewhere and among `points`.
+    fn next_gathered(
+        &self,
+        gather: Option<Operand>,
+        head: i64,
+        first: usize,
+        n: usize,
+        points: usize,
+    ) -> Option<usize> {
+        if self.gather.is_none() || first + n >= points {
+            return None;
+        }
+        let [here, next] = [first, first + n].map(|point| self.gathered(gather, point));
+        let next = head + self.heads.stride(0, self.dims.len())? * (next? as i64 - here? as i64);
+        usize::try_from(next).ok()
     }
 
     /// Calls `visit(first, n, segment)` for consecutive points of a span, numbered from 0.
@@ -247,176 +263,4 @@ impl Site {
         let head = self.heads.value(0, &mut walker.place, None) + across * skip as i64;
         Some(Plane { head, down, across })
     }
-
-    /// Loads elements of an argument, 0 where a bound fails.
-    pub(crate) fn load(
-        &self,
-        dtype: DType,
-        arg: View,
-        span: Span,
-        gather: Option<Operand>,
-        dst: &mut Out,
-        w: &mut Walker,
-    ) {
-        match (&self.pairs, dtype) {
-            (Some(pairs), DType::F32 | DType::I32 | DType::U32) => {
-                pairs.load(arg, span, &mut dst.lanes_mut()[..span.points()], &mut w.offsets);
-            }
-            _ => with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w)),
-        }
-    }
-
-    /// Stores lanes into an argument; with `past`, what is dense and stored as it is goes past the caches.
-    pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, past: bool, w: &mut Walker) {
-        with_stored!(dtype, store::<_>(self, arg, span, src, past, w));
-    }
-
-    /// Writes the addresses themselves, as `i32`.
-    pub(crate) fn coord(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if let Some(lanes) = &self.lanes {
-            let (n, Walker { spare, offsets, .. }) = (span.points(), w);
-            lanes.addresses(&mut Points { span, gathered: None, spare }, offsets);
-            return dst.lanes_mut::<i32>()[..n].copy_from_slice(&offsets.lanes::<i32>()[..n]);
-        }
-        let out = dst.lanes_mut::<i32>();
-        self.walk(span, None, w, |first, n, segment| {
-            let Segment::Run { head, step } = segment else { unreachable!("a coordinate has no bounds") };
-            let (head, step) = (head as i32, step as i32);
-            for (i, o) in out[first..first + n].iter_mut().enumerate() {
-                *o = head.wrapping_add(step.wrapping_mul(i as i32));
-            }
-        });
-    }
-
-    /// Writes whether all bounds hold.
-    pub(crate) fn inside(&self, span: Span, dst: &mut Out, w: &mut Walker) {
-        if let Some(lanes) = &self.lanes {
-            let (n, Walker { spare, mask, .. }) = (span.points(), w);
-            lanes.existing(&mut Points { span, gathered: None, spare }, mask);
-            return dst.lanes_mut::<u32>()[..n].copy_from_slice(&mask.lanes::<u32>()[..n]);
-        }
-        let out = dst.lanes_mut::<u32>();
-        self.walk(span, None, w, |first, n, segment| {
-            out[first..first + n].fill(matches!(segment, Segment::Run { .. }) as u32);
-        });
-    }
-}
-
-fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, dst: &mut Out, w: &mut Walker) {
-    let out = dst.lanes_mut::<S::Lane>();
-    if let Some(plane) = site.plane(span, w) {
-        return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
-    }
-    if site.eval(span, gather, w) {
-        let n = span.points();
-        return S::collect(arg, &w.offsets.lanes()[..n], &w.mask.lanes()[..n], &mut out[..n]);
-    }
-    site.walk(span, gather, w, |first, n, segment| {
-        let out = &mut out[first..first + n];
-        match segment {
-            Segment::Absent => out.fill(S::Lane::zeroed()),
-            Segment::Run { head, step: 1 } => S::widen_run(arg.slice(head as usize, n), out),
-            Segment::Run { head, step: 0 } => out.fill(arg.get::<S>(head as usize).widen()),
-            Segment::Run { head, step: 2 } => {
-                // Pairs of neighbours, which vectors can take apart; behind the last element there may be nothing.
-                let src = arg.slice::<S>(head as usize, 2 * n - 1);
-                for (o, [x, _]) in out.iter_mut().zip(src.as_chunks::<2>().0) {
-                    *o = x.widen();
-                }
-                out[n - 1] = src[2 * n - 2].widen();
-            }
-            Segment::Run { head, step } => {
-                out.iter_mut().zip(arg.stepped::<S>(head, step, n)).for_each(|(o, x)| *o = x.widen());
-            }
-        }
-    });
-}
-
-/// Lines of a block that is turned: a cache line of `f32` each way, so that every line is read once.
-const TURNED: usize = 16;
-
-fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usize) {
-    let Plane { head, down, across } = plane;
-    match across {
-        1 => {
-            for (i, out) in out.chunks_exact_mut(len).enumerate() {
-                S::widen_run(arg.slice((head + down * i as i64) as usize, len), out);
-            }
-        }
-        0 => {
-            for (i, out) in out.chunks_exact_mut(len).enumerate() {
-                out.fill(arg.get::<S>((head + down * i as i64) as usize).widen());
-            }
-        }
-        _ if down == 1 => {
-            for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
-                for from in (0..len).step_by(TURNED) {
-                    let at = head + (i * TURNED) as i64 + across * from as i64;
-                    turn::<S>(arg, at, across, out, len, from);
-                }
-            }
-        }
-        _ => {
-            for (i, out) in out.chunks_exact_mut(len).enumerate() {
-                let line = arg.stepped::<S>(head + down * i as i64, across, len);
-                out.iter_mut().zip(line).for_each(|(o, x)| *o = x.widen());
-            }
-        }
-    }
-}
-
-/// Turns one block: lines that lie `across` apart become columns `from..` of some rows of `len` lanes.
-fn turn<S: Stored>(arg: View, at: i64, across: i64, out: &mut [S::Lane], len: usize, from: usize) {
-    let (rows, columns) = (out.len() / len, (len - from).min(TURNED));
-    let mut block = [[S::Lane::zeroed(); TURNED]; TURNED];
-    for (j, line) in block[..columns].iter_mut().enumerate() {
-        S::widen_run(arg.slice((at + across * j as i64) as usize, rows), &mut line[..rows]);
-    }
-    if columns == TURNED {
-        for (i, out) in out.chunks_exact_mut(len).enumerate() {
-            let out: &mut [S::Lane; TURNED] = out[from..].first_chunk_mut().expect("so many columns");
-            *out = std::array::from_fn(|j| block[j][i]);
-        }
-    } else {
-        for (i, out) in out.chunks_exact_mut(len).enumerate() {
-            out[from..][..columns].iter_mut().zip(&block).for_each(|(o, line)| *o = line[i]);
-        }
-    }
-}
-
-fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, past: bool, w: &mut Walker) {
-    let src = src.lanes::<S::Lane>();
-    let put = |at: i64, lane: S::Lane| {
-        // SAFETY: each point stores at an element of its own, which no other task touches.
-        let element = unsafe { arg.slice_mut::<S>(at as usize, 1) };
-        element[0] = S::narrow(lane);
-    };
-    let keep = |src: &[S::Lane], dst: &mut [S]| match past {
-        true => stream(cast_slice(src), cast_slice_mut(dst)),
-        false => S::narrow_run(src, dst),
-    };
-    if let Some(Plane { head, down, across: 1 }) = site.plane(span, w) {
-        for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
-            // SAFETY: as above, for the points of a range.
-            keep(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
-        }
-        return;
-    }
-    if site.eval(span, None, w) {
-        let n = span.points();
-        return w.offsets.lanes::<i32>()[..n].iter().zip(src).for_each(|(&at, &lane)| put(at as i64, lane));
-    }
-    site.walk(span, None, w, |first, n, segment| {
-        let src = &src[first..first + n];
-        match segment {
-            Segment::Absent => unreachable!("a store has no bounds"),
-            Segment::Run { head, step: 1 } => {
-                // SAFETY: as above, for the points of a run.
-                keep(src, unsafe { arg.slice_mut(head as usize, n) });
-            }
-            Segment::Run { head, step } => {
-                src.iter().enumerate().for_each(|(i, &lane)| put(head + step * i as i64, lane));
-            }
-        }
-    });
 }

@@ -1,0 +1,133 @@
+//! How the rows of a loop become tiles: sizes, from the kernel alone.
+
+use kiln_ir::Index;
+use kiln_ir::kernel::{Body, Instr, Loop};
+
+use crate::lower::BUSY;
+use crate::program::{Program, Rowed};
+use crate::space::stride;
+
+/// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
+pub(crate) const TILE: usize = 1024;
+
+/// Lanes of a tile that spares a second computation of its points; the next cache holds those.
+pub(crate) const WHOLE_TILE: usize = 8192;
+
+/// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
+const BLOCK: usize = 1024;
+
+/// Rows side by side in a tile that holds them whole.
+const SHORT_BLOCK: usize = 256;
+
+/// How much larger such a tile is where little is computed: then few registers are in use. A pool takes 870 µs instead
+/// of 1030.
+const FEW_REGS: usize = 2;
+
+/// Lanes of a tile that is updated in one walk: each argument's part is many pages, and a step's cost is none.
+const UPDATE_TILE: usize = 16384;
+
+/// Lanes of a tile of little arithmetic that looks something up: while a line is copied, the next one is asked for.
+const LOOKUP_TILE: usize = 4096;
+
+/// Single points that are folded in turn before the tree takes them: a sum then costs no more than reading does, and
+/// errors grow as over so many points.
+pub(crate) const IN_TURN: usize = 8;
+
+/// Points of a block that are worth a group of their own.
+const GROUP: usize = 1 << 16;
+
+/// The sizes of a loop's tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiling {
+    /// Rows of a block.
+    pub(crate) block: usize,
+    /// Points of a row in a tile.
+    pub(crate) chunk: usize,
+    /// Points of a row in a group; all of them unless long rows are cut.
+    pub(crate) group: usize,
+    /// True iff a tile holds whole rows.
+    pub(crate) whole: bool,
+}
+
+impl Tiling {
+    pub(crate) fn new(kernel: &Loop, space: &Rowed) -> Tiling {
+        let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
+        let columns = kernel.body.reduces_columns();
+        let again = columns || computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
+        // Nothing is in registers where elements are only read and folded.
+        let only_read = kernel.body.instrs.iter().all(|i| matches!(i, Instr::Load { .. } | Instr::Reduce(..)));
+        let wide = if !space.inner && computes_little(&kernel.body) { FEW_REGS } else { 1 };
+        let room = if again || only_read { WHOLE_TILE } else { TILE * wide };
+        // A tile holds whole rows if they fit, with at least a cache line of them side by side.
+        let least = if space.inner { 1 } else { rows.min(16) };
+        let whole = points * least <= room;
+        debug_assert!(!columns || whole && space.inner, "tiles hold whole rows");
+        let most = if kernel.row.is_empty() { TILE } else { SHORT_BLOCK * wide };
+        let block = match (whole, space.inner) {
+            (true, true) if only_read => (room / points).clamp(1, rows),
+            (true, true) => (TILE / points).clamp(1, rows),
+            (true, false) => rows.min(most).min((room / points).max(1)).max(least),
+            (false, true) => 1,
+            (false, false) => rows.min(BLOCK),
+        };
+        let chunk = if whole { points } else { (TILE / block).max(1).min(points) };
+        let n_blocks = rows.div_ceil(block);
+        let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
+        let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
+        Tiling { block, chunk, group, whole }
+    }
+
+    /// The same for a program that is better walked far at a time.
+    pub(crate) fn for_walks(self, kernel: &Loop, program: &Program) -> Tiling {
+        let looks_up = kernel.body.instrs.iter().any(|i| matches!(i, Instr::Load { gather: Some(_), .. }));
+        let most = match () {
+            _ if program.is_update() => UPDATE_TILE,
+            _ if kernel.row.is_empty() && looks_up && computes_little(&kernel.body) => LOOKUP_TILE,
+            _ => return self,
+        };
+        let rows: usize = kernel.outer.iter().product();
+        Tiling { block: rows.clamp(1, most), ..self }
+    }
+}
+
+/// True iff few steps are computed, so that few registers are in use, and memory has more to do than the processor.
+pub(crate) fn computes_little(body: &Body) -> bool {
+    body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count() < BUSY
+}
+
+/// True iff a second pass would compute points again, rather than only rows.
+fn computes_again(body: &Body, outer: usize, rank: usize) -> bool {
+    let varies = body.varies_in_row(outer, rank);
+    let stored = body.stores.iter().any(|s| varies[s.value as usize] || s.index.uses(&|a| (outer..rank).contains(&a)));
+    let reductions = body.instrs.iter().filter(|i| matches!(i, Instr::Reduce(..))).count();
+    stored || reductions > 1
+}
+
+/// Rows this short are reduced side by side, as lanes, wherever there are enough of them.
+const SHORT_ROW: usize = 16;
+
+/// True iff the points of a row should be neighbours in a tile: unless rows are short, where the loads and
+/// stores of most bytes step by one element along the row rather than across rows.
+pub(crate) fn inner_is_dense(kernel: &Loop) -> bool {
+    let outer = kernel.outer.len();
+    let numel = |dims: &[usize]| dims.iter().product::<usize>();
+    if numel(&kernel.row) <= SHORT_ROW && numel(&kernel.outer) >= 4 * SHORT_ROW {
+        return false;
+    }
+    let last = |dims: &[usize]| dims.iter().rposition(|&d| d > 1);
+    let (Some(across), Some(along)) = (last(&kernel.outer), last(&kernel.row).map(|a| a + outer)) else { return true };
+    let (mut votes, mut against) = (0, 0);
+    let mut vote = |arg: u32, index: &Index| {
+        let arg = &kernel.args[arg as usize];
+        let weight = arg.numel * arg.dtype.size_bytes();
+        votes += if stride(index, along).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
+        against += if stride(index, across).is_some_and(|s| s.abs() == 1) { weight } else { 0 };
+    };
+    for instr in &kernel.body.instrs {
+        if let Instr::Load { arg, index, .. } = instr {
+            vote(*arg, index);
+        }
+    }
+    kernel.body.stores.iter().for_each(|s| vote(s.arg, &s.index));
+    votes >= against
+}
