@@ -304,6 +304,13 @@ impl Graph {
         self.push(Node { op, inputs: inputs.to_vec(), shape, dtype, location: Some(Location::caller()), stage: 0 })
     }
 
+    /// Marks the nodes from number `first` on as made of another one: they stand for what its caller wrote, in its stage.
+    pub fn made_of(&mut self, first: usize, node: &Node) {
+        for made in &mut self.nodes[first..] {
+            (made.location, made.stage) = (node.location, node.stage);
+        }
+    }
+
     /// Appends a node as it is.
     pub fn push(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);

@@ -51,7 +51,7 @@ pub(crate) fn decompose(
                         parts[usize::from(sort.part == Part::Indices)]
                     }
                 };
-                out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
+                out.made_of(first, node);
                 value
             }
             None => out.push(Node { inputs, ..node.clone() }),
@@ -114,5 +114,28 @@ fn anchor(node: &Node) -> Option<Anchor> {
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
         Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Dot(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::caps;
+    use super::*;
+    use kiln_ir::ReduceOp;
+
+    #[test]
+    fn what_a_kernel_was_made_into_stays_in_its_stage() {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[4, 100]), DType::F32);
+        let scan = Scan { op: ReduceOp::Sum, axis: 1, reverse: false };
+        let sums = g.apply(Op::Scan(scan), &[x]);
+        g.outputs = vec![sums];
+        g.nodes[sums as usize].stage = 3;
+        let refuses = |kernel: &Kernel| match kernel {
+            Kernel::Scan(_) => Err(Reject::Unsupported("scans")),
+            _ => Ok(()),
+        };
+        let made = decompose(&g, &caps(), &refuses, true).unwrap();
+        assert!(made.nodes.len() > 2 && made.nodes[1..].iter().all(|n| n.stage == 3), "{made}");
     }
 }

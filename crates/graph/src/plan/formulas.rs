@@ -20,7 +20,7 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
             Some(expr) => {
                 let first = out.nodes.len();
                 let value = steps(&mut out, expr, &inputs);
-                out.nodes[first..].iter_mut().for_each(|n| n.location = node.location);
+                out.made_of(first, node);
                 value
             }
             None => out.push(Node { inputs, ..node.clone() }),
@@ -121,10 +121,12 @@ mod tests {
         let formula = (&a * &constant + b.when(&E::op(PointOp::Lt, &[&a, &c]), &constant)) / (d + constant);
         let y = g.apply(Op::Map(Arc::new(formula.build())), &leaves);
         g.outputs = vec![y];
+        g.nodes[y as usize].stage = 3;
         let caps = |max_bindings: usize| Caps { max_bindings, ..caps() };
         let parts = split(&g, &caps(4)).unwrap();
         kiln_ir::verify(&parts).unwrap();
         assert!(parts.nodes.iter().all(|n| n.inputs.len() < 4), "{parts}");
+        assert!(parts.nodes[4..].iter().all(|n| n.stage == 3), "steps belong to the stage of the formula");
         let values: Vec<Vec<f64>> = (0..4).map(|n| vec![n as f64, 1.0 - n as f64, 2.5]).collect();
         assert_eq!(reference::eval(&parts, &values, &[]), reference::eval(&g, &values, &[]));
         assert!(split(&g, &caps(5)).is_none());

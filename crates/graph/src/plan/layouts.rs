@@ -44,9 +44,7 @@ pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
         };
         lies.resize(out.nodes.len(), false);
         lies[id as usize] |= matches!(node.op, Op::Dot(_));
-        for made in &mut out.nodes[first..] {
-            (made.location, made.stage) = (node.location, node.stage);
-        }
+        out.made_of(first, node);
         moved.push(id);
     }
     out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();

@@ -26,11 +26,11 @@ const TILE: usize = 64;
 
 /// The graph with its long sums in parts; leaves, scalars and outputs keep their numbers and places.
 pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
-    let mut parts = Parts { graph: Graph::default(), at: None };
+    let mut parts = Parts { graph: Graph::default() };
     let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        parts.at = node.location;
+        let first = parts.graph.nodes.len();
         let whole = match &node.op {
             Op::Reduce(op, axes) => parts.reduction(*op, axes, inputs[0], caps),
             Op::Dot(c) => parts.contraction(*c, [inputs[0], inputs[1]], node.shape, caps),
@@ -39,6 +39,7 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
             Op::Scan(scan) => parts.running(*scan, inputs[0], caps),
             Op::Attention(_) | Op::Sort(_) => None,
         };
+        parts.graph.made_of(first, node);
         moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));
     }
     parts.graph.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
@@ -47,21 +48,15 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
 
 struct Parts {
     graph: Graph,
-    at: Option<&'static std::panic::Location<'static>>,
 }
 
 impl Parts {
     fn apply(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
-        let id = self.graph.apply(op, inputs);
-        self.graph.nodes[id as usize].location = self.at;
-        id
+        self.graph.apply(op, inputs)
     }
 
     fn running(&mut self, scan: Scan, x: NodeId, caps: &Caps) -> Option<NodeId> {
-        let first = self.graph.nodes.len();
-        let whole = in_chunks(&mut self.graph, scan, x, caps);
-        self.graph.nodes[first..].iter_mut().for_each(|n| n.location = self.at);
-        whole
+        in_chunks(&mut self.graph, scan, x, caps)
     }
 
     fn shape(&self, id: NodeId) -> Shape {
@@ -163,7 +158,10 @@ mod tests {
         let x = g.source(Op::Leaf(0), Shape::new(&[2, 100_000]), DType::F32);
         let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[x]);
         g.outputs = vec![sum];
+        g.nodes[sum as usize].stage = 3;
         assert_eq!(split(&g, &caps()).nodes.len(), 2);
-        assert_eq!(split(&g, &Caps { lanes: 1 << 17, ..caps() }).nodes.len(), 6);
+        let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
+        assert_eq!(parted.nodes.len(), 6);
+        assert!(parted.nodes[1..].iter().all(|n| n.stage == 3), "parts belong to the stage of the whole");
     }
 }

@@ -112,6 +112,22 @@ fn a_layer_norm_backwards_is_one_kernel() {
     golden("plan_layer_norm_backward.txt", &placeless(&device.explain()));
 }
 
+/// Between the pass forwards and the one backwards lie other kernels, and an optimizer's step follows the sums over rows.
+#[test]
+fn sums_over_rows_join_them_in_a_training_step() {
+    let device = Device::new(CpuBackend::new());
+    let leaf = |dims: &[usize]| leaf(dims).to(&device).unwrap();
+    let (x, weight, bias) = (leaf(&[60, 24]), leaf(&[24]), leaf(&[24]));
+    let [before, after] = [leaf(&[24, 24]), leaf(&[24, 8])];
+    let y = (x.matmul(&before).normalize(1e-5) * &weight + &bias).matmul(&after);
+    let grads = y.square().sum_all().grad(&[&before, &weight, &bias]);
+    let all = [&before, &weight, &bias].into_iter().zip(grads);
+    let updated: Vec<Tensor> = all.map(|(p, g)| p - g.unwrap() * 0.1).collect();
+    let plan = device.explain();
+    let joined = plan.lines().filter(|line| line.contains("as reductions over its rows")).count();
+    assert_eq!((updated.len(), joined), (3, 2), "{plan}");
+}
+
 /// The points of a row stand for axes that a read ignores only where the row has one value.
 #[test]
 fn a_row_that_is_repeated_keeps_all_its_points() {
