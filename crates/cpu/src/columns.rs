@@ -56,6 +56,8 @@ impl LoopExe {
         });
         let mut worker = init();
         let mut columns = std::mem::take(&mut worker.columns);
+        // This thread may have had no group.
+        columns.resize_with(columns.len().max(self.columns().count()), Column::default);
         for (i, (r, column)) in self.columns().zip(&mut columns).enumerate() {
             column.partial.reserve(bytes);
             for group in 0..n_groups {
@@ -110,6 +112,12 @@ impl Worker {
 }
 
 impl Column {
+    /// Forgets everything but its memory.
+    pub(crate) fn clear(&mut self) {
+        self.in_turn = 0;
+        self.tree.clear();
+    }
+
     fn push(&mut self, r: &Reduction, points: usize, bytes: usize) {
         self.tree.push(r.op, r.dtype, &mut self.partial, points, bytes);
         self.in_turn = 0;

@@ -159,6 +159,7 @@ impl Worker {
         let most = program.passes.iter().map(|pass| pass.reductions.len()).max().unwrap_or(0);
         self.partials.resize_with(self.partials.len().max(most), Partial::default);
         self.partials[..most].iter_mut().for_each(|partial| partial.reserve(bytes));
+        self.columns.iter_mut().for_each(Column::clear);
         self.held.clear();
         self.ahead.clear();
         self.held.resize(program.n_regs, Held::Lanes);
