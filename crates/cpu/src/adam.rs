@@ -7,7 +7,7 @@
 use kiln_ir::DType;
 
 use crate::exec::{Env, Held, Tile, Worker, operand_at};
-use crate::fused::Fused;
+use crate::fused::{Fused, MOST};
 use crate::program::{Micro, Program, RegId};
 use crate::simd::multiversion;
 
@@ -40,7 +40,8 @@ impl Part {
     }
 }
 
-fn part(micro: &Micro) -> Option<(Part, &[RegId; 5], RegId)> {
+/// Which part a step is, its operands and its result.
+fn part(micro: &Micro) -> Option<(Part, &[RegId; MOST], RegId)> {
     let Micro::Fused { op, dtype: DType::F32, args, dst } = micro else { return None };
     let part = match op {
         Fused::SumOfProducts => Part::Mean,

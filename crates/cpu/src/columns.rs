@@ -91,6 +91,9 @@ impl Worker {
     /// Adds a tile to the reductions over rows that follow a pass.
     pub(crate) fn reduce_columns(&mut self, program: &Program, pass: usize, tile: Tile, env: Env) {
         let (before, columns) = (&program.passes[..pass], &program.passes[pass].columns);
+        if columns.is_empty() {
+            return;
+        }
         let first: usize = before.iter().map(|pass| pass.columns.len()).sum();
         let Rows { rows, points, .. } = tile.rows;
         // Across the tile, its rows are the points, and the other way round.

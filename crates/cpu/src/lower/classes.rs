@@ -56,7 +56,7 @@ impl Lowering<'_> {
         let mut needed = vec![false; self.body.instrs.len()];
         from.into_iter().for_each(|v| needed[v] = true);
         for i in (0..needed.len()).rev() {
-            if needed[i] && !matches!(self.body.instrs[i], Instr::Reduce(..) | Instr::ColumnReduce(..)) {
+            if needed[i] && !self.reduces(i) {
                 self.body.instrs[i].operands().iter().for_each(|&v| needed[v as usize] = true);
             }
         }

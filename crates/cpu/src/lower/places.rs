@@ -181,7 +181,8 @@ impl Lowering<'_> {
         }
     }
 
-    fn reduces(&self, i: usize) -> bool {
+    /// True iff a step is a reduction, along rows or over them.
+    pub(super) fn reduces(&self, i: usize) -> bool {
         matches!(self.body.instrs[i], Instr::Reduce(..) | Instr::ColumnReduce(..))
     }
 

@@ -208,12 +208,9 @@ impl<'a> Fusion<'a> {
         let near: Vec<usize> =
             near.flat_map(|id| self.readers.get(&id).into_iter().flatten()).copied().filter(|&a| a != c).collect();
         let found = near.into_iter().rev().take(SIBLINGS_MAX).find_map(|a| {
-            let [rows, columns] = [a, c].map(|u| self.units[u].as_ref());
-            let (rows, columns) = (rows?, columns?);
-            let alone = !self.reaches(a, c, false) && !self.reaches(c, a, false);
+            let (rows, columns) = (self.units[a].as_ref()?, self.units[c].as_ref()?);
             let cluster = fit::beside(self.scope.graph, &rows.cluster, &columns.cluster)?;
-            let same = rows.cluster.stage(self.scope.graph) == columns.cluster.stage(self.scope.graph);
-            if !alone || !same || n_steps(rows) + n_steps(columns) > STEPS_MAX {
+            if !self.may_share(a, c) {
                 return None;
             }
             let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, c)).ok()?;
@@ -261,19 +258,25 @@ impl<'a> Fusion<'a> {
 
     fn join_a_sibling(&self, a: usize, b: usize) -> Option<Unit> {
         let [x, y] = [self.units[a].as_ref()?, self.units[b].as_ref()?];
-        let (graph, mut reads) = (self.scope.graph, self.shared(x));
+        let mut reads = self.shared(x);
         if !fit::side_by_side(&x.cluster, &y.cluster)
-            || x.cluster.stage(graph) != y.cluster.stage(graph)
-            || n_steps(x) + n_steps(y) > STEPS_MAX
             || !reads.any(|id| y.lowered.args.contains(&id))
-            || self.reaches(a, b, false)
-            || self.reaches(b, a, false)
+            || !self.may_share(a, b)
         {
             return None;
         }
         let cluster = fit::union(&x.cluster, &y.cluster, &x.cluster.space);
         let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, b)).ok()?;
         Some(Unit { cluster, lowered })
+    }
+
+    /// True iff two units may be one kernel: of one stage, short enough, and neither depends on the other.
+    fn may_share(&self, a: usize, b: usize) -> bool {
+        let [Some(x), Some(y)] = [a, b].map(|u| self.units[u].as_ref()) else { return false };
+        x.cluster.stage(self.scope.graph) == y.cluster.stage(self.scope.graph)
+            && n_steps(x) + n_steps(y) <= STEPS_MAX
+            && !self.reaches(a, b, false)
+            && !self.reaches(b, a, false)
     }
 
     /// True iff a root must be stored once `p` and `c` are one.
