@@ -126,7 +126,8 @@ impl ScatterExe {
                 false => to.for_each(|(sum, &x)| *sum = add(T::zeroed(), bytemuck::cast(x.widen()))),
             }
         }
-        let far = size_of_val(sums) >= FAR;
+        // Sums that are yet to be narrowed are read at once.
+        let far = size_of::<S>() == size_of::<T>() && size_of_val(sums) >= FAR;
         for (row, _) in met.iter().enumerate().filter(|(_, met)| !**met) {
             let row = &mut sums[row * inner..][..inner];
             if far { zero(bytemuck::cast_slice_mut(row)) } else { row.fill(T::zeroed()) }
