@@ -80,7 +80,7 @@ impl Scope<'_> {
     }
 
     /// A gathered coordinate, inside `0..n` whatever the index says.
-    fn clamped(&self, v: Value, n: usize) -> String {
+    pub(crate) fn clamped(&self, v: Value, n: usize) -> String {
         let last = n.max(1) - 1;
         match self.body.types[v as usize].compute() {
             DType::U32 => format!("min(t{v}, {last}u)"),

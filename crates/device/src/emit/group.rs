@@ -7,51 +7,46 @@ use kiln_ir::Reject;
 use kiln_ir::kernel::{Body, Loop};
 
 use super::code::Code;
-use super::looped::{Shape, merged};
-use super::module::{module, n_scalars, op_names};
+use super::looped::{begin, merged};
+use super::module::{module_of, n_scalars, op_names};
+use super::plan::{Plan, bytes};
 use super::rows::Rows;
-use super::writer::{PLACE, Writer, declare, parts};
 use super::{MAX_SOFTWARE_TURNS, Shader, Target};
 
 /// The loops in WGSL.
 pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
     let merged = loops.iter().map(merged).collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<Rows> = merged.iter().map(Rows::new).collect();
-    let shapes = |least| rows.iter().map(|rows| Shape::choose(rows, target, least)).collect::<Result<Vec<_>, _>>();
     // Workgroups have one size; those of each loop by itself say which.
-    let size = shapes(0)?.iter().map(|s| s.size).max().unwrap_or(1);
-    let shapes = shapes(size)?;
-    let mut arrays: Vec<(String, &str)> = Vec::new();
-    for (rows, _) in rows.iter().zip(&shapes).filter(|(_, shape)| shape.lanes > 1) {
-        for part in parts(rows) {
-            if !arrays.contains(&part) {
-                arrays.push(part);
-            }
+    let size = Plan::of_all(&rows, target, 0)?.0.iter().map(Plan::size).max().unwrap_or(1);
+    let (plans, wide) = Plan::of_all(&rows, target, size)?;
+    let mut arrays: Vec<String> = Vec::new();
+    for array in plans.iter().flat_map(Plan::arrays) {
+        if !arrays.contains(&array) {
+            arrays.push(array);
         }
     }
-    let workgroups = shapes.iter().map(|s| s.workgroups).sum::<u32>();
-    let turns: usize = rows.iter().zip(&shapes).map(|(rows, shape)| shape.turns(rows)).sum();
-    if shapes.iter().any(|s| s.size != size)
+    let workgroups = plans.iter().map(Plan::workgroups).sum::<u32>();
+    let turns: usize = plans.iter().map(Plan::turns).sum();
+    if plans.iter().any(|p| p.size() != size)
         || workgroups > target.max_workgroups
-        || 4 * size * arrays.len() > target.max_workgroup_bytes as usize
+        || bytes(&arrays) > target.max_workgroup_bytes as usize
         || (target.software && turns > MAX_SOFTWARE_TURNS)
     {
         return Err(Reject::Unsupported("loops that do not fit into one dispatch"));
     }
     let mut code = Code::default();
-    if !arrays.is_empty() {
-        declare(&mut code, &arrays, size);
-    }
-    code.line(format!("@compute @workgroup_size({size})"));
-    code.open(format!("fn main({PLACE})"));
+    begin(&mut code, &arrays, size, false);
     let mut first = 0;
-    for (rows, shape) in rows.iter().zip(&shapes).filter(|(_, shape)| shape.workgroups > 0) {
-        let end = first + shape.workgroups;
+    for plan in plans.iter().filter(|plan| plan.workgroups() > 0) {
+        let end = first + plan.workgroups();
         code.open(format!("if (id.x >= {first}u && id.x < {end}u)"));
         let group = if first == 0 { "id.x".to_owned() } else { format!("id.x - {first}u") };
         code.line(format!("let group = {group};"));
-        let start = if shape.lanes == 1 { format!("group * {size}u + local") } else { "group".to_owned() };
-        Writer { rows, shape }.body(&mut code, &start);
+        plan.body(
+            &mut code,
+            &if plan.by_invocation() { format!("group * {size}u + local") } else { "group".to_owned() },
+        );
         code.close();
         first = end;
     }
@@ -61,6 +56,6 @@ pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
     let name = format!("{} loops {}", loops.len(), op_names(&bodies));
     let args = loops.first().map_or(Vec::new(), |k| k.args.clone());
     let header = [name.clone(), format!("each in workgroups of its own, {size} invocations")];
-    let wgsl = module(&header, &args, scalars, &code.into_text());
+    let wgsl = module_of(&header, &args, &wide, scalars, &code.into_text());
     Ok(Shader { name, wgsl, workgroups, args, scalars })
 }

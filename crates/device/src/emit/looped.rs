@@ -7,22 +7,41 @@
 use kiln_ir::Reject;
 use kiln_ir::kernel::{Instr, Loop, Store};
 
-use super::module::{module, n_scalars, op_names};
+use super::code::Code;
+use super::module::{module_of, n_scalars, op_names};
+use super::plan::Plan;
 use super::rows::Rows;
-use super::writer::{BLOCK, Writer, parts};
+use super::writer::{BLOCK, PLACE, parts};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
 
 /// The loop in WGSL.
 pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
     let merged = merged(k)?;
-    let rows = Rows::new(&merged);
-    let shape = Shape::choose(&rows, target, 0)?;
-    let writer = Writer { rows: &rows, shape: &shape };
+    let rows = [Rows::new(&merged)];
+    let (plans, wide) = Plan::of_all(&rows, target, 0)?;
+    let plan = &plans[0];
+    let mut code = Code::default();
+    begin(&mut code, &plan.arrays(), plan.size(), plan.by_invocation());
+    plan.body(&mut code, "id.x");
+    code.close();
     let scalars = n_scalars(&[&k.body]);
     let name = format!("loop {} {:?}|{:?}", op_names(&[&k.body]), k.outer, k.row);
-    let header = [name.clone(), shape.describe(&rows)];
-    let wgsl = module(&header, &k.args, scalars, &writer.main());
-    Ok(Shader { name, wgsl, workgroups: shape.workgroups, args: k.args.clone(), scalars })
+    let header = [name.clone(), plan.describe()];
+    let wgsl = module_of(&header, &k.args, &wide, scalars, &code.into_text());
+    Ok(Shader { name, wgsl, workgroups: plan.workgroups(), args: k.args.clone(), scalars })
+}
+
+/// Declares workgroup memory and opens the entry point.
+pub(crate) fn begin(code: &mut Code, arrays: &[String], size: usize, by_invocation: bool) {
+    arrays.iter().for_each(|array| code.line(array));
+    if !arrays.is_empty() {
+        code.line("");
+    }
+    code.line(format!("@compute @workgroup_size({size})"));
+    code.open(match by_invocation {
+        true => "fn main(@builtin(global_invocation_id) id: vec3<u32>)".to_owned(),
+        false => format!("fn main({PLACE})"),
+    });
 }
 
 /// The loop with as few axes as it can have.
@@ -121,7 +140,8 @@ impl Shape {
         items.div_ceil(self.workgroups.max(1) as usize) * self.batch * (1 + row)
     }
 
-    fn describe(&self, rows: &Rows) -> String {
+    /// Who does what, for people.
+    pub(crate) fn describe(&self, rows: &Rows) -> String {
         let spread = match self.lanes {
             1 if rows.phases.is_empty() => "one invocation a point".to_string(),
             1 => format!("one invocation a row of {}", rows.len),

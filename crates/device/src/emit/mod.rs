@@ -15,12 +15,15 @@ mod group;
 mod index;
 mod looped;
 mod module;
+mod plan;
+mod points;
 mod reduce;
 mod rows;
 mod scan;
 mod scatter;
 mod sort;
 mod space;
+mod strip;
 mod tiled;
 mod writer;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kiln_ir::kernel::{Access, Arg, Body, Instr};
 
 use super::code::storage_type;
+use super::strip::vector_type;
 
 /// How many scalar words the bodies name.
 pub(crate) fn n_scalars(bodies: &[&Body]) -> usize {
@@ -31,6 +32,11 @@ pub(crate) fn op_names(bodies: &[&Body]) -> String {
 
 /// The module: comment lines, bindings for the arguments and scalars, functions, and the code.
 pub(crate) fn module(header: &[String], args: &[Arg], scalars: usize, code: &str) -> String {
+    module_of(header, args, &vec![false; args.len()], scalars, code)
+}
+
+/// As [`module`], with some arguments in strips.
+pub(crate) fn module_of(header: &[String], args: &[Arg], wide: &[bool], scalars: usize, code: &str) -> String {
     let mut text = String::new();
     for line in header {
         text += &format!("// {line}\n");
@@ -38,7 +44,7 @@ pub(crate) fn module(header: &[String], args: &[Arg], scalars: usize, code: &str
     text += "\n";
     for (n, arg) in args.iter().enumerate() {
         let access = if arg.access == Access::Read { "read" } else { "read_write" };
-        let array = storage_type(arg.dtype);
+        let array = if wide[n] { vector_type(arg.dtype) } else { storage_type(arg.dtype).into() };
         let elements = format!("// {}[{}]", arg.dtype, arg.numel);
         text += &format!("@group(0) @binding({n}) var<storage, {access}> a{n}: array<{array}>; {elements}\n");
     }

@@ -93,7 +93,8 @@ impl<'a> Rows<'a> {
         decompose(code, &self.scope.axes, axes, linear, &|axis| self.uses(axis));
     }
 
-    fn uses(&self, axis: usize) -> bool {
+    /// True iff an index of a step that is needed, or of a store, depends on the axis.
+    pub(crate) fn uses(&self, axis: usize) -> bool {
         let body = self.scope.body;
         let is = |a: usize| a == axis;
         body.stores.iter().any(|s| s.index.uses(&is))
@@ -108,6 +109,12 @@ impl<'a> Rows<'a> {
     pub(crate) fn is_row_major(&self, store: &Store, each: bool) -> bool {
         let dims = &self.scope.axes.dims;
         space::is_row_major(&store.index, if each { dims } else { &dims[..self.outer] })
+    }
+
+    /// True iff no argument is stored twice at a point.
+    pub(crate) fn stores_each_argument_once(&self) -> bool {
+        let stores = &self.scope.body.stores;
+        (1..stores.len()).all(|n| stores[..n].iter().all(|s| s.arg != stores[n].arg))
     }
 
     /// How many elements of the store's argument share a word.

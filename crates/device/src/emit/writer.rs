@@ -3,7 +3,7 @@
 //! With several lanes a row, barriers must be reached by all invocations of a workgroup. So surplus
 //! invocations redo the last row and only their stores are guarded.
 
-use kiln_ir::kernel::Store;
+use kiln_ir::kernel::{Instr, Store};
 use kiln_ir::{DType, ReduceOp};
 
 use super::code::{Code, value_type};
@@ -33,43 +33,36 @@ pub(crate) fn row_of_item(code: &mut Code, slots: usize, rows: usize) -> bool {
     ragged
 }
 
-/// Declares arrays of partial results, one place an invocation.
-pub(crate) fn declare(code: &mut Code, parts: &[(String, &str)], size: usize) {
-    for (name, kind) in parts {
-        code.line(format!("var<workgroup> {name}: array<{kind}, {size}>;"));
-    }
-    code.line("");
-}
-
 /// The entry point of a loop.
 pub(crate) struct Writer<'a> {
     /// What is done.
     pub(crate) rows: &'a Rows<'a>,
     /// By whom.
-    pub(crate) shape: &'a Shape,
+    pub(crate) shape: Shape,
 }
 
 impl Writer<'_> {
-    /// The text, with workgroup memory.
-    pub(crate) fn main(&self) -> String {
-        let mut code = Code::default();
-        let Shape { size, lanes, .. } = *self.shape;
-        if lanes > 1 {
-            declare(&mut code, &parts(self.rows), size);
+    /// Arrays of partial results, one place an invocation, as declarations.
+    pub(crate) fn arrays(&self) -> Vec<String> {
+        let Shape { size, lanes, .. } = self.shape;
+        let parts = if lanes > 1 { parts(self.rows) } else { Vec::new() };
+        parts.iter().map(|(name, kind)| format!("var<workgroup> {name}: array<{kind}, {size}>;")).collect()
+    }
+
+    /// Takes from `wide` every argument that is used: all go element by element.
+    pub(crate) fn narrow(&self, wide: &mut [bool]) {
+        let body = self.rows.scope.body;
+        for instr in &body.instrs {
+            if let Instr::Load { arg, .. } = instr {
+                wide[*arg as usize] = false;
+            }
         }
-        code.line(format!("@compute @workgroup_size({size})"));
-        code.open(format!(
-            "fn main({})",
-            if lanes == 1 { "@builtin(global_invocation_id) id: vec3<u32>" } else { PLACE }
-        ));
-        self.body(&mut code, "id.x");
-        code.close();
-        code.into_text()
+        body.stores.iter().for_each(|s| wide[s.arg as usize] = false);
     }
 
     /// What an entry point does, whose first item is `start`: an invocation's with one lane, else a workgroup's.
     pub(crate) fn body(&self, code: &mut Code, start: &str) {
-        let Shape { size, lanes, batch, workgroups, strides, .. } = *self.shape;
+        let Shape { size, lanes, batch, workgroups, strides, .. } = self.shape;
         let step = if lanes == 1 { size * workgroups as usize } else { workgroups as usize };
         let items = match lanes {
             1 => self.rows.n_rows.div_ceil(batch),
@@ -94,7 +87,7 @@ impl Writer<'_> {
 
     /// Which lane of which of the workgroup's rows an invocation is.
     fn places(&self, code: &mut Code) {
-        let Shape { lanes, rows_first, .. } = *self.shape;
+        let Shape { lanes, rows_first, .. } = self.shape;
         match (lanes, self.shape.rows(), rows_first) {
             (1, ..) => {}
             (_, 1, _) => code.line("let lane = local;"),
@@ -111,7 +104,7 @@ impl Writer<'_> {
 
     /// Consecutive rows, and the words that they share.
     fn rows_of_item(&self, code: &mut Code) {
-        let Shape { lanes, batch, .. } = *self.shape;
+        let Shape { lanes, batch, .. } = self.shape;
         let n_rows = self.rows.n_rows;
         let row = match (lanes, self.shape.rows()) {
             (1, _) | (_, 1) => "item".to_string(),
@@ -165,7 +158,7 @@ impl Writer<'_> {
     /// A pass over the row: every lane reduces its elements.
     fn reduce(&self, code: &mut Code, phase: &[Reduction]) {
         phase.iter().for_each(|r| r.start(code, &acc(r)));
-        let Shape { lanes, .. } = *self.shape;
+        let Shape { lanes, .. } = self.shape;
         let len = self.rows.len;
         let first = if lanes == 1 { "0u" } else { "lane" };
         let next = if lanes == 1 { "j++".to_string() } else { format!("j += {lanes}u") };
@@ -202,7 +195,7 @@ fn acc(r: &Reduction) -> String {
 impl Writer<'_> {
     /// A tree over the lanes of each row; afterwards all of them have the result.
     fn meet(&self, code: &mut Code, level: usize, phase: &[Reduction]) {
-        let Shape { lanes, rows_first, batch, strides, .. } = *self.shape;
+        let Shape { lanes, rows_first, batch, strides, .. } = self.shape;
         if level > 0 || batch > 1 || strides {
             code.line("workgroupBarrier(); // all have read the last result");
         }
@@ -293,7 +286,7 @@ impl Writer<'_> {
 
     /// A last pass over the row, for what is kept of its elements.
     fn store_each(&self, code: &mut Code, each: &[&Store]) {
-        let Shape { lanes, batch, chunk, .. } = *self.shape;
+        let Shape { lanes, batch, chunk, .. } = self.shape;
         let len = self.rows.len;
         let words = |code: &mut Code| {
             for store in each.iter().filter(|s| self.rows.per_word(s) > 1) {

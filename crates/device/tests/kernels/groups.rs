@@ -50,7 +50,7 @@ fn unlike_loops_share_a_dispatch() {
 #[test]
 fn more_workgroups_than_a_dispatch_has_are_refused() {
     let target = Target { max_workgroups: 7, ..Target::default() };
-    let kernel = group(vec![scaled(1000, DType::F32), scaled(1000, DType::F32)]);
+    let kernel = group(vec![scaled(4000, DType::F32), scaled(4000, DType::F32)]);
     assert!(emit(&kernel, &target).is_err());
     let target = Target { schedule: Schedule::Shared, max_workgroups: 8, ..target };
     assert_eq!(emit(&kernel, &target).map(|s| s.workgroups), Ok(8));

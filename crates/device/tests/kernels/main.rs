@@ -16,4 +16,5 @@ mod rows;
 mod scans;
 mod scatters;
 mod sorts;
+mod strips;
 mod validate;
