@@ -36,7 +36,7 @@ pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
         return Err(Reject::Unsupported("loops that do not fit into one dispatch"));
     }
     let mut code = Code::default();
-    begin(&mut code, &arrays, size, false);
+    begin(&mut code, &plans, &arrays, size);
     let mut first = 0;
     for plan in plans.iter().filter(|plan| plan.workgroups() > 0) {
         let end = first + plan.workgroups();

@@ -21,7 +21,7 @@ pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
     let (plans, wide) = Plan::of_all(&rows, target, 0)?;
     let plan = &plans[0];
     let mut code = Code::default();
-    begin(&mut code, &plan.arrays(), plan.size(), plan.by_invocation());
+    begin(&mut code, &plans, &plan.arrays(), plan.size());
     plan.body(&mut code, "id.x");
     code.close();
     let scalars = n_scalars(&[&k.body]);
@@ -31,16 +31,16 @@ pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
     Ok(Shader { name, wgsl, workgroups: plan.workgroups(), args: k.args.clone(), scalars })
 }
 
-/// Declares workgroup memory and opens the entry point.
-pub(crate) fn begin(code: &mut Code, arrays: &[String], size: usize, by_invocation: bool) {
+/// Declares workgroup memory and opens the entry point of these plans, which share it.
+pub(crate) fn begin(code: &mut Code, plans: &[Plan], arrays: &[String], size: usize) {
     arrays.iter().for_each(|array| code.line(array));
     if !arrays.is_empty() {
         code.line("");
     }
     code.line(format!("@compute @workgroup_size({size})"));
-    code.open(match by_invocation {
-        true => "fn main(@builtin(global_invocation_id) id: vec3<u32>)".to_owned(),
-        false => format!("fn main({PLACE})"),
+    code.open(match plans {
+        [plan] if plan.by_invocation() => "fn main(@builtin(global_invocation_id) id: vec3<u32>)".to_owned(),
+        _ => format!("fn main({PLACE})"),
     });
 }
 
@@ -184,7 +184,7 @@ fn lanes(rows: &Rows, target: &Target) -> (usize, bool) {
 }
 
 /// True iff neighbouring rows, not neighbouring elements of a row, are neighbours in memory.
-fn columns(rows: &Rows) -> bool {
+pub(crate) fn columns(rows: &Rows) -> bool {
     let Some(last_outer) = rows.outer.checked_sub(1) else { return false };
     let rank = rows.scope.axes.dims.len();
     let strides = rows.scope.body.instrs.iter().filter_map(|instr| match instr {

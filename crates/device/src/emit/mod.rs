@@ -10,10 +10,13 @@
 mod attention;
 mod body;
 mod code;
+mod columns;
 mod dot;
 mod group;
+mod held;
 mod index;
 mod looped;
+mod meet;
 mod module;
 mod plan;
 mod points;

@@ -6,7 +6,9 @@
 use kiln_ir::Reject;
 
 use super::code::Code;
-use super::looped::Shape;
+use super::columns::Columns;
+use super::held::Held;
+use super::looped::{Shape, columns};
 use super::points::Points;
 use super::rows::Rows;
 use super::writer::Writer;
@@ -18,6 +20,10 @@ pub(crate) enum Plan<'a> {
     Elements(Writer<'a>),
     /// Points in strips.
     Points(Points<'a>),
+    /// Rows in strips.
+    Held(Held<'a>),
+    /// Strips of rows.
+    Columns(Columns<'a>),
 }
 
 impl<'a> Plan<'a> {
@@ -29,12 +35,18 @@ impl<'a> Plan<'a> {
             Schedule::Shared => true,
             Schedule::Auto => !target.software,
         };
-        if real
-            && strips
-            && rows.stores_each_argument_once()
-            && let Some(points) = Points::new(rows, target, least)
-        {
+        if !real || !strips || !rows.stores_each_argument_once() {
+            return Ok(Plan::Elements(Writer { rows, shape }));
+        }
+        if let Some(points) = Points::new(rows, target, least) {
             return Ok(Plan::Points(points));
+        }
+        if columns(rows) {
+            if let Some(columns) = Columns::new(rows, target, least) {
+                return Ok(Plan::Columns(columns));
+            }
+        } else if let Some(held) = Held::new(rows, target, least) {
+            return Ok(Plan::Held(held));
         }
         Ok(Plan::Elements(Writer { rows, shape }))
     }
@@ -67,6 +79,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.narrow(wide),
             Plan::Points(points) => points.narrow(wide),
+            Plan::Held(held) => held.narrow(wide),
+            Plan::Columns(columns) => columns.narrow(wide),
         }
     }
 
@@ -74,6 +88,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(_) => true,
             Plan::Points(points) => points.keep(wide),
+            Plan::Held(held) => held.keep(wide),
+            Plan::Columns(columns) => columns.keep(wide),
         }
     }
 
@@ -82,6 +98,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.size,
             Plan::Points(points) => points.size,
+            Plan::Held(held) => held.size(),
+            Plan::Columns(columns) => columns.size(),
         }
     }
 
@@ -90,6 +108,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.workgroups,
             Plan::Points(points) => points.workgroups,
+            Plan::Held(held) => held.workgroups,
+            Plan::Columns(columns) => columns.workgroups,
         }
     }
 
@@ -98,6 +118,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.turns(writer.rows),
             Plan::Points(_) => 1,
+            Plan::Held(held) => held.turns(),
+            Plan::Columns(columns) => columns.turns(),
         }
     }
 
@@ -106,6 +128,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.arrays(),
             Plan::Points(_) => Vec::new(),
+            Plan::Held(held) => held.arrays(),
+            Plan::Columns(columns) => columns.arrays(),
         }
     }
 
@@ -114,6 +138,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.describe(writer.rows),
             Plan::Points(points) => points.describe(),
+            Plan::Held(held) => held.describe(),
+            Plan::Columns(columns) => columns.describe(),
         }
     }
 
@@ -127,6 +153,8 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.body(code, group),
             Plan::Points(points) => points.body(code, group),
+            Plan::Held(held) => held.body(code, group),
+            Plan::Columns(columns) => columns.body(code, group),
         }
     }
 }

@@ -1,17 +1,19 @@
-//! Loops without reductions, a strip of neighbours at a time.
+//! Loops without reductions: a strip of neighbours an invocation, or a few elements where strips are no help.
 //!
-//! An invocation does a few strips whose loads do not wait for each other, so that enough of memory is under way.
-//! Neighbouring invocations have neighbouring strips.
+//! All loads stand before the first step, so that enough of memory is under way. Neighbouring invocations have
+//! neighbouring strips.
 
-use kiln_ir::kernel::{Instr, Value};
+use kiln_ir::kernel::{Instr, Store, Value};
 
 use super::Target;
 use super::code::Code;
 use super::rows::{Rows, decompose, reached};
 use super::strip::Strip;
 
-/// Strips that an invocation of a large loop does at once.
-const STRIPS: usize = 2;
+/// Bytes that an invocation of a large loop asks for at once of each argument: as one strip, or as several elements
+/// that neighbouring invocations have beside each other. Both move memory at the rate of a copy; more bytes do not help,
+/// and fewer take half as long again.
+const BYTES: usize = 16;
 
 /// Invocations up to which a device has no more of them than it can keep: there each does one strip.
 const LARGE: usize = 1 << 18;
@@ -44,15 +46,24 @@ impl<'a> Points<'a> {
         if !rows.phases.is_empty() || rank == 0 || rows.outer != rank || rows.n_rows == 0 {
             return None;
         }
-        let strip = Strip::new(&rows.scope, rank - 1);
+        let mut strip = Strip::new(&rows.scope, rank - 1, false);
         let wanted = reached(body.stores.iter().map(|s| s.value), &body.instrs);
         let steps = wanted.iter().zip(&strip.differs).filter(|(w, d)| **w && **d).count();
-        if strip.width == 1 || steps > MAX_STEPS || !body.stores.iter().all(|s| strip.is_whole_store(s)) {
+        let packed = body.stores.iter().any(|s| rows.per_word(s) > 1);
+        let apart = |v: usize| wanted[v] && strip.differs[v] && !strip.is_whole(v) && is_load(&body.instrs[v]);
+        let whole = body.stores.iter().all(|s| strip.is_whole_store(s));
+        if packed && !whole || steps > MAX_STEPS {
             return None;
+        }
+        // Elements that lie apart are neighbours of those of other invocations.
+        if !whole || (!packed && (0..wanted.len()).any(apart)) {
+            strip = strip.in_elements();
         }
         let size = 256.max(least).min(1 << target.max_invocations.ilog2());
         let n_strips = rows.n_rows / strip.width;
-        let each = if n_strips > LARGE { STRIPS } else { 1 };
+        let stored = |s: &Store| rows.dtype(s).size_bytes().min(4);
+        let bytes = strip.width * body.stores.iter().map(stored).max().unwrap_or(4);
+        let each = if n_strips > LARGE { BYTES.div_ceil(bytes).min(BYTES / 4) } else { 1 };
         let items = n_strips.div_ceil(size * each);
         let workgroups = items.min(target.max_workgroups as usize);
         let strides = items > workgroups;
@@ -62,6 +73,7 @@ impl<'a> Points<'a> {
     /// How it is done, for people.
     pub(crate) fn describe(&self) -> String {
         match self.each {
+            1 if self.strip.width == 1 => "one invocation a point".into(),
             1 => format!("{} points an invocation", self.strip.width),
             n => format!("{n} × {} points an invocation", self.strip.width),
         }
@@ -75,7 +87,7 @@ impl<'a> Points<'a> {
     /// Leaves only these arguments to be taken in strips; false iff that is too few.
     pub(crate) fn keep(&mut self, wide: &[bool]) -> bool {
         self.strip.keep(wide);
-        self.rows.scope.body.stores.iter().all(|s| self.strip.is_whole_store(s))
+        self.strip.width == 1 || self.rows.scope.body.stores.iter().all(|s| self.strip.is_whole_store(s))
     }
 
     /// What a workgroup does, whose number is `start`.
@@ -124,7 +136,7 @@ impl<'a> Points<'a> {
     /// True for loads that wait for nothing.
     fn is_loaded_first(&self, v: usize) -> bool {
         let waits = !matches!(self.rows.scope.body.instrs[v], Instr::Load { gather: None, .. });
-        self.wanted[v] && !waits && (self.strip.is_whole(v) || !self.strip.differs[v])
+        self.wanted[v] && !waits && (self.strip.width == 1 || self.strip.is_whole(v) || !self.strip.differs[v])
     }
 
     /// One strip, whose loads are there.
@@ -132,6 +144,7 @@ impl<'a> Points<'a> {
         let stores = &self.rows.scope.body.stores;
         let axes = self.strip.axes(name, &|_| true);
         stores.iter().for_each(|s| self.strip.open_store(code, s));
+        let live = if self.strip.width == 1 { guard.as_deref() } else { None };
         let nowhere = |_: Value, _: usize| None;
         self.strip.steps(
             code,
@@ -139,10 +152,15 @@ impl<'a> Points<'a> {
             &|v| self.wanted[v],
             &|v| self.is_loaded_first(v),
             &nowhere,
-            &mut |code, c| stores.iter().for_each(|s| self.strip.put(code, &axes, s, c, None)),
+            &mut |code, c| stores.iter().for_each(|s| self.strip.put(code, &axes, s, c, live)),
         );
+        let guard = guard.filter(|_| self.strip.width > 1);
         guard.iter().for_each(|guard| code.open(format!("if ({guard})")));
         stores.iter().for_each(|s| self.strip.close_store(code, &axes, s));
         guard.iter().for_each(|_| code.close());
     }
+}
+
+fn is_load(instr: &Instr) -> bool {
+    matches!(instr, Instr::Load { .. })
 }

@@ -63,13 +63,17 @@ impl Reduction {
         }
     }
 
-    /// The finished value, from an accumulator and its place.
+    /// Names the finished value, from an accumulator and its place.
     pub(crate) fn finish(&self, code: &mut Code, acc: &str, at: &str) {
-        let value = match (self.op, self.dtype) {
+        code.line(format!("let t{} = {};", self.value, self.finished(acc, at)));
+    }
+
+    /// The finished value, from an accumulator and its place.
+    pub(crate) fn finished(&self, acc: &str, at: &str) -> String {
+        match (self.op, self.dtype) {
             (ReduceOp::ArgMax, _) => format!("i32(select({at}, 0u, {at} == 0xffffffffu))"),
             (_, DType::Bool) => format!("{acc} != 0u"),
             _ => acc.into(),
-        };
-        code.line(format!("let t{} = {value};", self.value));
+        }
     }
 }

@@ -87,6 +87,41 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The steps of each pass over the row: of those that reduce, then of that which stores, if one does.
+    pub(crate) fn passes(&self) -> Vec<Vec<bool>> {
+        let each = self.stores().0;
+        let phases = self.phases.iter().map(|phase| self.pass(phase.iter().map(|r| r.operand)));
+        phases.chain((!each.is_empty()).then(|| self.pass(each.iter().map(|s| s.value)))).collect()
+    }
+
+    /// True for each step that a pass does for each element to have these values.
+    pub(crate) fn pass(&self, values: impl Iterator<Item = Value>) -> Vec<bool> {
+        self.made_of(values).iter().zip(&self.varies).map(|(made, varies)| *made && *varies).collect()
+    }
+
+    /// True for each step that these values come from; what a reduction is of was another pass's work.
+    pub(crate) fn made_of(&self, values: impl Iterator<Item = Value>) -> Vec<bool> {
+        let instrs = &self.scope.body.instrs;
+        let mut made_of = vec![false; instrs.len()];
+        values.for_each(|v| made_of[v as usize] = true);
+        for v in (0..instrs.len()).rev().filter(|&v| !matches!(instrs[v], Instr::Reduce(..))) {
+            if made_of[v] {
+                instrs[v].operands().iter().for_each(|&a| made_of[a as usize] = true);
+            }
+        }
+        made_of
+    }
+
+    /// True iff the step's value differs within a row.
+    pub(crate) fn varies_in_row(&self, v: usize) -> bool {
+        self.varies[v]
+    }
+
+    /// True iff a store depends on the step.
+    pub(crate) fn is_needed(&self, v: usize) -> bool {
+        self.needed[v]
+    }
+
     /// Appends the coordinates of these axes, as named by what the code between uses.
     pub(crate) fn coordinates(&self, code: &mut Code, of_row: bool, linear: &str) {
         let axes = if of_row { self.outer..self.scope.axes.dims.len() } else { 0..self.outer };

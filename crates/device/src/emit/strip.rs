@@ -37,11 +37,11 @@ pub(crate) struct Strip<'a> {
 pub(crate) type Elsewhere<'a> = &'a dyn Fn(Value, usize) -> Option<String>;
 
 impl<'a> Strip<'a> {
-    /// Strips along an axis of the scope's space.
-    pub(crate) fn new(scope: &Scope<'a>, axis: usize) -> Strip<'a> {
+    /// Strips along an axis of the scope's space; `reductions` says whether what is reduced differs between neighbours.
+    pub(crate) fn new(scope: &Scope<'a>, axis: usize, reductions: bool) -> Strip<'a> {
         let (body, args, dims) = (scope.body, scope.args, scope.axes.dims.clone());
         let width = if dims[axis].is_multiple_of(WIDTH) { WIDTH } else { 1 };
-        let differs = body.varies_in_row(axis, axis + 1);
+        let differs = differs(body, axis, reductions);
         let is_axis = |a: usize| a == axis;
         let whole_load = |instr: &Instr| match instr {
             Instr::Load { arg, index, valid, gather } => {
@@ -63,6 +63,14 @@ impl<'a> Strip<'a> {
             axis,
             width,
         }
+    }
+
+    /// The same in strips of one.
+    pub(crate) fn in_elements(mut self) -> Strip<'a> {
+        self.width = 1;
+        self.whole_loads.fill(false);
+        self.whole_stores.fill(false);
+        self
     }
 
     /// Takes from `wide` the arguments that some of these loads, or of the body's stores, cannot take in strips.
@@ -252,6 +260,15 @@ impl<'a> Strip<'a> {
             _ => format!("{q}.{}", COMPONENTS[c]),
         }
     }
+}
+
+/// True for each step whose value differs along the axis.
+fn differs(body: &Body, axis: usize, reductions: bool) -> Vec<bool> {
+    let mut differs = body.varies_in_row(axis, axis + 1);
+    for (v, instr) in body.instrs.iter().enumerate().filter(|_| reductions) {
+        differs[v] |= matches!(instr, Instr::Reduce(..)) || instr.operands().iter().any(|&a| differs[a as usize]);
+    }
+    differs
 }
 
 /// True iff the index steps by 1 along the axis, and by whole strips along all others.

@@ -2,9 +2,9 @@
 
 use kiln_device::emit::{Schedule, Target, emit};
 use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop};
-use kiln_ir::{Bound, DType, Index, Kernel, PointOp};
+use kiln_ir::{Bound, DType, Index, Kernel, PointOp, ReduceOp};
 
-use crate::harness::{Steps, check, numbers, read, row_major, write};
+use crate::harness::{Steps, check, check_on, numbers, read, row_major, with_few_workgroups, write};
 
 /// `x[i, j] · scale[i] + bias[j] + x[i, j - 1] + table[token[i], j] + j`, kept as each of these dtypes; `x` in place.
 fn mixed(rows: usize, columns: usize, dtype: DType, kept: &[DType]) -> (Kernel, Vec<Vec<f64>>) {
@@ -58,16 +58,18 @@ fn neighbours_share_what_is_the_same_for_them() {
 }
 
 #[test]
-fn a_large_loop_does_several_strips_at_once() {
-    let (kernel, values) = mixed(1027, 1032, DType::F32, &[DType::U8]);
-    let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
-    assert!(wgsl.contains("strip_1") && wgsl.contains("a0: array<vec4<f32>>"), "{wgsl}");
-    check(&kernel, &values, &[], 0.0);
+fn a_large_loop_asks_for_several_elements_at_once() {
+    for (columns, kept, text) in [(1032, &[DType::U8][..], "a0: array<vec4<f32>>"), (1031, &[], "strip_3")] {
+        let (kernel, values) = mixed(1027, columns, DType::F32, kept);
+        let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
+        assert!(wgsl.contains(text), "{wgsl}");
+        check(&kernel, &values, &[], 0.0);
+    }
 }
 
 #[test]
 fn an_argument_with_another_access_stays_as_it_is() {
-    // `x[i] + y[i] + y[n - 1 - i]`: `y` is walked both ways.
+    // `x[i] + y[i] + y[n - 1 - i]` as bytes, of which four are a word: `y` is walked both ways.
     let n = 64;
     let mut body = Body::default();
     let x = body.load(0, DType::F32, Index::var(0));
@@ -75,11 +77,100 @@ fn an_argument_with_another_access_stays_as_it_is() {
     let z = body.load(1, DType::F32, Index::var(0).scale(-1).offset(n as i64 - 1));
     let sum = body.op(PointOp::Add, &[x, y], DType::F32);
     let sum = body.op(PointOp::Add, &[sum, z], DType::F32);
+    let sum = body.push(Instr::Cast(DType::U8, sum), DType::U32);
     body.store(2, Index::var(0), sum);
-    let args = vec![read(DType::F32, n), read(DType::F32, n), write(DType::F32, n)];
+    let args = vec![read(DType::F32, n), read(DType::F32, n), write(DType::U8, n)];
     let kernel = Kernel::Loop(Loop { outer: vec![n], row: vec![], args, body });
-    let values = [numbers(1, n, DType::F32, (0.0, 1.0)), numbers(2, n, DType::F32, (0.0, 1.0)), vec![0.0; n]];
-    check(&kernel, &values, &[], 1e-6);
+    let values = [numbers(1, n, DType::U8, (0.0, 80.0)), numbers(2, n, DType::U8, (0.0, 80.0)), vec![0.0; n]];
+    check(&kernel, &values, &[], 0.0);
     let wgsl = emit(&kernel, &Target { schedule: Schedule::Shared, ..Target::default() }).unwrap().wgsl;
     assert!(wgsl.contains("a0: array<vec4<f32>>") && wgsl.contains("a1: array<f32>"), "{wgsl}");
+}
+
+/// `(x - mean) / (deviation + 1) · weight` of each row of `x`, and the mean beside it.
+pub(crate) fn norm(rows: usize, len: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
+    let at = row_major(0, &[rows, len]);
+    let mut body = Body::default();
+    let x = body.load(0, dtype, at.clone());
+    let n = body.constant(DType::F32, len as f64);
+    let sum = body.reduce(ReduceOp::Sum, x);
+    let mean = body.op(PointOp::Div, &[sum, n], DType::F32);
+    let centred = body.op(PointOp::Sub, &[x, mean], DType::F32);
+    let square = body.op(PointOp::Mul, &[centred, centred], DType::F32);
+    let squares = body.reduce(ReduceOp::Sum, square);
+    let variance = body.op(PointOp::Div, &[squares, n], DType::F32);
+    let deviation = body.op(PointOp::Sqrt, &[variance], DType::F32);
+    let one = body.constant(DType::F32, 1.0);
+    let scale = body.op(PointOp::Add, &[deviation, one], DType::F32);
+    let y = body.op(PointOp::Div, &[centred, scale], DType::F32);
+    let weight = body.load(1, dtype, Index::var(1));
+    let y = body.op(PointOp::Mul, &[y, weight], DType::F32);
+    let y = if dtype == DType::F32 { y } else { body.push(Instr::Cast(dtype, y), DType::F32) };
+    body.store(2, at, y);
+    body.store(3, Index::var(0), mean);
+    let args = vec![read(dtype, rows * len), read(dtype, len), write(dtype, rows * len), write(DType::F32, rows)];
+    let x = numbers(1, rows * len, dtype, (-3.0, 5.0));
+    let values = vec![x, numbers(2, len, dtype, (-1.0, 1.0)), vec![0.0; rows * len], vec![0.0; rows]];
+    (Kernel::Loop(Loop { outer: vec![rows], row: vec![len], args, body }), values)
+}
+
+/// Checks a kernel, also where workgroups come back for more.
+#[track_caller]
+fn check_often(kernel: &Kernel, values: &[Vec<f64>], tolerance: f64) {
+    check(kernel, values, &[], tolerance);
+    let Some(few) = with_few_workgroups(Schedule::Shared) else { return };
+    check_on(&few, kernel, values, &[], tolerance);
+}
+
+#[test]
+fn rows_stay_in_registers_whatever_their_length() {
+    for (rows, len) in [(1, 8), (40, 12), (3, 17), (5, 127), (3, 129), (9, 1000), (2, 1023), (2, 4096), (3, 8196)] {
+        let (kernel, values) = norm(rows, len, DType::F32);
+        check_often(&kernel, &values, 3e-5);
+    }
+    for (rows, len) in [(40, 12), (3, 1000), (2, 4096), (2, 66)] {
+        let (kernel, values) = norm(rows, len, DType::F16);
+        check_often(&kernel, &values, 3e-5);
+    }
+    // So long that passes are loops.
+    let (kernel, values) = norm(1, 40_012, DType::F32);
+    check_often(&kernel, &values, 3e-5);
+}
+
+/// Sums over rows of `g` and of `g · (x - mean) + bias`, and the place of the greatest: a norm's gradients.
+pub(crate) fn column_sums(rows: usize, columns: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
+    let at = Index::var(1).scale(columns as i64).add(&Index::var(0), &[columns, rows]);
+    let mut body = Body::default();
+    let g = body.load(0, dtype, at.clone());
+    let x = body.load(1, dtype, at);
+    let mean = body.load(2, DType::F32, Index::var(1));
+    let bias = body.load(3, DType::F32, Index::var(0));
+    let centred = body.op(PointOp::Sub, &[x, mean], DType::F32);
+    let product = body.op(PointOp::Mul, &[g, centred], DType::F32);
+    let product = body.op(PointOp::Add, &[product, bias], DType::F32);
+    let first = body.reduce(ReduceOp::Sum, g);
+    let second = body.reduce(ReduceOp::Sum, product);
+    let place = body.reduce(ReduceOp::ArgMax, g);
+    let second = body.op(PointOp::Mul, &[second, bias], DType::F32);
+    body.store(4, Index::var(0), first);
+    body.store(5, Index::var(0), second);
+    body.store(6, Index::var(0), place);
+    let n = rows * columns;
+    let mut args = vec![read(dtype, n), read(dtype, n), read(DType::F32, rows), read(DType::F32, columns)];
+    args.extend([write(dtype, columns), write(DType::F32, columns), write(DType::I32, columns)]);
+    let values = |(n, arg): (usize, &Arg)| numbers(n as u32, arg.numel, arg.dtype, (0.0, 1.0));
+    let values = args.iter().enumerate().map(values).collect();
+    (Kernel::Loop(Loop { outer: vec![columns], row: vec![rows], args, body }), values)
+}
+
+#[test]
+fn columns_are_summed_in_strips() {
+    for (rows, columns) in [(1, 4), (3, 8), (17, 64), (127, 20), (129, 1000), (1000, 36), (6000, 8), (70, 1023)] {
+        let (kernel, values) = column_sums(rows, columns, DType::F32);
+        check_often(&kernel, &values, 3e-5);
+    }
+    let (kernel, values) = column_sums(129, 40, DType::F16);
+    check_often(&kernel, &values, 3e-5);
+    let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
+    assert!(wgsl.contains("a0: array<vec2<u32>>"), "{wgsl}");
 }
