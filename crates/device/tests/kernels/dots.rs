@@ -67,6 +67,11 @@ fn layouts_and_ragged_edges() {
         ([1, 6, 0, 5], [false, false]),
         ([1, 0, 4, 5], [false, false]),
         ([1, 128, 8, 128], [false, false]),
+        // Tiles that are wider than high, and the reverse; k in parts that are whole or not.
+        ([1, 70, 40, 132], [false, false]),
+        ([1, 131, 37, 68], [true, true]),
+        ([2, 66, 52, 64], [false, true]),
+        ([1, 36, 100, 36], [true, false]),
     ] {
         let (kernel, values) = matmul(dims, transposed, DType::F32);
         check(&kernel, &values, &[], 1e-5);
