@@ -13,6 +13,7 @@ mod code;
 mod columns;
 mod dot;
 mod epilogue;
+mod fours;
 mod group;
 mod held;
 mod index;
