@@ -15,7 +15,7 @@ use super::{MAX_SOFTWARE_TURNS, Shader, Target};
 
 /// The loops in WGSL.
 pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
-    let merged = loops.iter().map(merged).collect::<Result<Vec<_>, _>>()?;
+    let merged = loops.iter().map(|k| merged(k, target)).collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<Rows> = merged.iter().map(Rows::new).collect();
     // Workgroups have one size; those of each loop by itself say which.
     let size = Plan::of_all(&rows, target, 0)?.0.iter().map(Plan::size).max().unwrap_or(1);

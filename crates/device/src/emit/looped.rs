@@ -16,7 +16,7 @@ use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
 
 /// The loop in WGSL.
 pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
-    let merged = merged(k)?;
+    let merged = merged(k, target)?;
     let rows = [Rows::new(&merged)];
     let (plans, wide) = Plan::of_all(&rows, target, 0)?;
     let plan = &plans[0];
@@ -44,10 +44,13 @@ pub(crate) fn begin(code: &mut Code, plans: &[Plan], arrays: &[String], size: us
     });
 }
 
-/// The loop with as few axes as it can have.
-pub(crate) fn merged(k: &Loop) -> Result<Loop, Reject> {
+/// The loop with as few axes as it can have; on a device that minds, in the order in which results lie.
+pub(crate) fn merged(k: &Loop, target: &Target) -> Result<Loop, Reject> {
     check_body(&k.body, &k.args, &[&k.outer[..], &k.row[..]].concat())?;
     let mut merged = k.clone();
+    if target.is_wide() && k.row.is_empty() {
+        space::in_order_of_stores(&mut merged.outer, &mut merged.body);
+    }
     let mut groups = [std::mem::take(&mut merged.outer), std::mem::take(&mut merged.row)];
     space::merge(&mut groups, &mut [(&mut merged.body, &[0, 1])]);
     [merged.outer, merged.row] = groups;

@@ -31,6 +31,7 @@ mod sort;
 mod space;
 mod strip;
 mod tiled;
+mod turned;
 mod writer;
 
 use kiln_ir::kernel::{Arg, Body, Instr};
@@ -53,6 +54,17 @@ pub struct Target {
     pub max_binding_bytes: u64,
     /// Which of the schedules is taken.
     pub schedule: Schedule,
+}
+
+impl Target {
+    /// True iff loops are spread for a device that asks for much memory at once.
+    fn is_wide(&self) -> bool {
+        match self.schedule {
+            Schedule::Plain => false,
+            Schedule::Shared => true,
+            Schedule::Auto => !self.software,
+        }
+    }
 }
 
 impl Default for Target {

@@ -5,14 +5,15 @@
 
 use kiln_ir::Reject;
 
+use super::Target;
 use super::code::Code;
 use super::columns::Columns;
 use super::held::Held;
 use super::looped::{Shape, columns};
 use super::points::Points;
 use super::rows::Rows;
+use super::turned::Turned;
 use super::writer::Writer;
-use super::{Schedule, Target};
 
 /// A loop's schedule.
 pub(crate) enum Plan<'a> {
@@ -20,6 +21,8 @@ pub(crate) enum Plan<'a> {
     Elements(Writer<'a>),
     /// Points in strips.
     Points(Points<'a>),
+    /// Points in tiles.
+    Turned(Turned<'a>),
     /// Rows in strips.
     Held(Held<'a>),
     /// Strips of rows.
@@ -30,13 +33,11 @@ impl<'a> Plan<'a> {
     /// The loop's schedule, in workgroups of at least `least` invocations; with `strips`, one that takes some.
     pub(crate) fn new(rows: &'a Rows<'a>, target: &Target, least: usize, strips: bool) -> Result<Plan<'a>, Reject> {
         let shape = Shape::choose(rows, target, least)?;
-        let real = match target.schedule {
-            Schedule::Plain => false,
-            Schedule::Shared => true,
-            Schedule::Auto => !target.software,
-        };
-        if !real || !strips || !rows.stores_each_argument_once() {
+        if !target.is_wide() || !strips || !rows.stores_each_argument_once() {
             return Ok(Plan::Elements(Writer { rows, shape }));
+        }
+        if let Some(turned) = Turned::new(rows, target, least) {
+            return Ok(Plan::Turned(turned));
         }
         if let Some(points) = Points::new(rows, target, least) {
             return Ok(Plan::Points(points));
@@ -79,6 +80,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.narrow(wide),
             Plan::Points(points) => points.narrow(wide),
+            Plan::Turned(turned) => turned.narrow(wide),
             Plan::Held(held) => held.narrow(wide),
             Plan::Columns(columns) => columns.narrow(wide),
         }
@@ -88,6 +90,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(_) => true,
             Plan::Points(points) => points.keep(wide),
+            Plan::Turned(turned) => turned.keep(wide),
             Plan::Held(held) => held.keep(wide),
             Plan::Columns(columns) => columns.keep(wide),
         }
@@ -98,6 +101,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.size,
             Plan::Points(points) => points.size,
+            Plan::Turned(turned) => turned.size,
             Plan::Held(held) => held.size(),
             Plan::Columns(columns) => columns.size(),
         }
@@ -108,6 +112,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.workgroups,
             Plan::Points(points) => points.workgroups,
+            Plan::Turned(turned) => turned.workgroups,
             Plan::Held(held) => held.workgroups,
             Plan::Columns(columns) => columns.workgroups,
         }
@@ -117,7 +122,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn turns(&self) -> usize {
         match self {
             Plan::Elements(writer) => writer.shape.turns(writer.rows),
-            Plan::Points(_) => 1,
+            Plan::Points(_) | Plan::Turned(_) => 1,
             Plan::Held(held) => held.turns(),
             Plan::Columns(columns) => columns.turns(),
         }
@@ -128,6 +133,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.arrays(),
             Plan::Points(_) => Vec::new(),
+            Plan::Turned(turned) => turned.arrays(),
             Plan::Held(held) => held.arrays(),
             Plan::Columns(columns) => columns.arrays(),
         }
@@ -138,6 +144,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.shape.describe(writer.rows),
             Plan::Points(points) => points.describe(),
+            Plan::Turned(turned) => turned.describe(),
             Plan::Held(held) => held.describe(),
             Plan::Columns(columns) => columns.describe(),
         }
@@ -153,6 +160,7 @@ impl<'a> Plan<'a> {
         match self {
             Plan::Elements(writer) => writer.body(code, group),
             Plan::Points(points) => points.body(code, group),
+            Plan::Turned(turned) => turned.body(code, group),
             Plan::Held(held) => held.body(code, group),
             Plan::Columns(columns) => columns.body(code, group),
         }

@@ -37,6 +37,24 @@ pub(crate) fn merge(groups: &mut [Vec<usize>], bodies: &mut [(&mut Body, &[usize
     }
 }
 
+/// Orders axes as all stores lie, if they agree: the axis of the longest steps comes first.
+pub(crate) fn in_order_of_stores(dims: &mut Vec<usize>, body: &mut Body) {
+    let order_of = |index: &Index| {
+        let strides = index.affine(dims.len())?;
+        let mut order: Vec<usize> = (0..dims.len()).collect();
+        order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis].abs()));
+        order.iter().all(|&axis| strides[axis] != 0 || dims[axis] <= 1).then_some(order)
+    };
+    let Some(Some(order)) = body.stores.first().map(|s| order_of(&s.index)) else { return };
+    if order.is_sorted() || body.stores.iter().any(|s| order_of(&s.index).as_ref() != Some(&order)) {
+        return;
+    }
+    // The gathered coordinate comes after all axes, and stays there.
+    let place = |axis: usize| order.iter().position(|&a| a == axis).unwrap_or(axis);
+    *body = body.renamed(&place);
+    *dims = order.iter().map(|&axis| dims[axis]).collect();
+}
+
 /// Removes the only axis of a group, whose dim is 1.
 fn drop_axis(groups: &mut [Vec<usize>], g: usize, bodies: &mut [(&mut Body, &[usize])]) {
     for (body, spaces) in bodies {
@@ -83,7 +101,7 @@ pub(crate) fn is_row_major(e: &Index, dims: &[usize]) -> bool {
 mod tests {
     use super::*;
     use kiln_ir::DType;
-    use kiln_ir::kernel::Instr;
+    use kiln_ir::kernel::{Instr, Store};
 
     fn load(index: Index) -> Body {
         let mut body = Body::default();
@@ -108,6 +126,23 @@ mod tests {
         assert_eq!(merged(&[2, 1, 3], &[3, 0, 1]), (vec![6], "i0".into()));
         assert_eq!(merged(&[1, 5, 1], &[0, 2, 0]), (vec![5], "2*i0".into()));
         assert_eq!(merged(&[1], &[0]), (vec![], "0".into()));
+    }
+
+    #[test]
+    fn axes_come_in_the_order_in_which_results_lie() {
+        let index = |strides: [i64; 2]| Index {
+            constant: 0,
+            terms: vec![(strides[0], Atom::Var(0)), (strides[1], Atom::Var(1))],
+        };
+        let ordered = |stores: &[[i64; 2]]| {
+            let mut body = load(index([3, 1]));
+            body.stores = stores.iter().map(|&s| Store { arg: 1, index: index(s), value: 0 }).collect();
+            let mut dims = vec![2, 3];
+            in_order_of_stores(&mut dims, &mut body);
+            (dims, body.stores[0].index.to_string())
+        };
+        assert_eq!(ordered(&[[1, 2], [1, 2]]), (vec![3, 2], "2*i0 + i1".into()));
+        assert_eq!(ordered(&[[1, 2], [3, 1]]), (vec![2, 3], "i0 + 2*i1".into()));
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl<'a> Strip<'a> {
             return guard.iter().for_each(|_| code.close());
         }
         code.line(match dtype {
-            DType::F16 | DType::BF16 if c % 2 == 0 => format!("w{arg}.{} = {value};", COMPONENTS[c / 2]),
+            DType::F16 | DType::BF16 if c.is_multiple_of(2) => format!("w{arg}.{} = {value};", COMPONENTS[c / 2]),
             DType::F16 | DType::BF16 => format!("w{arg}.{} |= ({value}) << 16u;", COMPONENTS[c / 2]),
             DType::U8 => format!("w{arg} |= ({value}) << {}u;", 8 * c),
             _ => format!("w{arg}.{} = {value};", COMPONENTS[c]),

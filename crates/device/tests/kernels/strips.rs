@@ -174,3 +174,43 @@ fn columns_are_summed_in_strips() {
     let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
     assert!(wgsl.contains("a0: array<vec2<u32>>"), "{wgsl}");
 }
+
+/// `x[j, i] + y[i, j] · bias[j]`, kept as it lies or turned.
+pub(crate) fn turned(b: usize, [m, n]: [usize; 2], dtype: DType, to: DType, stored: bool) -> (Kernel, Vec<Vec<f64>>) {
+    let dims = [b, m, n];
+    let across = [b, n, m];
+    let at = row_major(0, &dims);
+    let turned = row_major(0, &across).rename(&|axis| [0, 2, 1][axis]);
+    let mut body = Body::default();
+    let x = body.load(0, dtype, if stored { at.clone() } else { turned.clone() });
+    let y = body.load(1, DType::F32, if stored { turned.clone() } else { at.clone() });
+    let bias = body.load(2, dtype, Index::var(2));
+    let y = body.op(PointOp::Mul, &[y, bias], DType::F32);
+    let sum = body.op(PointOp::Add, &[x, y], DType::F32);
+    let sum = if to == DType::F32 { sum } else { body.push(Instr::Cast(to, sum), to.compute()) };
+    body.store(3, if stored { turned } else { at }, sum);
+    let numel = b * m * n;
+    let args = vec![read(dtype, numel), read(DType::F32, numel), read(dtype, n), write(to, numel)];
+    let values = |(n, arg): (usize, &Arg)| numbers(n as u32, arg.numel, DType::U8, (0.0, 9.0));
+    let values = args.iter().enumerate().map(values).collect();
+    (Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body }), values)
+}
+
+#[test]
+fn what_lies_turned_goes_through_tiles() {
+    for (b, dims) in [(1, [17, 16]), (2, [32, 64]), (1, [129, 127]), (3, [40, 1000]), (1, [1023, 33]), (40, [16, 20])] {
+        for stored in [false, true] {
+            let (kernel, values) = turned(b, dims, DType::F32, DType::F32, stored);
+            let target = Target { schedule: Schedule::Shared, ..Target::default() };
+            let wgsl = emit(&kernel, &target).unwrap().wgsl;
+            assert!(wgsl.contains("tile_f32_0"), "{wgsl}");
+            check_often(&kernel, &values, 0.0);
+        }
+    }
+    for (to, text) in [(DType::F16, "a3: array<vec2<u32>>"), (DType::U8, "a3: array<u32>")] {
+        let (kernel, values) = turned(2, [40, 36], DType::F16, to, false);
+        check_often(&kernel, &values, 0.0);
+        let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
+        assert!(wgsl.contains(text) && wgsl.contains("tile_f32_0"), "{wgsl}");
+    }
+}

@@ -12,15 +12,17 @@ use super::chunks::in_chunks;
 /// Parts below this number are not worth a second kernel.
 const PARTS_MIN: usize = 4;
 
-/// Elements of a row that a part of a reduction keeps at least.
+/// Elements that a part of a reduction keeps at least: of a row, and of a column.
 const ROW_MIN: usize = 1024;
+const COLUMN_MIN: usize = 256;
 
 /// Terms that a part of a contraction keeps at least.
 const TERMS_MIN: usize = 256;
 
-/// Invocations that share a row, and those of a tile of a contraction, of this many rows and columns.
+/// Invocations that share a row; those that share a column, of which each has several beside it; and those of a tile of
+/// a contraction, of this many rows and columns.
 const ROW_LANES: usize = 256;
-const COLUMN_LANES: usize = 32;
+const COLUMN_LANES: usize = 8;
 const TILE_LANES: usize = 160;
 const TILE: usize = 64;
 
@@ -72,8 +74,9 @@ impl Parts {
             return None;
         }
         let along = shape.iter().rposition(|&d| d > 1).is_some_and(|last| axes.contains(&last));
-        let busy = (shape.numel() / row).max(1) * if along { ROW_LANES } else { COLUMN_LANES };
-        let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / ROW_MIN))?;
+        let (lanes, least) = if along { (ROW_LANES, ROW_MIN) } else { (COLUMN_LANES, COLUMN_MIN) };
+        let busy = (shape.numel() / row).max(1) * lanes;
+        let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / least))?;
         let front = self.in_front(x, axis, n);
         let axes: Vec<usize> = axes.iter().map(|a| a + 1).collect();
         let partial = self.apply(Op::Reduce(op, axes.clone()), &[front]);
@@ -150,6 +153,16 @@ mod tests {
         for (&a, &b) in g.outputs.iter().zip(&parted.outputs) {
             assert_eq!(g.nodes[a as usize].shape, parted.nodes[b as usize].shape);
         }
+    }
+
+    #[test]
+    fn columns_are_split_until_a_large_device_is_busy() {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[8192, 1024]), DType::F32);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![0]), &[x]);
+        g.outputs = vec![sum];
+        let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
+        assert!(parted.nodes.iter().any(|n| n.shape == Shape::new(&[16, 1, 1024])), "{parted}");
     }
 
     #[test]
