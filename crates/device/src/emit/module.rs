@@ -31,14 +31,32 @@ pub(crate) fn op_names(bodies: &[&Body]) -> String {
 
 /// The module: comment lines, bindings for the arguments and scalars, functions, and the code.
 pub(crate) fn module(header: &[String], args: &[Arg], scalars: usize, code: &str) -> String {
+    let types: Vec<&str> = args.iter().map(|arg| storage_type(arg.dtype)).collect();
+    declared(&[], header, args, &types, scalars, code)
+}
+
+/// As [`module`], with lines that enable extensions, and with the types as which arguments are declared.
+pub(crate) fn declared(
+    enables: &[&str],
+    header: &[String],
+    args: &[Arg],
+    types: &[&str],
+    scalars: usize,
+    code: &str,
+) -> String {
     let mut text = String::new();
     for line in header {
         text += &format!("// {line}\n");
     }
     text += "\n";
-    for (n, arg) in args.iter().enumerate() {
+    for line in enables {
+        text += &format!("{line}\n");
+    }
+    if !enables.is_empty() {
+        text += "\n";
+    }
+    for (n, (arg, array)) in args.iter().zip(types).enumerate() {
         let access = if arg.access == Access::Read { "read" } else { "read_write" };
-        let array = storage_type(arg.dtype);
         let elements = format!("// {}[{}]", arg.dtype, arg.numel);
         text += &format!("@group(0) @binding({n}) var<storage, {access}> a{n}: array<{array}>; {elements}\n");
     }
