@@ -4,14 +4,15 @@
 //! The hard idea is that operands are functions of `(b, m, k)` and `(b, k, n)`, not matrices: a
 //! transposition, a convolution's window or a dequantized weight is only another body.
 
-use kiln_ir::kernel::{Arg, Body, Dot, Instr, Value};
-use kiln_ir::{DType, Reject};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Value};
+use kiln_ir::{DType, Index, Reject};
 
 use super::body::Scope;
 use super::code::{Code, per_word};
 use super::epilogue::Epilogue;
 use super::index::Axes;
-use super::module::{module_of, n_scalars, op_names};
+use super::matrix::{self, Plan};
+use super::module::{declared, module_of, n_scalars, op_names, types};
 use super::tiled::{self, Tile};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, looped, space};
 
@@ -43,6 +44,7 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
     let matmul = Matmul::new(k);
     let bodies = [&k.lhs, &k.rhs, &k.epilogue];
     let name = format!("dot {} {:?}·{:?}x{:?}·{:?}", op_names(&bodies), k.batch, k.m, k.k, k.n);
+    let scalars = n_scalars(&bodies);
     let mut wide = vec![false; k.args.len()];
     let (how, code, workgroups) = match choose(&matmul, target) {
         Choice::Rows => {
@@ -58,8 +60,15 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
             (code, workgroups, wide) = tiled::emit(&matmul, &tile, target);
             (tile.describe(), code, workgroups)
         }
+        Choice::Matrices(plan) => {
+            let (code, workgroups, wide) = plan.emit(&matmul, target);
+            let mut types = types(&k.args, &wide);
+            plan.declare(&mut types);
+            let header = [name.clone(), plan.describe()];
+            let wgsl = declared(&matrix::ENABLES, &header, &k.args, &types, scalars, &code);
+            return Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars });
+        }
     };
-    let scalars = n_scalars(&bodies);
     let wgsl = module_of(&[name.clone(), how], &k.args, &wide, scalars, &code);
     Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
 }
@@ -69,6 +78,7 @@ enum Choice {
     Rows,
     Registers,
     Tiles(Tile),
+    Matrices(Box<Plan>),
 }
 
 fn choose(x: &Matmul, target: &Target) -> Choice {
@@ -77,6 +87,9 @@ fn choose(x: &Matmul, target: &Target) -> Choice {
     let dims = [&x.groups[0][..], &x.groups[1], &x.groups[2]].concat();
     if packed.into_iter().any(|(s, per)| !x.n.is_multiple_of(per) || !space::is_row_major(&s.index, &dims)) {
         return Choice::Rows;
+    }
+    if let Some(plan) = Plan::choose(x, target) {
+        return Choice::Matrices(Box::new(plan));
     }
     match target.schedule {
         Schedule::Plain => Choice::Registers,
@@ -139,6 +152,41 @@ impl Matmul {
                 _ => false,
             })
         })
+    }
+
+    /// The argument and the index of an operand that is elements of f16 and nothing else.
+    pub(crate) fn halves(&self, left: bool) -> Option<(u32, &Index)> {
+        let body = if left { &self.lhs } else { &self.rhs };
+        let (load, rest) = body.instrs.split_first()?;
+        // Conversions of an f16 that keep what it is.
+        let idle = |(v, instr): (usize, &Instr)| match instr {
+            Instr::Cast(to, a) => matches!(to, DType::F16 | DType::F32) && *a as usize == v,
+            _ => false,
+        };
+        match load {
+            Instr::Load { arg, index, valid, gather: None } => {
+                let Arg { dtype, access, .. } = self.args[*arg as usize];
+                let plain = valid.is_empty() && dtype == DType::F16 && access == Access::Read;
+                (plain && rest.iter().enumerate().all(idle)).then_some((*arg, index))
+            }
+            _ => None,
+        }
+    }
+
+    /// The argument that the sums are stored into as they are, row-major, if that is all of the epilogue.
+    pub(crate) fn stores_sums(&self) -> Option<u32> {
+        let dims = [0, 1, 2].map(|g| self.groups[g].clone()).concat();
+        match (&self.epilogue.instrs[..], &self.epilogue.stores[..]) {
+            ([Instr::Acc], [store]) if space::is_row_major(&store.index, &dims) => {
+                (self.args[store.arg as usize].dtype == DType::F32).then_some(store.arg)
+            }
+            _ => None,
+        }
+    }
+
+    /// True iff the epilogue loads from this argument.
+    pub(crate) fn epilogue_loads(&self, from: u32) -> bool {
+        self.epilogue.instrs.iter().any(|instr| matches!(instr, Instr::Load { arg, .. } if *arg == from))
     }
 
     /// `fn lhs(b, m, k)` or `fn rhs(b, k, n)`; where a tile may be ragged, 0 beyond the edge.

@@ -26,7 +26,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// The epilogue in strips, where the last axis of n consists of whole ones.
-    pub(crate) fn new(x: &'a Matmul) -> Epilogue<'a> {
+    fn new(x: &'a Matmul) -> Epilogue<'a> {
         let mut epilogue = Epilogue::scalar(x);
         let rank = epilogue.scope.axes.dims.len();
         if !x.groups[2].is_empty() {
@@ -36,6 +36,20 @@ impl<'a> Epilogue<'a> {
         epilogue
     }
 
+    /// The epilogue, and in `wide` the arguments that it and `others` take in strips, of those that may be.
+    pub(crate) fn settled(x: &'a Matmul, wide: &mut Vec<bool>, others: &mut dyn FnMut(&mut [bool])) -> Epilogue<'a> {
+        let mut epilogue = Epilogue::new(x);
+        loop {
+            let mut found = wide.clone();
+            others(&mut found);
+            epilogue.narrow(&mut found);
+            if epilogue.keep(&found) {
+                *wide = found;
+                return epilogue;
+            }
+        }
+    }
+
     /// True iff no words are shared by what is stored column by column.
     fn suits(&self, strip: &Strip) -> bool {
         let packed = |s: &&Store| per_word(self.x.args[s.arg as usize].dtype) > 1;
@@ -43,7 +57,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// Takes from `wide` the arguments that are not always taken in strips.
-    pub(crate) fn narrow(&self, wide: &mut [bool]) {
+    fn narrow(&self, wide: &mut [bool]) {
         match &self.strip {
             Some(strip) => strip.narrow(wide, &|v| self.wanted[v], true),
             None => {
@@ -54,7 +68,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// Leaves only these arguments to be taken in strips; false iff the epilogue is no longer done in strips then.
-    pub(crate) fn keep(&mut self, wide: &[bool]) -> bool {
+    fn keep(&mut self, wide: &[bool]) -> bool {
         let Some(mut strip) = self.strip.take() else { return true };
         strip.keep(wide);
         let suits = self.suits(&strip);

@@ -4,8 +4,8 @@
 //! words*: whatever the schedule, one invocation stores all elements that share a word, so that
 //! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
-//! `writer` (who does it), `group` (several of them), `dot` and `tiled` (contractions), `scatter`,
-//! `attention`, `scan`, `sort`.
+//! `writer` (who does it), `group` (several of them), `dot`, `tiled` and `matrix` (contractions),
+//! `scatter`, `attention`, `scan`, `sort`.
 
 mod attention;
 mod body;
@@ -18,6 +18,7 @@ mod group;
 mod held;
 mod index;
 mod looped;
+mod matrix;
 mod meet;
 mod module;
 mod operand;
@@ -54,6 +55,17 @@ pub struct Target {
     pub max_binding_bytes: u64,
     /// Which of the schedules is taken.
     pub schedule: Schedule,
+    /// The matrices that contractions may be computed on.
+    pub matrix: Option<Matrix>,
+}
+
+/// Matrices that a subgroup holds and multiplies together: f16 times f16, added up in f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Matrix {
+    /// Rows and columns: 8 or 16.
+    pub size: u32,
+    /// Invocations of a subgroup, of every one.
+    pub subgroup: u32,
 }
 
 impl Target {
@@ -78,6 +90,7 @@ impl Default for Target {
             max_bindings: 8,
             max_binding_bytes: 128 << 20,
             schedule: Schedule::Auto,
+            matrix: None,
         }
     }
 }
@@ -107,6 +120,13 @@ pub struct Shader {
     pub args: Vec<Arg>,
     /// Words of the uniform buffer at the binding after them; no binding if 0.
     pub scalars: usize,
+}
+
+impl Shader {
+    /// True iff it computes on [`Matrix`].
+    pub fn uses_matrices(&self) -> bool {
+        self.wgsl.contains(matrix::ENABLE)
+    }
 }
 
 /// The kernel in WGSL for this target.

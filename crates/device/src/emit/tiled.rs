@@ -126,16 +126,10 @@ pub(crate) fn emit(x: &Matmul, tile: &Tile, target: &Target) -> (String, u32, Ve
 /// Both operands and the epilogue, with the arguments that all of them take in strips.
 fn in_strips(x: &Matmul) -> ([Operand<'_>; 2], Epilogue<'_>, Vec<bool>) {
     let mut sides = [true, false].map(|left| Operand::new(x, left));
-    let mut epilogue = Epilogue::new(x);
-    loop {
-        let mut wide = vec![true; x.args.len()];
-        sides.iter().for_each(|side| side.narrow(&mut wide));
-        epilogue.narrow(&mut wide);
-        sides.iter_mut().for_each(|side| side.keep(&wide));
-        if epilogue.keep(&wide) {
-            return (sides, epilogue, wide);
-        }
-    }
+    let mut wide = vec![true; x.args.len()];
+    let epilogue = Epilogue::settled(x, &mut wide, &mut |wide| sides.iter().for_each(|side| side.narrow(wide)));
+    sides.iter_mut().for_each(|side| side.keep(&wide));
+    (sides, epilogue, wide)
 }
 
 /// Which block of the tile an invocation has, and which part of `k`.

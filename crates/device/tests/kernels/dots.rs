@@ -6,14 +6,14 @@ use kiln_ir::{Bound, DType, Index, Kernel, PointOp};
 use crate::harness::{SCHEDULES, Steps, check, check_in, numbers, read, row_major, write};
 
 /// A body that is one load.
-fn load(arg: u32, dtype: DType, index: Index, valid: Vec<Bound>) -> Body {
+pub(crate) fn load(arg: u32, dtype: DType, index: Index, valid: Vec<Bound>) -> Body {
     let mut body = Body::default();
     body.push(Instr::Load { arg, index, valid, gather: None }, dtype.compute());
     body
 }
 
 /// An epilogue that stores the sum, rounded.
-fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
+pub(crate) fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
     let mut body = Body::default();
     let mut value = body.push(Instr::Acc, DType::F32);
     if dtype != DType::F32 {
@@ -23,7 +23,7 @@ fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
     body
 }
 
-fn strided(strides: [i64; 3], dims: [usize; 3]) -> Index {
+pub(crate) fn strided(strides: [i64; 3], dims: [usize; 3]) -> Index {
     (0..3).fold(Index::default(), |sum, axis| sum.add(&Index::var(axis).scale(strides[axis]), &dims))
 }
 
