@@ -84,8 +84,9 @@ impl Side {
         (rows * quads / threads, threads / quads)
     }
 
-    /// `fn lhs_at(b, m, k)` or `fn rhs_at(b, n, k)`: which quad of the argument begins there.
-    pub(super) fn functions(&self, code: &mut Code, x: &Matmul) {
+    /// `fn lhs_at(b, m, k)` or `fn rhs_at(b, n, k)`: which quad of the argument begins there. Where the last
+    /// tile may reach beyond the edge along k, `fn lhs_quad(at, inside)` or `fn rhs_quad(at, inside)` as well.
+    pub(super) fn functions(&self, code: &mut Code, x: &Matmul, tile: &Tile) {
         let groups = groups(self.left);
         let axes = Axes::numbered(&groups.map(|g| x.groups[g].clone()).concat());
         let own = if self.left { "m" } else { "n" };
@@ -100,14 +101,23 @@ impl Side {
         code.line(format!("return ({}) / 4u;", axes.index(&self.index)));
         code.close();
         code.line("");
+        if !x.k.is_multiple_of(tile.k) {
+            code.open(format!("fn {}_quad(at: u32, inside: bool) -> vec4<f16>", self.name()));
+            code.open("if (inside)");
+            code.line(format!("return a{}[at];", self.arg));
+            code.close();
+            code.line("return vec4<f16>();");
+            code.close();
+            code.line("");
+        }
     }
 
     /// Where an invocation's quads lie in a tile, and where its subgroup's matrices begin.
     pub(super) fn places(&self, code: &mut Code, tile: &Tile, part: &str) {
         let (name, (_, quads), pitch) = (self.name(), self.shape(tile), self.pitch(tile));
         code.line(format!("let {name}_row = local / {quads}u;"));
-        code.line(format!("let {name}_quad = local % {quads}u;"));
-        code.line(format!("let {name}_to = {name}_row * {pitch}u + {name}_quad;"));
+        code.line(format!("let {name}_column = local % {quads}u;"));
+        code.line(format!("let {name}_to = {name}_row * {pitch}u + {name}_column;"));
         let from = if self.along_k { format!("{part} * {pitch}u") } else { format!("{part} / 4u") };
         code.line(format!("let {name}_from = {from};"));
     }
@@ -117,7 +127,7 @@ impl Side {
     pub(super) fn start(&self, code: &mut Code, x: &Matmul, tile: &Tile, threads: usize) {
         let (name, (n_loads, apart)) = (self.name(), self.loads(tile, threads));
         let (own, extent) = if self.left { ("m", x.m) } else { ("n", x.n) };
-        let (row, quad) = (format!("{name}_row"), format!("{name}_quad * 4u"));
+        let (row, quad) = (format!("{name}_row"), format!("{name}_column * 4u"));
         let last = extent - if self.along_k { 1 } else { 4 };
         let inside = |place: String| match extent.is_multiple_of(self.dim(tile)) {
             true => place,
@@ -137,31 +147,24 @@ impl Side {
         let step = self.k_stride * tile.k / 4;
         for i in 0..n_loads {
             let at = format!("{name}_at{i}");
-            if x.k.is_multiple_of(tile.k) {
-                code.line(format!("{name}_next{i} = a{arg}[{at}];"));
-            } else {
-                let own = match self.along_k {
-                    true => format!("{name}_quad * 4u"),
-                    false => format!("{name}_row + {}u", i * apart),
-                };
-                code.open(format!("if ({k} + {own} < {}u)", x.k));
-                code.line(format!("{name}_next{i} = a{arg}[{at}];"));
-                code.close();
-                code.open("else");
-                code.line(format!("{name}_next{i} = vec4<f16>();"));
-                code.close();
-            }
+            let own = match self.along_k {
+                true => format!("{name}_column * 4u"),
+                false => format!("{name}_row + {}u", i * apart),
+            };
+            code.line(match x.k.is_multiple_of(tile.k) {
+                true => format!("{name}_next{i} = a{arg}[{at}];"),
+                false => format!("{name}_next{i} = {name}_quad({at}, {k} + {own} < {}u);", x.k),
+            });
             code.line(format!("{at} += {step}u;"));
         }
     }
 
-    /// The quads from registers into the tile, the one of this turn where there are two.
-    pub(super) fn stage(&self, code: &mut Code, tile: &Tile, threads: usize, turn: &str) {
+    /// The quads from registers into the tile.
+    pub(super) fn stage(&self, code: &mut Code, tile: &Tile, threads: usize) {
         let (name, (n_loads, apart)) = (self.name(), self.loads(tile, threads));
-        let turn = if turn.is_empty() { String::new() } else { format!(" + {turn} * {}u", self.quads(tile)) };
         for i in 0..n_loads {
             let to = i * apart * self.pitch(tile);
-            code.line(format!("{name}_tile[{name}_to + {to}u{turn}] = {name}_next{i};"));
+            code.line(format!("{name}_tile[{name}_to + {to}u] = {name}_next{i};"));
         }
     }
 
@@ -170,8 +173,7 @@ impl Side {
         let (name, size, pitch) = (self.name(), matrix.size as usize, self.pitch(tile));
         let (role, rows) = if self.left { ("A", self.along_k) } else { ("B", !self.along_k) };
         let (row, column) = if self.along_k { (n * size, step) } else { (step, n * size) };
-        let turn = if tile.buffers == 2 { format!(" + turn * {}u", self.quads(tile)) } else { String::new() };
-        let at = format!("{name}_from + {}u{turn}", row * pitch + column / 4);
+        let at = format!("{name}_from + {}u", row * pitch + column / 4);
         let load = if rows { "coopLoadT" } else { "coopLoad" };
         let kind = format!("coop_mat{size}x{size}<f16, {role}>");
         code.line(format!("let {name}{n} = {load}<{kind}>(&{name}_tile[{at}], {pitch}u);"));
