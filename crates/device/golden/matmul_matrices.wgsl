@@ -31,10 +31,11 @@ fn k_to_f16(x: f32) -> u32 {
     return sign | (q + select(0u, 1u, rest > half || (rest == half && (q & 1u) == 1u)));
 }
 
+// Which quad of a0; k counts quads.
 fn lhs_at(b: u32, m: u32, k: u32) -> u32 {
     let i0 = m;
     let i1 = k;
-    return (i0 * 520u + i1) / 4u;
+    return i0 * 130u + i1;
 }
 
 fn lhs_quad(at: u32, inside: bool) -> vec4<f16> {
@@ -44,10 +45,11 @@ fn lhs_quad(at: u32, inside: bool) -> vec4<f16> {
     return vec4<f16>();
 }
 
+// Which quad of a1; n counts quads.
 fn rhs_at(b: u32, n: u32, k: u32) -> u32 {
     let i0 = k;
     let i1 = n;
-    return (i0 * 1024u + i1) / 4u;
+    return i0 * 256u + i1;
 }
 
 fn rhs_quad(at: u32, inside: bool) -> vec4<f16> {
@@ -100,38 +102,32 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var acc0_1 = coop_mat16x16<f32, C>();
     var acc1_0 = coop_mat16x16<f32, C>();
     var acc1_1 = coop_mat16x16<f32, C>();
-    var lhs_at0 = lhs_at(b, min(m + lhs_row, 999u), lhs_column * 4u);
     var lhs_next0 = vec4<f16>();
-    var lhs_at1 = lhs_at(b, min(m + lhs_row + 16u, 999u), lhs_column * 4u);
     var lhs_next1 = vec4<f16>();
-    var lhs_at2 = lhs_at(b, min(m + lhs_row + 32u, 999u), lhs_column * 4u);
     var lhs_next2 = vec4<f16>();
-    var lhs_at3 = lhs_at(b, min(m + lhs_row + 48u, 999u), lhs_column * 4u);
     var lhs_next3 = vec4<f16>();
-    var rhs_at0 = rhs_at(b, n + rhs_column * 4u, rhs_row);
+    var lhs_at0 = lhs_at(b, min(m + lhs_row, 999u), lhs_column);
+    var lhs_at1 = lhs_at(b, min(m + lhs_row + 16u, 999u), lhs_column);
+    var lhs_at2 = lhs_at(b, min(m + lhs_row + 32u, 999u), lhs_column);
+    var lhs_at3 = lhs_at(b, min(m + lhs_row + 48u, 999u), lhs_column);
     var rhs_next0 = vec4<f16>();
-    var rhs_at1 = rhs_at(b, n + rhs_column * 4u, rhs_row + 8u);
     var rhs_next1 = vec4<f16>();
-    var rhs_at2 = rhs_at(b, n + rhs_column * 4u, rhs_row + 16u);
     var rhs_next2 = vec4<f16>();
-    var rhs_at3 = rhs_at(b, n + rhs_column * 4u, rhs_row + 24u);
     var rhs_next3 = vec4<f16>();
+    var rhs_at0 = rhs_at(b, n / 4u + rhs_column, rhs_row);
     lhs_next0 = lhs_quad(lhs_at0, 0u + lhs_column * 4u < 520u);
-    lhs_at0 += 8u;
     lhs_next1 = lhs_quad(lhs_at1, 0u + lhs_column * 4u < 520u);
-    lhs_at1 += 8u;
     lhs_next2 = lhs_quad(lhs_at2, 0u + lhs_column * 4u < 520u);
-    lhs_at2 += 8u;
     lhs_next3 = lhs_quad(lhs_at3, 0u + lhs_column * 4u < 520u);
+    lhs_at0 += 8u;
+    lhs_at1 += 8u;
+    lhs_at2 += 8u;
     lhs_at3 += 8u;
-    rhs_next0 = rhs_quad(rhs_at0, 0u + rhs_row + 0u < 520u);
+    rhs_next0 = rhs_quad(rhs_at0 + 0u, 0u + rhs_row + 0u < 520u);
+    rhs_next1 = rhs_quad(rhs_at0 + 2048u, 0u + rhs_row + 8u < 520u);
+    rhs_next2 = rhs_quad(rhs_at0 + 4096u, 0u + rhs_row + 16u < 520u);
+    rhs_next3 = rhs_quad(rhs_at0 + 6144u, 0u + rhs_row + 24u < 520u);
     rhs_at0 += 8192u;
-    rhs_next1 = rhs_quad(rhs_at1, 0u + rhs_row + 8u < 520u);
-    rhs_at1 += 8192u;
-    rhs_next2 = rhs_quad(rhs_at2, 0u + rhs_row + 16u < 520u);
-    rhs_at2 += 8192u;
-    rhs_next3 = rhs_quad(rhs_at3, 0u + rhs_row + 24u < 520u);
-    rhs_at3 += 8192u;
     for (var k = 0u; k < 520u; k += 32u) {
         lhs_tile[lhs_to + 0u] = lhs_next0;
         lhs_tile[lhs_to + 160u] = lhs_next1;
@@ -144,21 +140,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         workgroupBarrier(); // publishes both tiles
         if (k + 32u < 520u) {
             lhs_next0 = lhs_quad(lhs_at0, k + 32u + lhs_column * 4u < 520u);
-            lhs_at0 += 8u;
             lhs_next1 = lhs_quad(lhs_at1, k + 32u + lhs_column * 4u < 520u);
-            lhs_at1 += 8u;
             lhs_next2 = lhs_quad(lhs_at2, k + 32u + lhs_column * 4u < 520u);
-            lhs_at2 += 8u;
             lhs_next3 = lhs_quad(lhs_at3, k + 32u + lhs_column * 4u < 520u);
+            lhs_at0 += 8u;
+            lhs_at1 += 8u;
+            lhs_at2 += 8u;
             lhs_at3 += 8u;
-            rhs_next0 = rhs_quad(rhs_at0, k + 32u + rhs_row + 0u < 520u);
+            rhs_next0 = rhs_quad(rhs_at0 + 0u, k + 32u + rhs_row + 0u < 520u);
+            rhs_next1 = rhs_quad(rhs_at0 + 2048u, k + 32u + rhs_row + 8u < 520u);
+            rhs_next2 = rhs_quad(rhs_at0 + 4096u, k + 32u + rhs_row + 16u < 520u);
+            rhs_next3 = rhs_quad(rhs_at0 + 6144u, k + 32u + rhs_row + 24u < 520u);
             rhs_at0 += 8192u;
-            rhs_next1 = rhs_quad(rhs_at1, k + 32u + rhs_row + 8u < 520u);
-            rhs_at1 += 8192u;
-            rhs_next2 = rhs_quad(rhs_at2, k + 32u + rhs_row + 16u < 520u);
-            rhs_at2 += 8192u;
-            rhs_next3 = rhs_quad(rhs_at3, k + 32u + rhs_row + 24u < 520u);
-            rhs_at3 += 8192u;
         }
         {
             let lhs0 = coopLoadT<coop_mat16x16<f16, A>>(&lhs_tile[lhs_from + 0u], 10u);

@@ -20,14 +20,14 @@ pub(crate) const ENABLES: [&str; 2] = ["enable f16;", ENABLE];
 
 /// Extents of a workgroup's tile, and how its subgroups share it.
 ///
-/// Workgroup memory is what is scarce: with twice as much (two tiles of each operand and one barrier a
-/// step, or 64 steps of k) a product of 4096³ takes 1.4 to 1.7 times as long on an H200.
+/// On an H200, a product of 4096³ in the largest of them takes 0.55 ms; with two tiles of each operand and
+/// one barrier a step 1.7 times as long, with 64 steps 1.4 times, without padding 2.2 times.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tile {
     /// Rows.
-    pub(crate) m: usize,
+    m: usize,
     /// Columns.
-    pub(crate) n: usize,
+    n: usize,
     /// Steps of k between two barriers.
     k: usize,
     /// Subgroups below each other.
