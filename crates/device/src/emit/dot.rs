@@ -61,7 +61,7 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
             (tile.describe(), code, workgroups)
         }
         Choice::Matrices(plan) => {
-            let (code, workgroups, wide) = plan.emit(&matmul, target);
+            let (code, workgroups, wide) = plan.emit(&matmul.rounding_once(), target);
             let mut types = types(&k.args, &wide);
             plan.declare(&mut types);
             let header = [name.clone(), plan.describe()];
@@ -182,6 +182,20 @@ impl Matmul {
             }
             _ => None,
         }
+    }
+
+    /// The contraction with stores that round by themselves: a conversion to what they store is left out.
+    fn rounding_once(mut self) -> Matmul {
+        for store in &mut self.epilogue.stores {
+            if let Instr::Cast(to, from) = self.epilogue.instrs[store.value as usize]
+                && to == self.args[store.arg as usize].dtype
+                && self.epilogue.types[from as usize].compute() == DType::F32
+                && matches!(to, DType::F16 | DType::BF16)
+            {
+                store.value = from;
+            }
+        }
+        self
     }
 
     /// True iff the epilogue loads from this argument.

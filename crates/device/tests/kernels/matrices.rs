@@ -177,8 +177,11 @@ fn kernels() -> Vec<(Dot, f64)> {
 #[test]
 fn emitted_text_is_valid() {
     for (dot, _) in kernels() {
-        let shader = on_matrices(&dot, &target(Schedule::Shared)).unwrap();
-        validate(&shader.wgsl);
+        for (size, subgroup) in [(16, 32), (16, 64), (8, 32), (8, 16)] {
+            let matrix = Some(Matrix { size, subgroup });
+            let shader = on_matrices(&dot, &Target { matrix, ..target(Schedule::Shared) }).unwrap();
+            validate(&shader.wgsl);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A tile lies there as in the argument: rows of quads along k, or along m (of the left operand) or n
 //! (of the right one). Matrices are loaded from either, row by row or column by column.
 
-use kiln_ir::Index;
+use kiln_ir::{Atom, Index};
 
 use super::super::Matrix;
 use super::super::code::Code;
@@ -18,10 +18,15 @@ pub(super) struct Side {
     /// The argument.
     pub(super) arg: u32,
     left: bool,
-    index: Index,
     /// True iff neighbours along k are neighbours in memory; else those along m or n are.
     along_k: bool,
-    /// Elements from one step of k to the next.
+    /// The space, in which the axis of neighbours counts quads.
+    dims: Vec<usize>,
+    /// Which quad of the argument.
+    index: Index,
+    /// Quads from one row of a tile to the next, if that is a constant.
+    apart: Option<usize>,
+    /// Quads from one step of k, or from one quad along k, to the next.
     k_stride: usize,
 }
 
@@ -30,22 +35,32 @@ impl Side {
     pub(super) fn of(x: &Matmul, left: bool) -> Option<Side> {
         let (arg, index) = x.halves(left)?;
         let groups = groups(left);
-        let dims = groups.map(|g| x.groups[g].clone()).concat();
-        let strides = index.affine(dims.len())?;
-        let end = |place: usize| groups[..=place].iter().map(|&g| x.groups[g].len()).sum::<usize>();
-        let (k_place, own_place) = if left { (2, 1) } else { (1, 2) };
-        if x.groups[3].len() != 1 || strides.iter().any(|&stride| stride < 0) || index.constant < 0 {
+        let mut dims = groups.map(|g| x.groups[g].clone()).concat();
+        let mut strides: Vec<usize> =
+            index.affine(dims.len())?.into_iter().map(usize::try_from).collect::<Result<_, _>>().ok()?;
+        let own = &x.groups[if left { 1 } else { 2 }];
+        if x.groups[3].len() != 1 || index.constant < 0 || index.constant % 4 != 0 {
             return None;
         }
-        let k_axis = end(k_place) - 1;
-        let own_axis = (!x.groups[groups[own_place]].is_empty()).then(|| end(own_place) - 1);
+        let (last, k_first) = (dims.len() - 1, dims.len() - 1 - own.len());
+        let (k_axis, own_axis) = if left { (last, last.checked_sub(1)) } else { (k_first, Some(last)) };
+        let own_axis = own_axis.filter(|_| !own.is_empty());
         let in_quads = |&axis: &usize| {
-            let aligned = |(v, &stride): (usize, &i64)| if v == axis { stride == 1 } else { stride % 4 == 0 };
-            dims[axis].is_multiple_of(4) && index.constant % 4 == 0 && strides.iter().enumerate().all(aligned)
+            let aligned = |(v, &stride): (usize, &usize)| if v == axis { stride == 1 } else { stride % 4 == 0 };
+            dims[axis].is_multiple_of(4) && strides.iter().enumerate().all(aligned)
         };
         let axis = [Some(k_axis), own_axis].into_iter().flatten().find(in_quads)?;
-        let k_stride = strides[k_axis] as usize;
-        Some(Side { arg, left, index: index.clone(), along_k: axis == k_axis, k_stride })
+        dims[axis] /= 4;
+        strides.iter_mut().enumerate().filter(|s| s.0 != axis).for_each(|s| *s.1 /= 4);
+        let along_k = axis == k_axis;
+        let apart = match (along_k, own_axis) {
+            (false, _) => Some(strides[k_axis]),
+            (true, Some(axis)) => (own.len() == 1).then_some(strides[axis]),
+            (true, None) => Some(0),
+        };
+        let terms = strides.iter().enumerate().filter(|s| *s.1 > 0).map(|(v, &s)| (s as i64, Atom::Var(v)));
+        let index = Index { constant: index.constant / 4, terms: terms.collect() };
+        Some(Side { arg, left, along_k, dims, index, apart, k_stride: strides[k_axis] })
     }
 
     /// What it is called in the text.
@@ -84,32 +99,48 @@ impl Side {
         (rows * quads / threads, threads / quads)
     }
 
-    /// `fn lhs_at(b, m, k)` or `fn rhs_at(b, n, k)`: which quad of the argument begins there.
-    pub(super) fn functions(&self, code: &mut Code, x: &Matmul) {
-        let groups = groups(self.left);
-        let axes = Axes::numbered(&groups.map(|g| x.groups[g].clone()).concat());
+    /// `fn lhs_at(b, m, k)` or `fn rhs_at(b, n, k)`: which quad of the argument begins there. Where the last
+    /// tile may reach beyond the edge along k, `fn lhs_quad(at, inside)` or `fn rhs_quad(at, inside)` as well.
+    pub(super) fn functions(&self, code: &mut Code, x: &Matmul, tile: &Tile) {
+        let axes = Axes::numbered(&self.dims);
         let own = if self.left { "m" } else { "n" };
+        code.line(format!("// Which quad of a{}; {} counts quads.", self.arg, if self.along_k { "k" } else { own }));
         code.open(format!("fn {}_at(b: u32, {own}: u32, k: u32) -> u32", self.name()));
         let mut start = 0;
-        for g in groups {
+        for g in groups(self.left) {
             let end = start + x.groups[g].len();
             let used = |axis: usize| self.index.uses(&|v| v == axis);
             decompose(code, &axes, start..end, ["b", "m", "n", "k"][g], &used);
             start = end;
         }
-        code.line(format!("return ({}) / 4u;", axes.index(&self.index)));
+        code.line(format!("return {};", axes.index(&self.index)));
         code.close();
         code.line("");
+        if !x.k.is_multiple_of(tile.k) {
+            code.open(format!("fn {}_quad(at: u32, inside: bool) -> vec4<f16>", self.name()));
+            code.open("if (inside)");
+            code.line(format!("return a{}[at];", self.arg));
+            code.close();
+            code.line("return vec4<f16>();");
+            code.close();
+            code.line("");
+        }
     }
 
     /// Where an invocation's quads lie in a tile, and where its subgroup's matrices begin.
     pub(super) fn places(&self, code: &mut Code, tile: &Tile, part: &str) {
         let (name, (_, quads), pitch) = (self.name(), self.shape(tile), self.pitch(tile));
         code.line(format!("let {name}_row = local / {quads}u;"));
-        code.line(format!("let {name}_quad = local % {quads}u;"));
-        code.line(format!("let {name}_to = {name}_row * {pitch}u + {name}_quad;"));
+        code.line(format!("let {name}_column = local % {quads}u;"));
+        code.line(format!("let {name}_to = {name}_row * {pitch}u + {name}_column;"));
         let from = if self.along_k { format!("{part} * {pitch}u") } else { format!("{part} / 4u") };
         code.line(format!("let {name}_from = {from};"));
+    }
+
+    /// True iff an invocation's quads lie at constant distances, so that one address is enough.
+    fn evenly(&self, x: &Matmul, tile: &Tile) -> bool {
+        let extent = if self.left { x.m } else { x.n };
+        self.apart.is_some() && (!self.along_k || extent.is_multiple_of(self.dim(tile)))
     }
 
     /// Where the first quads are. Beyond the edge along m or n, the last ones are loaded once more, and
@@ -117,51 +148,53 @@ impl Side {
     pub(super) fn start(&self, code: &mut Code, x: &Matmul, tile: &Tile, threads: usize) {
         let (name, (n_loads, apart)) = (self.name(), self.loads(tile, threads));
         let (own, extent) = if self.left { ("m", x.m) } else { ("n", x.n) };
-        let (row, quad) = (format!("{name}_row"), format!("{name}_quad * 4u"));
-        let last = extent - if self.along_k { 1 } else { 4 };
-        let inside = |place: String| match extent.is_multiple_of(self.dim(tile)) {
+        let inside = |place: String, last: usize| match extent.is_multiple_of(self.dim(tile)) {
             true => place,
             false => format!("min({place}, {last}u)"),
         };
         for i in 0..n_loads {
-            let row = if i == 0 { row.clone() } else { format!("{row} + {}u", i * apart) };
-            let (along, k) = if self.along_k { (&row, &quad) } else { (&quad, &row) };
-            code.line(format!("var {name}_at{i} = {name}_at(b, {}, {k});", inside(format!("{own} + {along}"))));
             code.line(format!("var {name}_next{i} = vec4<f16>();"));
+        }
+        for i in 0..if self.evenly(x, tile) { 1 } else { n_loads } {
+            let row = if i == 0 { format!("{name}_row") } else { format!("{name}_row + {}u", i * apart) };
+            let place = match self.along_k {
+                true => format!("{}, {name}_column", inside(format!("{own} + {row}"), extent - 1)),
+                false => format!("{}, {row}", inside(format!("{own} / 4u + {name}_column"), extent / 4 - 1)),
+            };
+            code.line(format!("var {name}_at{i} = {name}_at(b, {place});"));
         }
     }
 
     /// The quads at step `k` into registers, zeros beyond the last step; then on to the next ones.
     pub(super) fn load(&self, code: &mut Code, x: &Matmul, tile: &Tile, threads: usize, k: &str) {
         let (name, arg, (n_loads, apart)) = (self.name(), self.arg, self.loads(tile, threads));
-        let step = self.k_stride * tile.k / 4;
+        let evenly = self.apart.filter(|_| self.evenly(x, tile));
         for i in 0..n_loads {
-            let at = format!("{name}_at{i}");
-            if x.k.is_multiple_of(tile.k) {
-                code.line(format!("{name}_next{i} = a{arg}[{at}];"));
-            } else {
-                let own = match self.along_k {
-                    true => format!("{name}_quad * 4u"),
-                    false => format!("{name}_row + {}u", i * apart),
-                };
-                code.open(format!("if ({k} + {own} < {}u)", x.k));
-                code.line(format!("{name}_next{i} = a{arg}[{at}];"));
-                code.close();
-                code.open("else");
-                code.line(format!("{name}_next{i} = vec4<f16>();"));
-                code.close();
-            }
-            code.line(format!("{at} += {step}u;"));
+            let at = match evenly {
+                Some(stride) => format!("{name}_at0 + {}u", i * apart * stride),
+                None => format!("{name}_at{i}"),
+            };
+            let own = match self.along_k {
+                true => format!("{name}_column * 4u"),
+                false => format!("{name}_row + {}u", i * apart),
+            };
+            code.line(match x.k.is_multiple_of(tile.k) {
+                true => format!("{name}_next{i} = a{arg}[{at}];"),
+                false => format!("{name}_next{i} = {name}_quad({at}, {k} + {own} < {}u);", x.k),
+            });
+        }
+        let step = self.k_stride * if self.along_k { tile.k / 4 } else { tile.k };
+        for i in 0..if evenly.is_some() { 1 } else { n_loads } {
+            code.line(format!("{name}_at{i} += {step}u;"));
         }
     }
 
-    /// The quads from registers into the tile, the one of this turn where there are two.
-    pub(super) fn stage(&self, code: &mut Code, tile: &Tile, threads: usize, turn: &str) {
+    /// The quads from registers into the tile.
+    pub(super) fn stage(&self, code: &mut Code, tile: &Tile, threads: usize) {
         let (name, (n_loads, apart)) = (self.name(), self.loads(tile, threads));
-        let turn = if turn.is_empty() { String::new() } else { format!(" + {turn} * {}u", self.quads(tile)) };
         for i in 0..n_loads {
             let to = i * apart * self.pitch(tile);
-            code.line(format!("{name}_tile[{name}_to + {to}u{turn}] = {name}_next{i};"));
+            code.line(format!("{name}_tile[{name}_to + {to}u] = {name}_next{i};"));
         }
     }
 
@@ -170,8 +203,7 @@ impl Side {
         let (name, size, pitch) = (self.name(), matrix.size as usize, self.pitch(tile));
         let (role, rows) = if self.left { ("A", self.along_k) } else { ("B", !self.along_k) };
         let (row, column) = if self.along_k { (n * size, step) } else { (step, n * size) };
-        let turn = if tile.buffers == 2 { format!(" + turn * {}u", self.quads(tile)) } else { String::new() };
-        let at = format!("{name}_from + {}u{turn}", row * pitch + column / 4);
+        let at = format!("{name}_from + {}u", row * pitch + column / 4);
         let load = if rows { "coopLoadT" } else { "coopLoad" };
         let kind = format!("coop_mat{size}x{size}<f16, {role}>");
         code.line(format!("let {name}{n} = {load}<{kind}>(&{name}_tile[{at}], {pitch}u);"));
