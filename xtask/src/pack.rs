@@ -1,7 +1,7 @@
 //! `cargo xtask pack <dir>`: everything for one run on a machine that has a GPU and no Rust.
 //!
-//! Stripped release programs (the table, the tests that need a GPU, the example), the peer's script, and `run.sh`,
-//! which runs all of it within minutes and gathers what it printed.
+//! Stripped release programs (the table, the tests that need a GPU, the example), compressed; the peer's script; and
+//! `run.sh`, which unpacks and runs all of it within minutes and gathers what it printed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,10 @@ pub(crate) fn run(folder: &str, peer: Option<&str>) -> Result<(), String> {
         None => println!("pack: no peer script; pass --peer PATH"),
     }
     fill(&folder, &files)?;
-    for (_, name) in files.iter().filter(|(_, name)| !name.contains('.')) {
-        strip(&folder.join(name))?;
+    for (_, name) in files.iter_mut().filter(|(_, name)| !name.contains('.')) {
+        strip(&folder.join(&*name))?;
+        compress(&folder.join(&*name))?;
+        name.push_str(".gz");
     }
     let n_bytes = weight(&folder, &files)?;
     println!("pack: {} files, {:.1} MB in {}", files.len() + 1, n_bytes as f64 / 1e6, folder.display());
@@ -91,6 +93,13 @@ fn fill(folder: &Path, files: &[(PathBuf, String)]) -> Result<(), String> {
 fn strip(program: &Path) -> Result<(), String> {
     let mut command = Command::new("strip");
     command.arg(program);
+    read(command).map(drop)
+}
+
+/// Packs a program, to less than half of its bytes; `run.sh` unpacks it.
+fn compress(program: &Path) -> Result<(), String> {
+    let mut command = Command::new("gzip");
+    command.args(["--best", "--force"]).arg(program);
     read(command).map(drop)
 }
 

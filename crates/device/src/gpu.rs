@@ -15,6 +15,8 @@ pub(crate) struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     faults: Arc<Faults>,
+    /// How long a submission is watched before the thread sleeps until it is over.
+    watched: Duration,
     in_flight: Mutex<VecDeque<Submission>>,
     /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
     staged: AtomicU64,
@@ -56,6 +58,9 @@ const SHORT_IN_FLIGHT: usize = 8;
 /// How long ago the oldest of short submissions was made at most.
 const SHORT: Duration = Duration::from_millis(1);
 
+/// A thread that sleeps is woken some 25 µs late, as long as a small step takes.
+const WATCHED: Duration = Duration::from_micros(200);
+
 /// Staged bytes after which a write submits what is there.
 const MAX_STAGED: u64 = 64 << 20;
 
@@ -66,6 +71,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Gpu {
     pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
+        // A software adapter computes on the processor that would watch it.
+        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let watched = if software { Duration::ZERO } else { WATCHED };
         let faults = Arc::new(Faults::default());
         let handler = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -76,7 +84,15 @@ impl Gpu {
             let message = format!("device lost: {reason:?}: {message}");
             lock(&callback.lost).get_or_insert(Error::new(ErrorKind::DeviceLost, message));
         });
-        Gpu { device, queue, faults, in_flight: Mutex::default(), staged: AtomicU64::new(0), made: Mutex::default() }
+        Gpu {
+            device,
+            queue,
+            faults,
+            watched,
+            in_flight: Mutex::default(),
+            staged: AtomicU64::new(0),
+            made: Mutex::default(),
+        }
     }
 
     /// What was made so far.
@@ -139,6 +155,14 @@ impl Gpu {
     }
 
     fn poll(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let begun = Instant::now();
+        let at_once = || wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) };
+        while begun.elapsed() < self.watched {
+            if self.device.poll(at_once()).is_ok() {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
         let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
         let lost = |e| Error::caused_by(ErrorKind::DeviceLost, "waiting for the device failed", e);
         self.device.poll(wait).map(|_| ()).map_err(lost)

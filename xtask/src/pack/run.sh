@@ -20,6 +20,10 @@ gpu=${KILN_GPU:-gpu}
 mkdir -p "$out"
 status=0
 
+for packed in "$here"/*.gz; do
+  if [ -e "$packed" ]; then gunzip -f "$packed"; fi
+done
+
 # stage NAME LIMIT COMMAND...: runs it for at most LIMIT seconds, and remembers whether it failed.
 stage() {
   name=$1 limit=$2

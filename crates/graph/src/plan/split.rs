@@ -17,7 +17,7 @@ const ROW_MIN: usize = 1024;
 const COLUMN_MIN: usize = 256;
 
 /// Terms that a part of a contraction keeps at least.
-const TERMS_MIN: usize = 256;
+const TERMS_MIN: usize = 128;
 
 /// Invocations that share a row; those that share a column, of which each has several beside it; and those of a tile of
 /// a contraction, of this many rows and columns.
