@@ -137,13 +137,15 @@ fn rows_stay_in_registers_whatever_their_length() {
     check_often(&kernel, &values, 3e-5);
 }
 
-/// Sums over rows of `g` and of `g · (x - mean) + bias`, and the place of the greatest: a norm's gradients.
+/// Sums over rows of `g` and of `g · (x - (mean + other)) + bias`, and the place of the greatest: a norm's gradients.
 pub(crate) fn column_sums(rows: usize, columns: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
     let at = Index::var(1).scale(columns as i64).add(&Index::var(0), &[columns, rows]);
     let mut body = Body::default();
     let g = body.load(0, dtype, at.clone());
     let x = body.load(1, dtype, at);
     let mean = body.load(2, DType::F32, Index::var(1));
+    let other = body.load(7, DType::F32, Index::var(1));
+    let mean = body.op(PointOp::Add, &[mean, other], DType::F32);
     let bias = body.load(3, DType::F32, Index::var(0));
     let centred = body.op(PointOp::Sub, &[x, mean], DType::F32);
     let product = body.op(PointOp::Mul, &[g, centred], DType::F32);
@@ -157,7 +159,12 @@ pub(crate) fn column_sums(rows: usize, columns: usize, dtype: DType) -> (Kernel,
     body.store(6, Index::var(0), place);
     let n = rows * columns;
     let mut args = vec![read(dtype, n), read(dtype, n), read(DType::F32, rows), read(DType::F32, columns)];
-    args.extend([write(dtype, columns), write(DType::F32, columns), write(DType::I32, columns)]);
+    args.extend([
+        write(dtype, columns),
+        write(DType::F32, columns),
+        write(DType::I32, columns),
+        read(DType::F32, rows),
+    ]);
     let values = |(n, arg): (usize, &Arg)| numbers(n as u32, arg.numel, arg.dtype, (0.0, 1.0));
     let values = args.iter().enumerate().map(values).collect();
     (Kernel::Loop(Loop { outer: vec![columns], row: vec![rows], args, body }), values)
@@ -172,7 +179,7 @@ fn columns_are_summed_in_strips() {
     let (kernel, values) = column_sums(129, 40, DType::F16);
     check_often(&kernel, &values, 3e-5);
     let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
-    assert!(wgsl.contains("a0: array<vec2<u32>>"), "{wgsl}");
+    assert!(wgsl.contains("each 4 rows") && wgsl.contains("a0: array<vec2<u32>>"), "{wgsl}");
 }
 
 /// `x[j, i] + y[i, j] · bias[j]`, kept as it lies or turned.
