@@ -14,9 +14,8 @@ use super::reduce::Reduction;
 use super::rows::{Rows, decompose};
 use super::strip::Strip;
 
-/// Strips of a row that a lane should have, and has at most where a pass has no loop.
+/// Strips of a row that a lane should have, or twice as many elements; a pass has no loop up to twice as many.
 const STRIPS: usize = 4;
-const MAX_STRIPS: usize = 8;
 
 /// Lanes of a row, where it is long enough: neighbours that ask for whole lines, and not so many that all wait.
 const LANES: usize = 16;
@@ -57,8 +56,13 @@ impl<'a> Held<'a> {
         if rows.phases.is_empty() || rank == rows.outer || rows.len < 8 || rows.n_rows == 0 {
             return None;
         }
-        let strip = Strip::new(&rows.scope, rank - 1, false);
         let (each, once) = rows.stores();
+        let mut strip = Strip::new(&rows.scope, rank - 1, false);
+        let apart = |v: usize| rows.is_needed(v) && strip.is_apart(v);
+        // Elements that lie apart are neighbours of those of other lanes.
+        if (0..strip.differs.len()).any(apart) && each.iter().all(|s| rows.per_word(s) == 1) {
+            strip = strip.in_elements();
+        }
         let alone = |s: &&&Store| rows.per_word(s) > 1 && !strip.is_whole_store(s);
         if each.iter().any(|s| alone(&s)) || once.iter().any(|s| rows.per_word(s) > 1) {
             return None;
@@ -66,7 +70,8 @@ impl<'a> Held<'a> {
         let n_strips = rows.len / strip.width;
         let most = 1 << target.max_invocations.min(MAX_LANES).ilog2();
         let least_lanes = n_strips.next_power_of_two().min(LANES);
-        let mut lanes = n_strips.div_ceil(STRIPS).next_power_of_two().clamp(least_lanes.min(most), most);
+        let strips = if strip.width == 1 { 2 * STRIPS } else { STRIPS };
+        let mut lanes = n_strips.div_ceil(strips).next_power_of_two().clamp(least_lanes.min(most), most);
         while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < BUSY {
             lanes *= 2;
         }
@@ -80,8 +85,8 @@ impl<'a> Held<'a> {
             let steps = |pass: &Vec<bool>| pass.iter().filter(|p| **p).count();
             passes.iter().map(steps).max().unwrap_or(0) * at_once * strip.width
         };
-        let whole = turns <= MAX_STRIPS && lines(turns) <= MAX_LINES;
-        let at_once = if whole { turns } else { STRIPS.min(turns) };
+        let whole = turns <= 2 * strips && lines(turns) <= MAX_LINES;
+        let at_once = if whole { turns } else { strips.min(turns) };
         if lines(at_once) > MAX_LINES {
             return None;
         }

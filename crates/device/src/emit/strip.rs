@@ -100,6 +100,11 @@ impl<'a> Strip<'a> {
         self.whole_loads[v]
     }
 
+    /// True iff it is a load of neighbours that cannot take them at once.
+    pub(crate) fn is_apart(&self, v: usize) -> bool {
+        matches!(self.body.instrs[v], Instr::Load { .. }) && self.differs[v] && !self.whole_loads[v]
+    }
+
     /// True iff the store takes a strip at once.
     pub(crate) fn is_whole_store(&self, store: &Store) -> bool {
         self.body.stores.iter().zip(&self.whole_stores).any(|(s, whole)| *whole && s == store)
@@ -249,7 +254,7 @@ impl<'a> Strip<'a> {
     }
 
     /// An element of a strip, widened.
-    fn component(&self, v: usize, suffix: &str, c: usize) -> String {
+    pub(crate) fn component(&self, v: usize, suffix: &str, c: usize) -> String {
         let Instr::Load { arg, .. } = self.body.instrs[v] else { unreachable!("a load") };
         let q = format!("q{v}{suffix}");
         match self.args[arg as usize].dtype {

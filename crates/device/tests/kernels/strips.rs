@@ -7,7 +7,7 @@ use kiln_ir::{Bound, DType, Index, Kernel, PointOp, ReduceOp};
 use crate::harness::{Steps, check, check_on, numbers, read, row_major, with_few_workgroups, write};
 
 /// `x[i, j] · scale[i] + bias[j] + x[i, j - 1] + table[token[i], j] + j`, kept as each of these dtypes; `x` in place.
-fn mixed(rows: usize, columns: usize, dtype: DType, kept: &[DType]) -> (Kernel, Vec<Vec<f64>>) {
+pub(crate) fn mixed(rows: usize, columns: usize, dtype: DType, kept: &[DType]) -> (Kernel, Vec<Vec<f64>>) {
     let dims = [rows, columns, 9];
     let at = row_major(0, &[rows, columns]);
     let mut body = Body::default();
