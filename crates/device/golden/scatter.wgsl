@@ -9,6 +9,18 @@ var<workgroup> n_found: atomic<u32>;
 var<workgroup> found: array<u32, 1024>;
 var<workgroup> sorted: array<u32, 1024>;
 
+// How many of the words that were found are below this one.
+fn place_of(word: u32, count: u32) -> u32 {
+    var start = 0u;
+    for (var end = count; start < end; ) {
+        let middle = (start + end) / 2u;
+        let before = sorted[middle] < word;
+        start = select(start, middle + 1u, before);
+        end = select(middle, end, before);
+    }
+    return start;
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     for (var block = id.x; block < 1000u; block += 1000u) {
@@ -49,18 +61,31 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             }
             workgroupBarrier(); // publishes the order
             for (var row = local / 16u; row < min(2u, 2000u - first); row += 16u) {
-                var start = 0u;
-                for (var end = count; start < end; ) {
-                    let middle = (start + end) / 2u;
-                    let before = sorted[middle] < row << 16u;
-                    start = select(start, middle + 1u, before);
-                    end = select(middle, end, before);
-                }
+                let start = place_of(row << 16u, count);
+                let end = place_of((row + 1u) << 16u, count);
                 for (var inner = local % 16u; inner < 10u; inner += 16u) {
                     var sum = vec4<f32>();
-                    for (var n = start; n < count && sorted[n] >> 16u == row; n++) {
-                        let slice = piece + (sorted[n] & 0xffffu);
-                        sum += a1[(outer * 700u + slice) * 10u + inner];
+                    var n = start;
+                    for (; n + 8u <= end; n += 8u) {
+                        let slice_0 = a1[(outer * 700u + piece + (sorted[n + 0u] & 0xffffu)) * 10u + inner];
+                        let slice_1 = a1[(outer * 700u + piece + (sorted[n + 1u] & 0xffffu)) * 10u + inner];
+                        let slice_2 = a1[(outer * 700u + piece + (sorted[n + 2u] & 0xffffu)) * 10u + inner];
+                        let slice_3 = a1[(outer * 700u + piece + (sorted[n + 3u] & 0xffffu)) * 10u + inner];
+                        let slice_4 = a1[(outer * 700u + piece + (sorted[n + 4u] & 0xffffu)) * 10u + inner];
+                        let slice_5 = a1[(outer * 700u + piece + (sorted[n + 5u] & 0xffffu)) * 10u + inner];
+                        let slice_6 = a1[(outer * 700u + piece + (sorted[n + 6u] & 0xffffu)) * 10u + inner];
+                        let slice_7 = a1[(outer * 700u + piece + (sorted[n + 7u] & 0xffffu)) * 10u + inner];
+                        sum += slice_0;
+                        sum += slice_1;
+                        sum += slice_2;
+                        sum += slice_3;
+                        sum += slice_4;
+                        sum += slice_5;
+                        sum += slice_6;
+                        sum += slice_7;
+                    }
+                    for (; n < end; n++) {
+                        sum += a1[(outer * 700u + piece + (sorted[n] & 0xffffu)) * 10u + inner];
                     }
                     a2[(outer * 2000u + first + row) * 10u + inner] = sum;
                 }

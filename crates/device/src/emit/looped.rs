@@ -4,8 +4,8 @@
 //! one lane nothing is shared and no barrier is needed; with more, each lane reduces every
 //! `lanes`-th element and a tree in workgroup memory finishes, in a fixed order.
 
-use kiln_ir::Reject;
 use kiln_ir::kernel::{Instr, Loop, Store};
+use kiln_ir::{Atom, Index, Reject};
 
 use super::code::Code;
 use super::module::{module_of, n_scalars, op_names};
@@ -194,9 +194,16 @@ pub(crate) fn columns(rows: &Rows) -> bool {
     let (mut outer, mut row) = (0, 0);
     for instr in &rows.scope.body.instrs {
         let Instr::Load { index, .. } = instr else { continue };
-        let Some(strides) = index.affine(rank + 1) else { continue };
-        let points: usize = (0..rank).filter(|&axis| strides[axis] != 0).map(|axis| dims[axis]).product();
-        let is_one = |axis: usize| axis < rank && strides[axis].abs() == 1;
+        let points: usize = (0..rank).filter(|&axis| index.uses(&|a| a == axis)).map(|axis| dims[axis]).product();
+        // An axis may be two in memory, of which the nearer is the remainder.
+        let is_one = |axis: usize| {
+            let steps = |atom: &Atom| match atom {
+                Atom::Var(a) => *a == axis,
+                Atom::Mod(e, _) => **e == Index::var(axis),
+                Atom::Div(..) => false,
+            };
+            index.terms.iter().any(|(c, atom)| c.abs() == 1 && steps(atom))
+        };
         outer += if is_one(last_outer) { points } else { 0 };
         row += if rank > rows.outer && is_one(rank - 1) { points } else { 0 };
     }

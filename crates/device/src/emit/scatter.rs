@@ -154,8 +154,9 @@ const SIZE: usize = 256;
 /// place in a piece is half a word.
 const PIECE: usize = 4096;
 
-/// Elements of the index that an invocation asks for at once.
+/// Elements of the index, and slices of one row, that an invocation asks for at once.
 const AT_ONCE: usize = 4;
+const TOGETHER: usize = 8;
 
 /// One workgroup a block of rows. It collects which slices of a piece of the index are its own, puts them in the order
 /// of rows and then of slices, and teams of invocations add up a row each.
@@ -172,6 +173,18 @@ fn blocks(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, u
     code.line("var<workgroup> n_found: atomic<u32>;");
     code.line(format!("var<workgroup> found: array<u32, {piece}>;"));
     code.line(format!("var<workgroup> sorted: array<u32, {piece}>;"));
+    code.line("");
+    code.line("// How many of the words that were found are below this one.");
+    code.open("fn place_of(word: u32, count: u32) -> u32");
+    code.line("var start = 0u;");
+    code.open("for (var end = count; start < end; )");
+    code.line("let middle = (start + end) / 2u;");
+    code.line("let before = sorted[middle] < word;");
+    code.line("start = select(start, middle + 1u, before);");
+    code.line("end = select(middle, end, before);");
+    code.close();
+    code.line("return start;");
+    code.close();
     code.line("");
     code.line(format!("@compute @workgroup_size({size})"));
     code.open(format!("fn main({PLACE})"));
@@ -239,15 +252,10 @@ fn add(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 
         x.size,
         size / team
     ));
-    code.line("var start = 0u;");
-    code.open("for (var end = count; start < end; )");
-    code.line("let middle = (start + end) / 2u;");
-    code.line("let before = sorted[middle] < row << 16u;");
-    code.line("start = select(start, middle + 1u, before);");
-    code.line("end = select(middle, end, before);");
-    code.close();
+    code.line("let start = place_of(row << 16u, count);");
+    code.line("let end = place_of((row + 1u) << 16u, count);");
     if !only {
-        code.open("if (piece > 0u && (start == count || sorted[start] >> 16u != row))");
+        code.open("if (piece > 0u && start == end)");
         code.line("continue;");
         code.close();
     }
@@ -259,13 +267,18 @@ fn add(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 
         code.line(format!("sum = {result};"));
         code.close();
     }
-    code.open("for (var n = start; n < count && sorted[n] >> 16u == row; n++)");
-    code.line("let slice = piece + (sorted[n] & 0xffffu);");
-    let from = format!("(outer * {}u + slice) * {strips}u + inner", x.index);
-    code.line(match width {
-        1 => format!("sum += {};", element(1, k.args[1].dtype, &from)),
-        _ => format!("sum += a1[{from}];"),
-    });
+    code.line("var n = start;");
+    let slice = |n: &str| {
+        let from = format!("(outer * {}u + piece + (sorted[{n}] & 0xffffu)) * {strips}u + inner", x.index);
+        if width == 1 { element(1, k.args[1].dtype, &from) } else { format!("a1[{from}]") }
+    };
+    // The slices of a row that has many are asked for together, and added one after the other.
+    code.open(format!("for (; n + {TOGETHER}u <= end; n += {TOGETHER}u)"));
+    (0..TOGETHER).for_each(|i| code.line(format!("let slice_{i} = {};", slice(&format!("n + {i}u")))));
+    (0..TOGETHER).for_each(|i| code.line(format!("sum += slice_{i};")));
+    code.close();
+    code.open("for (; n < end; n++)");
+    code.line(format!("sum += {};", slice("n")));
     code.close();
     code.line(format!("{result} = sum;"));
     code.close();
