@@ -4,7 +4,7 @@
 @group(0) @binding(0) var<storage, read> a0: array<vec2<u32>>; // f16[2097152]
 @group(0) @binding(1) var<storage, read> a1: array<vec2<u32>>; // f16[256]
 @group(0) @binding(2) var<storage, read_write> a2: array<vec2<u32>>; // f16[2097152]
-@group(0) @binding(3) var<storage, read_write> a3: array<f32>; // f32[8192]
+@group(0) @binding(3) var<storage, read_write> a3: array<u32>; // f16[8192]
 
 fn k_div_f32(x: f32, y: f32) -> f32 {
     return x / y;
@@ -49,6 +49,7 @@ fn k_half(word: u32, n: u32) -> u32 {
 }
 
 var<workgroup> part_f32_0: array<f32, 128>;
+var<workgroup> once_3: array<u32, 8>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -169,6 +170,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     acc2 = part_f32_0[slot * 16u];
     let t2 = acc2;
     let t3 = k_div_f32(t2, t1);
+    let t15 = k_from_f16(k_to_f16(t3));
     var acc6 = 0.0f;
     {
         {
@@ -469,6 +471,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         }
     }
     if (lane == 0u) {
-        a3[i0] = t3;
+        once_3[slot] = k_to_f16(t15);
+    }
+    workgroupBarrier(); // publishes what is kept of each row
+    if (local < 4u && item * 4u + local < 4096u) {
+        a3[item * 4u + local] = (once_3[local * 2u + 0u] << 0u) | (once_3[local * 2u + 1u] << 16u);
     }
 }

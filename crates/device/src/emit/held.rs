@@ -30,6 +30,10 @@ const MAX_LINES: usize = 2048;
 /// Invocations that a workgroup has at least, where rows are short.
 const SIZE: usize = 128;
 
+/// Elements up to which one invocation does a row by itself, where there are so many rows.
+const SHORT: usize = 32;
+const MANY: usize = 1 << 14;
+
 /// Invocations that occupy a large GPU: while there are fewer, more share a row.
 const BUSY: usize = 1 << 17;
 
@@ -64,7 +68,7 @@ impl<'a> Held<'a> {
             strip = strip.in_elements();
         }
         let alone = |s: &&&Store| rows.per_word(s) > 1 && !strip.is_whole_store(s);
-        if each.iter().any(|s| alone(&s)) || once.iter().any(|s| rows.per_word(s) > 1) {
+        if each.iter().any(|s| alone(&s)) {
             return None;
         }
         let n_strips = rows.len / strip.width;
@@ -74,6 +78,9 @@ impl<'a> Held<'a> {
         let mut lanes = n_strips.div_ceil(strips).next_power_of_two().clamp(least_lanes.min(most), most);
         while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < BUSY {
             lanes *= 2;
+        }
+        if rows.len <= SHORT && rows.n_rows >= MANY {
+            lanes = 1;
         }
         let turns = n_strips.div_ceil(lanes);
         let passes: Vec<Vec<bool>> = rows.passes();
@@ -93,7 +100,12 @@ impl<'a> Held<'a> {
         if !whole || n_held * turns * strip.width > MAX_HELD {
             held.fill(false);
         }
-        let size = lanes.max(SIZE).max(least).min(1 << target.max_invocations.ilog2());
+        // Rows that share a word share a workgroup.
+        let together = once.iter().map(|s| rows.per_word(s)).max().unwrap_or(1);
+        let size = (lanes * together).max(SIZE).max(least);
+        if size > 1 << target.max_invocations.ilog2() {
+            return None;
+        }
         let items = rows.n_rows.div_ceil(size / lanes);
         let workgroups = items.min(target.max_workgroups as usize);
         let held = Held {
@@ -124,7 +136,11 @@ impl<'a> Held<'a> {
 
     /// Declarations of workgroup memory.
     pub(crate) fn arrays(&self) -> Vec<String> {
-        self.meeting.arrays(&self.rows.phases.iter().map(|phase| partials(phase)).collect::<Vec<_>>())
+        let phases: Vec<Vec<Partial>> = self.rows.phases.iter().map(|phase| partials(phase)).collect();
+        let mut arrays = self.meeting.arrays(&phases);
+        let n = self.rows_at_once();
+        arrays.extend(self.packed().iter().map(|s| format!("var<workgroup> once_{}: array<u32, {n}>;", s.arg)));
+        arrays
     }
 
     /// Turns of all loops of one invocation, about.
@@ -201,12 +217,43 @@ impl<'a> Held<'a> {
                 code.close();
             }
         }
-        if !once.is_empty() {
+        self.packed_stores(code);
+        if once.iter().any(|s| self.rows.per_word(s) == 1) {
             code.open(if ragged { "if (lane == 0u && live)" } else { "if (lane == 0u)" });
-            for store in &once {
+            for store in once.iter().filter(|s| self.rows.per_word(s) == 1) {
                 let value = self.rows.scope.stored(store);
                 code.line(format!("a{}[{}] = {value};", store.arg, self.rows.scope.axes.index(&store.index)));
             }
+            code.close();
+        }
+    }
+
+    /// The stores of rows of which several share a word.
+    fn packed(&self) -> Vec<&'a Store> {
+        let (_, once) = self.rows.stores();
+        once.into_iter().filter(|s| self.rows.per_word(s) > 1).collect()
+    }
+
+    /// Stores of rows that share words: all are published, then some invocations write a word each.
+    fn packed_stores(&self, code: &mut Code) {
+        let (packed, n) = (self.packed(), self.rows_at_once());
+        if packed.is_empty() {
+            return;
+        }
+        if self.strides {
+            code.line("workgroupBarrier(); // all have read the last rows");
+        }
+        code.open("if (lane == 0u)");
+        packed.iter().for_each(|s| code.line(format!("once_{}[slot] = {};", s.arg, self.rows.scope.stored(s))));
+        code.close();
+        code.line("workgroupBarrier(); // publishes what is kept of each row");
+        for store in packed {
+            let (arg, per) = (store.arg, self.rows.per_word(store));
+            let (here, all) = (n / per, self.rows.n_rows.div_ceil(per));
+            code.open(format!("if (local < {here}u && item * {here}u + local < {all}u)"));
+            let part = |i: usize| format!("once_{arg}[local * {per}u + {i}u] << {}u", i * (32 / per));
+            let parts: Vec<String> = (0..per).map(|i| format!("({})", part(i))).collect();
+            code.line(format!("a{arg}[item * {here}u + local] = {};", parts.join(" | ")));
             code.close();
         }
     }
