@@ -1,5 +1,5 @@
 // loop add+sub+mul+sum+argmax [512]|[4096]
-// 32 invocations a row of 4096, each 4 rows
+// 64 invocations a row of 4096, each 4 rows
 
 @group(0) @binding(0) var<storage, read> a0: array<vec4<f32>>; // f32[2097152]
 @group(0) @binding(1) var<storage, read> a1: array<vec4<f32>>; // f32[2097152]
@@ -51,10 +51,10 @@ var<workgroup> part_f32_11: array<f32, 256>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let lane = local / 8u;
-    let slot = local % 8u;
+    let lane = local / 4u;
+    let slot = local % 4u;
     let item = id.x;
-    let row = item * 8u + slot;
+    let row = item * 4u + slot;
     let i0 = row;
     let q5 = a3[i0];
     var acc9_0 = 0.0f;
@@ -73,39 +73,31 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var acc11_2_at = 0xffffffffu;
     var acc11_3 = k_f32(0xff800000u);
     var acc11_3_at = 0xffffffffu;
-    for (var first = lane; first < 4096u; first += 128u) {
+    for (var first = lane; first < 4096u; first += 256u) {
         let j_0 = first;
         let i1_0 = j_0;
         let q0_0 = a0[i0 + i1_0 * 128u];
         let q1_0 = a1[i0 + i1_0 * 128u];
         let q2_0 = a2[i1_0];
         let q3_0 = a7[i1_0];
-        let j_1 = first + 32u;
+        let j_1 = first + 64u;
         let i1_1 = j_1;
         let q0_1 = a0[i0 + i1_1 * 128u];
         let q1_1 = a1[i0 + i1_1 * 128u];
         let q2_1 = a2[i1_1];
         let q3_1 = a7[i1_1];
-        let j_2 = first + 64u;
+        let j_2 = first + 128u;
         let i1_2 = j_2;
         let q0_2 = a0[i0 + i1_2 * 128u];
         let q1_2 = a1[i0 + i1_2 * 128u];
         let q2_2 = a2[i1_2];
         let q3_2 = a7[i1_2];
-        let j_3 = first + 96u;
+        let j_3 = first + 192u;
         let i1_3 = j_3;
         let q0_3 = a0[i0 + i1_3 * 128u];
         let q1_3 = a1[i0 + i1_3 * 128u];
         let q2_3 = a2[i1_3];
         let q3_3 = a7[i1_3];
-        var part9_0 = 0.0f;
-        var part9_1 = 0.0f;
-        var part9_2 = 0.0f;
-        var part9_3 = 0.0f;
-        var part10_0 = 0.0f;
-        var part10_1 = 0.0f;
-        var part10_2 = 0.0f;
-        var part10_3 = 0.0f;
         {
             let t2 = q2_0;
             let t3 = q3_0;
@@ -117,8 +109,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_0 += t0;
-                part10_0 += t8;
+                acc9_0 += t0;
+                acc10_0 += t8;
                 if (k_first_f32(t0, j_0, acc11_0, acc11_0_at)) {
                     acc11_0 = t0;
                     acc11_0_at = j_0;
@@ -131,8 +123,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_1 += t0;
-                part10_1 += t8;
+                acc9_1 += t0;
+                acc10_1 += t8;
                 if (k_first_f32(t0, j_0, acc11_1, acc11_1_at)) {
                     acc11_1 = t0;
                     acc11_1_at = j_0;
@@ -145,8 +137,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_2 += t0;
-                part10_2 += t8;
+                acc9_2 += t0;
+                acc10_2 += t8;
                 if (k_first_f32(t0, j_0, acc11_2, acc11_2_at)) {
                     acc11_2 = t0;
                     acc11_2_at = j_0;
@@ -159,8 +151,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_3 += t0;
-                part10_3 += t8;
+                acc9_3 += t0;
+                acc10_3 += t8;
                 if (k_first_f32(t0, j_0, acc11_3, acc11_3_at)) {
                     acc11_3 = t0;
                     acc11_3_at = j_0;
@@ -178,8 +170,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_0 += t0;
-                part10_0 += t8;
+                acc9_0 += t0;
+                acc10_0 += t8;
                 if (k_first_f32(t0, j_1, acc11_0, acc11_0_at)) {
                     acc11_0 = t0;
                     acc11_0_at = j_1;
@@ -192,8 +184,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_1 += t0;
-                part10_1 += t8;
+                acc9_1 += t0;
+                acc10_1 += t8;
                 if (k_first_f32(t0, j_1, acc11_1, acc11_1_at)) {
                     acc11_1 = t0;
                     acc11_1_at = j_1;
@@ -206,8 +198,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_2 += t0;
-                part10_2 += t8;
+                acc9_2 += t0;
+                acc10_2 += t8;
                 if (k_first_f32(t0, j_1, acc11_2, acc11_2_at)) {
                     acc11_2 = t0;
                     acc11_2_at = j_1;
@@ -220,8 +212,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_3 += t0;
-                part10_3 += t8;
+                acc9_3 += t0;
+                acc10_3 += t8;
                 if (k_first_f32(t0, j_1, acc11_3, acc11_3_at)) {
                     acc11_3 = t0;
                     acc11_3_at = j_1;
@@ -239,8 +231,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_0 += t0;
-                part10_0 += t8;
+                acc9_0 += t0;
+                acc10_0 += t8;
                 if (k_first_f32(t0, j_2, acc11_0, acc11_0_at)) {
                     acc11_0 = t0;
                     acc11_0_at = j_2;
@@ -253,8 +245,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_1 += t0;
-                part10_1 += t8;
+                acc9_1 += t0;
+                acc10_1 += t8;
                 if (k_first_f32(t0, j_2, acc11_1, acc11_1_at)) {
                     acc11_1 = t0;
                     acc11_1_at = j_2;
@@ -267,8 +259,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_2 += t0;
-                part10_2 += t8;
+                acc9_2 += t0;
+                acc10_2 += t8;
                 if (k_first_f32(t0, j_2, acc11_2, acc11_2_at)) {
                     acc11_2 = t0;
                     acc11_2_at = j_2;
@@ -281,8 +273,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_3 += t0;
-                part10_3 += t8;
+                acc9_3 += t0;
+                acc10_3 += t8;
                 if (k_first_f32(t0, j_2, acc11_3, acc11_3_at)) {
                     acc11_3 = t0;
                     acc11_3_at = j_2;
@@ -300,8 +292,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_0 += t0;
-                part10_0 += t8;
+                acc9_0 += t0;
+                acc10_0 += t8;
                 if (k_first_f32(t0, j_3, acc11_0, acc11_0_at)) {
                     acc11_0 = t0;
                     acc11_0_at = j_3;
@@ -314,8 +306,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_1 += t0;
-                part10_1 += t8;
+                acc9_1 += t0;
+                acc10_1 += t8;
                 if (k_first_f32(t0, j_3, acc11_1, acc11_1_at)) {
                     acc11_1 = t0;
                     acc11_1_at = j_3;
@@ -328,8 +320,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_2 += t0;
-                part10_2 += t8;
+                acc9_2 += t0;
+                acc10_2 += t8;
                 if (k_first_f32(t0, j_3, acc11_2, acc11_2_at)) {
                     acc11_2 = t0;
                     acc11_2_at = j_3;
@@ -342,22 +334,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 let t6 = t1 - t4;
                 let t7 = t0 * t6;
                 let t8 = t7 + t5;
-                part9_3 += t0;
-                part10_3 += t8;
+                acc9_3 += t0;
+                acc10_3 += t8;
                 if (k_first_f32(t0, j_3, acc11_3, acc11_3_at)) {
                     acc11_3 = t0;
                     acc11_3_at = j_3;
                 }
             }
         }
-        acc9_0 += part9_0;
-        acc9_1 += part9_1;
-        acc9_2 += part9_2;
-        acc9_3 += part9_3;
-        acc10_0 += part10_0;
-        acc10_1 += part10_1;
-        acc10_2 += part10_2;
-        acc10_3 += part10_3;
     }
     part_f32_0[local] = acc9_0;
     part_f32_1[local] = acc9_1;
@@ -376,7 +360,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     part_f32_11[local] = acc11_3;
     part_f32_11_at[local] = acc11_3_at;
     workgroupBarrier(); // publishes what each lane has
-    if (lane < 16u) {
+    if (lane < 32u) {
         acc9_0 += part_f32_0[local + 128u];
         acc9_1 += part_f32_1[local + 128u];
         acc9_2 += part_f32_2[local + 128u];
@@ -419,7 +403,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         part_f32_11_at[local] = acc11_3_at;
     }
     workgroupBarrier(); // publishes what each pair has
-    if (lane < 8u) {
+    if (lane < 16u) {
         acc9_0 += part_f32_0[local + 64u];
         acc9_1 += part_f32_1[local + 64u];
         acc9_2 += part_f32_2[local + 64u];
@@ -462,7 +446,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         part_f32_11_at[local] = acc11_3_at;
     }
     workgroupBarrier(); // publishes what each pair has
-    if (lane < 4u) {
+    if (lane < 8u) {
         acc9_0 += part_f32_0[local + 32u];
         acc9_1 += part_f32_1[local + 32u];
         acc9_2 += part_f32_2[local + 32u];
@@ -505,7 +489,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         part_f32_11_at[local] = acc11_3_at;
     }
     workgroupBarrier(); // publishes what each pair has
-    if (lane < 2u) {
+    if (lane < 4u) {
         acc9_0 += part_f32_0[local + 16u];
         acc9_1 += part_f32_1[local + 16u];
         acc9_2 += part_f32_2[local + 16u];
@@ -548,7 +532,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         part_f32_11_at[local] = acc11_3_at;
     }
     workgroupBarrier(); // publishes what each pair has
-    if (lane < 1u) {
+    if (lane < 2u) {
         acc9_0 += part_f32_0[local + 8u];
         acc9_1 += part_f32_1[local + 8u];
         acc9_2 += part_f32_2[local + 8u];
@@ -572,6 +556,49 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         if (k_first_f32(part_f32_11[local + 8u], part_f32_11_at[local + 8u], acc11_3, acc11_3_at)) {
             acc11_3 = part_f32_11[local + 8u];
             acc11_3_at = part_f32_11_at[local + 8u];
+        }
+        part_f32_0[local] = acc9_0;
+        part_f32_1[local] = acc9_1;
+        part_f32_2[local] = acc9_2;
+        part_f32_3[local] = acc9_3;
+        part_f32_4[local] = acc10_0;
+        part_f32_5[local] = acc10_1;
+        part_f32_6[local] = acc10_2;
+        part_f32_7[local] = acc10_3;
+        part_f32_8[local] = acc11_0;
+        part_f32_8_at[local] = acc11_0_at;
+        part_f32_9[local] = acc11_1;
+        part_f32_9_at[local] = acc11_1_at;
+        part_f32_10[local] = acc11_2;
+        part_f32_10_at[local] = acc11_2_at;
+        part_f32_11[local] = acc11_3;
+        part_f32_11_at[local] = acc11_3_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 1u) {
+        acc9_0 += part_f32_0[local + 4u];
+        acc9_1 += part_f32_1[local + 4u];
+        acc9_2 += part_f32_2[local + 4u];
+        acc9_3 += part_f32_3[local + 4u];
+        acc10_0 += part_f32_4[local + 4u];
+        acc10_1 += part_f32_5[local + 4u];
+        acc10_2 += part_f32_6[local + 4u];
+        acc10_3 += part_f32_7[local + 4u];
+        if (k_first_f32(part_f32_8[local + 4u], part_f32_8_at[local + 4u], acc11_0, acc11_0_at)) {
+            acc11_0 = part_f32_8[local + 4u];
+            acc11_0_at = part_f32_8_at[local + 4u];
+        }
+        if (k_first_f32(part_f32_9[local + 4u], part_f32_9_at[local + 4u], acc11_1, acc11_1_at)) {
+            acc11_1 = part_f32_9[local + 4u];
+            acc11_1_at = part_f32_9_at[local + 4u];
+        }
+        if (k_first_f32(part_f32_10[local + 4u], part_f32_10_at[local + 4u], acc11_2, acc11_2_at)) {
+            acc11_2 = part_f32_10[local + 4u];
+            acc11_2_at = part_f32_10_at[local + 4u];
+        }
+        if (k_first_f32(part_f32_11[local + 4u], part_f32_11_at[local + 4u], acc11_3, acc11_3_at)) {
+            acc11_3 = part_f32_11[local + 4u];
+            acc11_3_at = part_f32_11_at[local + 4u];
         }
         part_f32_0[local] = acc9_0;
         part_f32_1[local] = acc9_1;

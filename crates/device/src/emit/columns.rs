@@ -13,8 +13,8 @@ use super::rows::{Rows, decompose};
 use super::strip::Strip;
 use super::{Schedule, Target};
 
-/// Strips side by side that a workgroup has at least: 128 bytes of single precision.
-const STRIPS: usize = 8;
+/// Strips side by side that a workgroup has at least: 64 bytes of single precision, half a line of memory.
+const STRIPS: usize = 4;
 
 /// Strips that a lane loads, of all arguments together, before it adds the first.
 const AT_ONCE: usize = 8;
