@@ -45,7 +45,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if args.adapters {
         for (n, adapter) in kiln_device::adapters().iter().enumerate() {
-            println!("gpu:{n}  {}  {:?}  {}  {}", adapter.name, adapter.kind, adapter.backend, adapter.driver);
+            let matrices = adapter.matrix.map_or(String::new(), |m| format!("  matrices of {0} x {0}", m.size));
+            println!(
+                "gpu:{n}  {}  {:?}  {}  {}{matrices}",
+                adapter.name, adapter.kind, adapter.backend, adapter.driver
+            );
         }
         return ExitCode::SUCCESS;
     }

@@ -1,10 +1,10 @@
 // attention+attention_logsum causal [2, 3]·[200, 64]x[200, 64]
 // a workgroup 32 rows of the queries, 64 of the other side at a time in slices of 16; 4 x 4 an invocation
 
-@group(0) @binding(0) var<storage, read> a0: array<f32>; // f32[76800]
-@group(0) @binding(1) var<storage, read> a1: array<f32>; // f32[76800]
-@group(0) @binding(2) var<storage, read> a2: array<f32>; // f32[76800]
-@group(0) @binding(3) var<storage, read_write> a3: array<f32>; // f32[76800]
+@group(0) @binding(0) var<storage, read> a0: array<vec4<f32>>; // f32[76800]
+@group(0) @binding(1) var<storage, read> a1: array<vec4<f32>>; // f32[76800]
+@group(0) @binding(2) var<storage, read> a2: array<vec4<f32>>; // f32[76800]
+@group(0) @binding(3) var<storage, read_write> a3: array<vec4<f32>>; // f32[76800]
 @group(0) @binding(4) var<storage, read_write> a4: array<f32>; // f32[1200]
 
 // A float by its bits: WGSL has no literal for infinity, and constant expressions must not make one.
@@ -12,44 +12,93 @@ fn k_f32(bits: u32) -> f32 {
     return bitcast<f32>(bits);
 }
 
-fn query(b: u32, row: u32, column: u32) -> f32 {
+fn query4(b: u32, row: u32, column: u32) -> vec4<f32> {
     if (row >= 200u) {
-        return 0.0f;
+        return vec4<f32>();
     }
     let i0 = b;
     let i1 = row;
-    let i2 = column;
-    let t0 = a0[i0 * 64u + i1 * 384u + i2];
-    return t0;
+    let i2 = (column / 4u);
+    var four = vec4<f32>();
+    let q0 = a0[i0 * 16u + i1 * 96u + i2];
+    {
+        let t0 = q0.x;
+        four[0] = t0;
+    }
+    {
+        let t0 = q0.y;
+        four[1] = t0;
+    }
+    {
+        let t0 = q0.z;
+        four[2] = t0;
+    }
+    {
+        let t0 = q0.w;
+        four[3] = t0;
+    }
+    return four;
 }
 
-fn key(b: u32, row: u32, column: u32) -> f32 {
+fn key4(b: u32, row: u32, column: u32) -> vec4<f32> {
     if (row >= 200u) {
-        return 0.0f;
+        return vec4<f32>();
     }
     let i0 = b;
     let i1 = row;
-    let i2 = column;
-    let t0 = a1[i0 * 64u + i1 * 384u + i2];
-    return t0;
+    let i2 = (column / 4u);
+    var four = vec4<f32>();
+    let q0 = a1[i0 * 16u + i1 * 96u + i2];
+    {
+        let t0 = q0.x;
+        four[0] = t0;
+    }
+    {
+        let t0 = q0.y;
+        four[1] = t0;
+    }
+    {
+        let t0 = q0.z;
+        four[2] = t0;
+    }
+    {
+        let t0 = q0.w;
+        four[3] = t0;
+    }
+    return four;
 }
 
-fn value(b: u32, row: u32, column: u32) -> f32 {
+fn value4(b: u32, row: u32, column: u32) -> vec4<f32> {
     if (row >= 200u) {
-        return 0.0f;
+        return vec4<f32>();
     }
     let i0 = b;
     let i1 = row;
-    let i2 = column;
-    let t0 = a2[i0 * 64u + i1 * 384u + i2];
-    return t0;
+    let i2 = (column / 4u);
+    var four = vec4<f32>();
+    let q0 = a2[i0 * 16u + i1 * 96u + i2];
+    {
+        let t0 = q0.x;
+        four[0] = t0;
+    }
+    {
+        let t0 = q0.y;
+        four[1] = t0;
+    }
+    {
+        let t0 = q0.z;
+        four[2] = t0;
+    }
+    {
+        let t0 = q0.w;
+        four[3] = t0;
+    }
+    return four;
 }
 
 fn keep_out(b: u32, row: u32, first: u32, x: vec4<f32>) {
     let at = (b * 200u + row) * 64u + first;
-    for (var c = 0u; c < 4u; c++) {
-        a3[at + c] = x[c];
-    }
+    a3[at / 4u] = x;
 }
 
 var<workgroup> stage: array<vec4<f32>, 416>; // slices of the operands
@@ -80,20 +129,148 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 workgroupBarrier(); // all have read the stage
                 {
                     let slot = local;
-                    let at_row = first + slot / 16u * 4u;
-                    let at_column = c + slot % 16u;
-                    stage[slot % 16u * 9u + slot / 16u] = vec4<f32>(query(b, at_row + 0u, at_column), query(b, at_row + 1u, at_column), query(b, at_row + 2u, at_column), query(b, at_row + 3u, at_column));
+                    let at_row = slot / 4u;
+                    let at_column = slot % 4u * 4u;
+                    let four = query4(b, first + at_row, c + at_column);
+                    stage[(at_column + 0u) * 9u + at_row / 4u][at_row % 4u] = four[0];
+                    stage[(at_column + 1u) * 9u + at_row / 4u][at_row % 4u] = four[1];
+                    stage[(at_column + 2u) * 9u + at_row / 4u][at_row % 4u] = four[2];
+                    stage[(at_column + 3u) * 9u + at_row / 4u][at_row % 4u] = four[3];
                 }
                 for (var turn = 0u; turn < 2u; turn++) {
                     let slot = turn * 128u + local;
-                    let at_row = at + slot / 16u * 4u;
-                    let at_column = c + slot % 16u;
-                    stage[144u + slot % 16u * 17u + slot / 16u] = vec4<f32>(key(b, at_row + 0u, at_column), key(b, at_row + 1u, at_column), key(b, at_row + 2u, at_column), key(b, at_row + 3u, at_column));
+                    let at_row = slot / 4u;
+                    let at_column = slot % 4u * 4u;
+                    let four = key4(b, at + at_row, c + at_column);
+                    stage[144u + (at_column + 0u) * 17u + at_row / 4u][at_row % 4u] = four[0];
+                    stage[144u + (at_column + 1u) * 17u + at_row / 4u][at_row % 4u] = four[1];
+                    stage[144u + (at_column + 2u) * 17u + at_row / 4u][at_row % 4u] = four[2];
+                    stage[144u + (at_column + 3u) * 17u + at_row / 4u][at_row % 4u] = four[3];
                 }
                 workgroupBarrier(); // publishes a slice of both operands
-                for (var step = 0u; step < 16u; step++) {
-                    let l = stage[step * 9u + row];
-                    let r = stage[144u + step * 17u + column];
+                {
+                    let l = stage[row + 0u];
+                    let r = stage[column + 144u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 9u];
+                    let r = stage[column + 161u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 18u];
+                    let r = stage[column + 178u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 27u];
+                    let r = stage[column + 195u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 36u];
+                    let r = stage[column + 212u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 45u];
+                    let r = stage[column + 229u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 54u];
+                    let r = stage[column + 246u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 63u];
+                    let r = stage[column + 263u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 72u];
+                    let r = stage[column + 280u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 81u];
+                    let r = stage[column + 297u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 90u];
+                    let r = stage[column + 314u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 99u];
+                    let r = stage[column + 331u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 108u];
+                    let r = stage[column + 348u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 117u];
+                    let r = stage[column + 365u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 126u];
+                    let r = stage[column + 382u];
+                    score0 += l.x * r;
+                    score1 += l.y * r;
+                    score2 += l.z * r;
+                    score3 += l.w * r;
+                }
+                {
+                    let l = stage[row + 135u];
+                    let r = stage[column + 399u];
                     score0 += l.x * r;
                     score1 += l.y * r;
                     score2 += l.z * r;
@@ -153,16 +330,139 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                     let slot = turn * 128u + local;
                     let at_row = at + part + slot / 16u;
                     let c = slot % 16u * 4u;
-                    stage[slot] = vec4<f32>(value(b, at_row, c + 0u), value(b, at_row, c + 1u), value(b, at_row, c + 2u), value(b, at_row, c + 3u));
+                    stage[slot] = value4(b, at_row, c);
                 }
                 workgroupBarrier(); // publishes rows of the other side
-                for (var step = 0u; step < 16u; step++) {
-                    let w = weights[(part + step) * 9u + row];
-                    let r0 = stage[step * 16u + column];
-                    out0_0 += w.x * r0;
-                    out1_0 += w.y * r0;
-                    out2_0 += w.z * r0;
-                    out3_0 += w.w * r0;
+                for (var step = 0u; step < 16u; step += 16u) {
+                    let weight = (part + step) * 9u + row;
+                    {
+                        let w = weights[weight + 0u];
+                        let r0 = stage[(step + 0u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 9u];
+                        let r0 = stage[(step + 1u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 18u];
+                        let r0 = stage[(step + 2u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 27u];
+                        let r0 = stage[(step + 3u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 36u];
+                        let r0 = stage[(step + 4u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 45u];
+                        let r0 = stage[(step + 5u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 54u];
+                        let r0 = stage[(step + 6u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 63u];
+                        let r0 = stage[(step + 7u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 72u];
+                        let r0 = stage[(step + 8u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 81u];
+                        let r0 = stage[(step + 9u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 90u];
+                        let r0 = stage[(step + 10u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 99u];
+                        let r0 = stage[(step + 11u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 108u];
+                        let r0 = stage[(step + 12u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 117u];
+                        let r0 = stage[(step + 13u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 126u];
+                        let r0 = stage[(step + 14u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
+                    {
+                        let w = weights[weight + 135u];
+                        let r0 = stage[(step + 15u) * 16u + column];
+                        out0_0 += w.x * r0;
+                        out1_0 += w.y * r0;
+                        out2_0 += w.z * r0;
+                        out3_0 += w.w * r0;
+                    }
                 }
             }
         }

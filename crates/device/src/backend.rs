@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kiln_ir::{
-    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape,
+    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Slot, Step,
+    Tape,
 };
 
 use crate::adapter::{self, AdapterInfo, AdapterKind};
@@ -13,6 +14,7 @@ use crate::emit::{self, Schedule, Shader, Target};
 use crate::gpu::{Gpu, Made, lock};
 use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
+use crate::probe::Probe;
 use crate::profile::{KernelTime, Profiler};
 use crate::tape::{Exe, Recorded, accesses_match};
 
@@ -37,7 +39,12 @@ impl Default for Options {
 pub struct WgpuBackend {
     info: AdapterInfo,
     caps: Caps,
-    target: Target,
+    /// With the matrices that the driver lists.
+    listed: Target,
+    /// Without matrices.
+    plain: Target,
+    /// Whether the listed matrices multiply as they should; asked for before a kernel on them is handed out.
+    matrices: OnceLock<bool>,
     pool: Arc<Pool>,
     pipelines: Pipelines,
     profiler: Option<Profiler>,
@@ -64,16 +71,20 @@ impl WgpuBackend {
     /// # Errors
     /// If there is no such adapter, with a list of those that were found, or it gives no device.
     pub fn gpu(n: usize, options: Options) -> Result<WgpuBackend> {
-        let (device, queue) = adapter::open(n)?;
-        Ok(WgpuBackend::from_wgpu(device, queue, options))
+        let (device, queue, info) = adapter::open(n)?;
+        Ok(WgpuBackend::new(device, queue, info, options))
     }
 
     /// A device that the caller opened. Its error handler and device-lost callback are replaced, and
-    /// its limits bound what kernels it can run.
+    /// its limits bound what kernels it can run. Which matrices it has only its adapter knows: it uses none.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, options: Options) -> WgpuBackend {
         let info = adapter::info(&device.adapter_info());
+        WgpuBackend::new(device, queue, info, options)
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo, options: Options) -> WgpuBackend {
         let limits = device.limits();
-        let target = Target {
+        let plain = Target {
             software: info.kind == AdapterKind::Cpu,
             max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -82,12 +93,15 @@ impl WgpuBackend {
             max_bindings: limits.max_storage_buffers_per_shader_stage.min(64) as usize,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             schedule: options.schedule,
+            matrix: None,
         };
         let gpu = Arc::new(Gpu::new(device, queue));
         WgpuBackend {
-            caps: caps(&info, &target),
+            caps: caps(&info, &plain),
+            listed: Target { matrix: info.matrix, ..plain.clone() },
+            plain,
+            matrices: OnceLock::new(),
             info,
-            target,
             pool: Arc::new(Pool::new(gpu.clone())),
             pipelines: Pipelines::new(gpu, options.checked),
             profiler: options.profile.then(Profiler::default),
@@ -103,7 +117,49 @@ impl WgpuBackend {
 
     /// What this device's kernels are emitted for.
     pub fn target(&self) -> &Target {
-        &self.target
+        let works = || self.listed.matrix.is_none() || self.matrices_work();
+        if works() { &self.listed } else { &self.plain }
+    }
+
+    /// The kernel as this device runs it.
+    fn emit(&self, kernel: &Kernel) -> Result<Shader, Reject> {
+        let shader = emit::emit(kernel, &self.listed)?;
+        match shader.uses_matrices() && !self.matrices_work() {
+            true => emit::emit(kernel, &self.plain),
+            false => Ok(shader),
+        }
+    }
+
+    /// True iff products on matrices came out right on this device, which is tried once.
+    fn matrices_work(&self) -> bool {
+        *self.matrices.get_or_init(|| {
+            let failed = Probe::ALL.iter().find_map(|probe| self.try_matrices(probe).err());
+            if let Some(why) = &failed {
+                log::warn!("{}: no cooperative matrices are used: {why}", self.caps.name);
+            }
+            failed.is_none()
+        })
+    }
+
+    /// Runs a product that is known on the listed matrices.
+    fn try_matrices(&self, probe: &Probe) -> Result<()> {
+        let target = Target { schedule: Schedule::Shared, ..self.listed.clone() };
+        let kernel = probe.kernel();
+        let refuse = |why| Error::new(ErrorKind::Unsupported, format!("{why:?}"));
+        let shader = emit::emit(&kernel, &target).map_err(refuse)?;
+        let pipeline = self.pipelines.get(std::slice::from_ref(&shader)).remove(0)?;
+        let exe = Executable::new(Exe { shader, pipeline });
+        let mut buffers = Vec::new();
+        for bytes in probe.args() {
+            let buffer = self.alloc(bytes.len() as u64)?;
+            self.write(&buffer, 0, &bytes)?;
+            buffers.push(buffer);
+        }
+        let binds = kernel.args().iter().enumerate().map(|(n, arg)| (Slot::Arg(n as u32), arg.access)).collect();
+        let tape = self.record(&[Step { exe, binds, scalars: Vec::new() }], &[])?;
+        self.replay(&tape, &buffers, &[])?.wait()?;
+        let result = buffers.last().expect("a product has a result");
+        probe.check(&self.read(result, 0..result.bytes()).wait()?)
     }
 
     /// How many objects of wgpu's were made so far.
@@ -168,7 +224,8 @@ impl Backend for WgpuBackend {
     }
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
-        emit::emit(kernel, &self.target).map(|_| ())
+        // Schedules differ in nothing that a planner asks.
+        emit::emit(kernel, &self.plain).map(|_| ())
     }
 
     fn alloc(&self, bytes: u64) -> Result<Buffer> {
@@ -207,7 +264,7 @@ impl Backend for WgpuBackend {
     }
 
     fn compile(&self, kernels: &[Kernel]) -> Vec<Result<Executable>> {
-        let emitted: Vec<Result<Shader, Reject>> = kernels.iter().map(|k| emit::emit(k, &self.target)).collect();
+        let emitted: Vec<Result<Shader, Reject>> = kernels.iter().map(|k| self.emit(k)).collect();
         let shaders: Vec<Shader> = emitted.iter().flatten().cloned().collect();
         let mut pipelines = self.pipelines.get(&shaders).into_iter();
         let finish = |emitted: Result<Shader, Reject>| {
@@ -250,5 +307,48 @@ impl Backend for WgpuBackend {
         drop(replaying);
         let gpu = self.pool.gpu.clone();
         Ok(Fence::new(move || gpu.wait(index)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::Matrix;
+
+    /// A device whose matrices fail, since it was opened without them.
+    #[test]
+    fn matrices_that_fail_are_not_used() {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let Ok(adapter) = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())) else {
+            assert!(std::env::var_os("KILN_REQUIRE_GPU").is_none(), "KILN_REQUIRE_GPU is set and there is no adapter");
+            return println!("skipped: no adapter");
+        };
+        let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        let matrix = Some(Matrix { size: 16, subgroup: 32 });
+        let info = AdapterInfo { matrix, ..adapter::of(&adapter) };
+        let options = Options { schedule: Schedule::Shared, ..Options::default() };
+        let backend = WgpuBackend::new(device, queue, info, options);
+        for probe in &Probe::ALL {
+            let kernel = probe.kernel();
+            assert!(emit::emit(&kernel, &backend.listed).unwrap().uses_matrices());
+            assert!(backend.try_matrices(probe).is_err());
+            let exe = backend.compile(&[kernel]).remove(0).unwrap();
+            assert!(!exe.get::<Exe>().shader.uses_matrices());
+        }
+        assert_eq!(backend.target().matrix, None);
+    }
+
+    /// The probe's own product, on the schedule without matrices: the check accepts what is right.
+    #[test]
+    fn what_a_probe_expects_is_the_product() {
+        if crate::adapters().is_empty() {
+            return println!("skipped: no adapter");
+        }
+        let mut backend = WgpuBackend::gpu(0, Options::default()).unwrap();
+        backend.listed.matrix = None;
+        for probe in &Probe::ALL {
+            backend.try_matrices(probe).unwrap();
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kiln_ir::{Error, ErrorKind, Result};
 
@@ -14,7 +15,7 @@ pub(crate) struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     faults: Arc<Faults>,
-    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    in_flight: Mutex<VecDeque<Submission>>,
     /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
     staged: AtomicU64,
     made: Mutex<Made>,
@@ -39,8 +40,21 @@ struct Faults {
     first: Mutex<Option<Error>>,
 }
 
-/// Submissions that may be under way: one runs, one waits for it.
-const MAX_IN_FLIGHT: usize = 2;
+/// A submission, and when it was made.
+struct Submission {
+    index: wgpu::SubmissionIndex,
+    at: Instant,
+}
+
+/// Submissions that may be under way however long they take: one runs, one waits for it.
+const LONG_IN_FLIGHT: usize = 2;
+
+/// Those that may be while they are short. Waking up when one is over takes as long as one of these does, so with two
+/// the device would idle half of the time.
+const SHORT_IN_FLIGHT: usize = 8;
+
+/// How long ago the oldest of short submissions was made at most.
+const SHORT: Duration = Duration::from_millis(1);
 
 /// Staged bytes after which a write submits what is there.
 const MAX_STAGED: u64 = 64 << 20;
@@ -103,13 +117,17 @@ impl Gpu {
     pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
         self.staged.store(0, Ordering::Relaxed);
         let mut in_flight = lock(&self.in_flight);
-        while in_flight.len() >= MAX_IN_FLIGHT {
+        let many = |queue: &VecDeque<Submission>| match queue.front() {
+            Some(oldest) if oldest.at.elapsed() < SHORT => queue.len() >= SHORT_IN_FLIGHT,
+            _ => queue.len() >= LONG_IN_FLIGHT,
+        };
+        while many(&in_flight) {
             let oldest = in_flight.pop_front().expect("the queue is not empty");
             // A failure to wait is a lost device, which the next check reports.
-            let _ = self.poll(oldest);
+            let _ = self.poll(oldest.index);
         }
         let index = self.queue.submit(commands);
-        in_flight.push_back(index.clone());
+        in_flight.push_back(Submission { index: index.clone(), at: Instant::now() });
         index
     }
 

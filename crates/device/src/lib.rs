@@ -5,7 +5,8 @@
 //! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
 //!
 //! Reading order: `adapter` (which device), `gpu` (errors and submission), `memory` (buffers),
-//! `emit` (kernels as WGSL), `pipeline` (compilation), `tape` (replay), `profile`, `backend`.
+//! `emit` (kernels as WGSL), `pipeline` (compilation), `tape` (replay), `profile`, `probe` (whether
+//! matrices multiply as they should), `backend`.
 
 mod adapter;
 mod backend;
@@ -13,6 +14,7 @@ pub mod emit;
 mod gpu;
 mod memory;
 mod pipeline;
+mod probe;
 mod profile;
 mod tape;
 

@@ -4,13 +4,15 @@
 //! The hard idea is that operands are functions of `(b, m, k)` and `(b, k, n)`, not matrices: a
 //! transposition, a convolution's window or a dequantized weight is only another body.
 
-use kiln_ir::kernel::{Arg, Body, Dot, Instr, Value};
-use kiln_ir::{DType, Reject};
+use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr, Value};
+use kiln_ir::{DType, Index, Reject};
 
 use super::body::Scope;
 use super::code::{Code, per_word};
+use super::epilogue::Epilogue;
 use super::index::Axes;
-use super::module::{module, n_scalars, op_names};
+use super::matrix::{self, Plan};
+use super::module::{declared, module_of, n_scalars, op_names, types};
 use super::tiled::{self, Tile};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, looped, space};
 
@@ -23,10 +25,10 @@ pub(crate) struct Matmul {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
-    args: Vec<Arg>,
+    pub(crate) args: Vec<Arg>,
     lhs: Body,
     rhs: Body,
-    epilogue: Body,
+    pub(crate) epilogue: Body,
 }
 
 /// The contraction in WGSL.
@@ -42,6 +44,8 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
     let matmul = Matmul::new(k);
     let bodies = [&k.lhs, &k.rhs, &k.epilogue];
     let name = format!("dot {} {:?}·{:?}x{:?}·{:?}", op_names(&bodies), k.batch, k.m, k.k, k.n);
+    let scalars = n_scalars(&bodies);
+    let mut wide = vec![false; k.args.len()];
     let (how, code, workgroups) = match choose(&matmul, target) {
         Choice::Rows => {
             let shader = looped::emit(&k.as_loop(), target)?;
@@ -52,12 +56,20 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
             ("a 4 x 4 block an invocation, in registers".to_string(), code, workgroups)
         }
         Choice::Tiles(tile) => {
-            let (code, workgroups) = tiled::emit(&matmul, &tile, target);
+            let (code, workgroups);
+            (code, workgroups, wide) = tiled::emit(&matmul, &tile, target);
             (tile.describe(), code, workgroups)
         }
+        Choice::Matrices(plan) => {
+            let (code, workgroups, wide) = plan.emit(&matmul.rounding_once(), target);
+            let mut types = types(&k.args, &wide);
+            plan.declare(&mut types);
+            let header = [name.clone(), plan.describe()];
+            let wgsl = declared(&matrix::ENABLES, &header, &k.args, &types, scalars, &code);
+            return Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars });
+        }
     };
-    let scalars = n_scalars(&bodies);
-    let wgsl = module(&[name.clone(), how], &k.args, scalars, &code);
+    let wgsl = module_of(&[name.clone(), how], &k.args, &wide, scalars, &code);
     Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
 }
 
@@ -66,6 +78,7 @@ enum Choice {
     Rows,
     Registers,
     Tiles(Tile),
+    Matrices(Box<Plan>),
 }
 
 fn choose(x: &Matmul, target: &Target) -> Choice {
@@ -75,23 +88,18 @@ fn choose(x: &Matmul, target: &Target) -> Choice {
     if packed.into_iter().any(|(s, per)| !x.n.is_multiple_of(per) || !space::is_row_major(&s.index, &dims)) {
         return Choice::Rows;
     }
-    let tiles = |tile: &Tile| x.batch * x.m.div_ceil(tile.m) * x.n.div_ceil(tile.n);
-    let fits = |tile: &Tile| {
-        tile.threads() as u32 <= target.max_invocations && tile.bytes() as u32 <= target.max_workgroup_bytes
-    };
+    if let Some(plan) = Plan::choose(x, target) {
+        return Choice::Matrices(Box::new(plan));
+    }
     match target.schedule {
         Schedule::Plain => Choice::Registers,
-        Schedule::Shared => Choice::Tiles(*Tile::ALL.iter().find(|t| t.m <= x.m || t.m == 32).expect("the last is 32")),
+        Schedule::Shared => Choice::Tiles(Tile::covering(x.m, x.n)),
         Schedule::Auto if x.m.min(x.n) < 4 || x.k == 0 => Choice::Rows,
         Schedule::Auto if target.software => match x.k + 100 > MAX_SOFTWARE_TURNS {
             true => Choice::Rows,
             false => Choice::Registers,
         },
-        // The largest tile that still gives every part of a large GPU something to do.
-        Schedule::Auto => {
-            let found = Tile::ALL.iter().find(|t| fits(t) && tiles(t) >= if t.m == 32 { 32 } else { 128 });
-            found.map_or(Choice::Rows, |t| Choice::Tiles(*t))
-        }
+        Schedule::Auto => Tile::fastest(x, target).map_or(Choice::Rows, Choice::Tiles),
     }
 }
 
@@ -106,32 +114,102 @@ impl Matmul {
         Matmul { groups, batch, m, n, k: k_numel, args: k.args.clone(), lhs, rhs, epilogue }
     }
 
-    fn scope<'a>(&'a self, body: &'a Body, groups: [usize; 3]) -> Scope<'a> {
+    /// The body of the left operand, or of the right one.
+    pub(crate) fn body(&self, left: bool) -> &Body {
+        if left { &self.lhs } else { &self.rhs }
+    }
+
+    /// The groups of axes of an operand's space, in order.
+    pub(crate) fn groups_of(left: bool) -> [usize; 3] {
+        if left { [0, 1, 3] } else { [0, 3, 2] }
+    }
+
+    /// An operand in its space.
+    pub(crate) fn operand_scope(&self, left: bool) -> Scope<'_> {
+        self.scope(self.body(left), Matmul::groups_of(left))
+    }
+
+    /// The last axis of k, or of the operand's own, in the operand's space.
+    pub(crate) fn last_axis(&self, left: bool, of_k: bool) -> Option<usize> {
+        let groups = Matmul::groups_of(left);
+        let group = if of_k { 3 } else { 2 - left as usize };
+        let place = groups.iter().position(|&g| g == group).expect("a group of the operand's");
+        let end = groups[..=place].iter().map(|&g| self.groups[g].len()).sum::<usize>();
+        (!self.groups[group].is_empty()).then(|| end - 1)
+    }
+
+    pub(crate) fn scope<'a>(&'a self, body: &'a Body, groups: [usize; 3]) -> Scope<'a> {
         let dims = groups.map(|g| self.groups[g].clone()).concat();
         Scope { body, args: &self.args, axes: Axes::numbered(&dims) }
     }
 
     /// True iff neighbours along m (of the left operand) or n (of the right) are neighbours in memory.
     pub(crate) fn contiguous(&self, left: bool) -> bool {
-        let (body, groups, end) = match left {
-            true => (&self.lhs, [0, 1, 3], self.groups[0].len() + self.groups[1].len()),
-            false => (&self.rhs, [0, 3, 2], groups_len(self, [0, 3, 2])),
-        };
-        let rank = groups_len(self, groups);
-        let own = if left { &self.groups[1] } else { &self.groups[2] };
-        !own.is_empty()
-            && body.instrs.iter().any(|instr| match instr {
-                Instr::Load { index, .. } => index.affine(rank + 1).is_some_and(|s| s[end - 1].abs() == 1),
+        let rank: usize = Matmul::groups_of(left).iter().map(|&g| self.groups[g].len()).sum();
+        self.last_axis(left, false).is_some_and(|axis| {
+            self.body(left).instrs.iter().any(|instr| match instr {
+                Instr::Load { index, .. } => index.affine(rank + 1).is_some_and(|s| s[axis].abs() == 1),
                 _ => false,
             })
+        })
+    }
+
+    /// The argument and the index of an operand that is elements of f16 and nothing else.
+    pub(crate) fn halves(&self, left: bool) -> Option<(u32, &Index)> {
+        let body = if left { &self.lhs } else { &self.rhs };
+        let (load, rest) = body.instrs.split_first()?;
+        // Conversions of an f16 that keep what it is.
+        let idle = |(v, instr): (usize, &Instr)| match instr {
+            Instr::Cast(to, a) => matches!(to, DType::F16 | DType::F32) && *a as usize == v,
+            _ => false,
+        };
+        match load {
+            Instr::Load { arg, index, valid, gather: None } => {
+                let Arg { dtype, access, .. } = self.args[*arg as usize];
+                let plain = valid.is_empty() && dtype == DType::F16 && access == Access::Read;
+                (plain && rest.iter().enumerate().all(idle)).then_some((*arg, index))
+            }
+            _ => None,
+        }
+    }
+
+    /// The argument that the sums are stored into as they are, row-major, if that is all of the epilogue.
+    pub(crate) fn stores_sums(&self) -> Option<u32> {
+        let dims = [0, 1, 2].map(|g| self.groups[g].clone()).concat();
+        match (&self.epilogue.instrs[..], &self.epilogue.stores[..]) {
+            ([Instr::Acc], [store]) if space::is_row_major(&store.index, &dims) => {
+                (self.args[store.arg as usize].dtype == DType::F32).then_some(store.arg)
+            }
+            _ => None,
+        }
+    }
+
+    /// The contraction with stores that round by themselves: a conversion to what they store is left out.
+    fn rounding_once(mut self) -> Matmul {
+        for store in &mut self.epilogue.stores {
+            if let Instr::Cast(to, from) = self.epilogue.instrs[store.value as usize]
+                && to == self.args[store.arg as usize].dtype
+                && self.epilogue.types[from as usize].compute() == DType::F32
+                && matches!(to, DType::F16 | DType::BF16)
+            {
+                store.value = from;
+            }
+        }
+        self
+    }
+
+    /// True iff the epilogue loads from this argument.
+    pub(crate) fn epilogue_loads(&self, from: u32) -> bool {
+        self.epilogue.instrs.iter().any(|instr| matches!(instr, Instr::Load { arg, .. } if *arg == from))
     }
 
     /// `fn lhs(b, m, k)` or `fn rhs(b, k, n)`; where a tile may be ragged, 0 beyond the edge.
     pub(crate) fn operand(&self, code: &mut Code, left: bool, edge: (bool, bool)) {
-        let (name, body, groups, [x, y]) = match left {
-            true => ("lhs", &self.lhs, [0, 1, 3], [("m", self.m), ("k", self.k)]),
-            false => ("rhs", &self.rhs, [0, 3, 2], [("k", self.k), ("n", self.n)]),
+        let (name, [x, y]) = match left {
+            true => ("lhs", [("m", self.m), ("k", self.k)]),
+            false => ("rhs", [("k", self.k), ("n", self.n)]),
         };
+        let (body, groups) = (self.body(left), Matmul::groups_of(left));
         code.open(format!("fn {name}(b: u32, {}: u32, {}: u32) -> f32", x.0, y.0));
         let checks = [(x, edge.0), (y, edge.1)].into_iter().filter(|c| c.1);
         let checks: Vec<String> = checks.map(|((name, dim), _)| format!("{name} >= {dim}u")).collect();
@@ -148,52 +226,9 @@ impl Matmul {
     }
 
     /// Coordinates from the linear `b`, `m`, `n`, `k`, then the steps that these values come from.
-    fn steps(&self, code: &mut Code, scope: &Scope, groups: [usize; 3], values: &[Value]) {
+    pub(crate) fn steps(&self, code: &mut Code, scope: &Scope, groups: [usize; 3], values: &[Value]) {
         let groups = groups.map(|g| (["b", "m", "n", "k"][g], self.groups[g].len()));
         scope.steps(code, &groups, values, "sums[c]");
-    }
-}
-
-fn groups_len(x: &Matmul, groups: [usize; 3]) -> usize {
-    groups.iter().map(|&g| x.groups[g].len()).sum()
-}
-
-impl Matmul {
-    /// `fn finish(b, m, first, sums)`: the epilogue of four results from column `first` on, in blocks of
-    /// `width` columns of which the last may reach beyond the edge.
-    pub(crate) fn finish(&self, code: &mut Code, width: usize) {
-        let scope = self.scope(&self.epilogue, [0, 1, 2]);
-        let packed = |arg: u32| per_word(self.args[arg as usize].dtype);
-        code.open("fn finish(b: u32, m: u32, first: u32, sums: vec4<f32>)");
-        for store in self.epilogue.stores.iter().filter(|s| packed(s.arg) > 1) {
-            code.line(format!("var word{} = 0u;", store.arg));
-        }
-        code.open("for (var c = 0u; c < 4u; c++)");
-        code.line("let n = first + c;");
-        if !self.n.is_multiple_of(width) {
-            code.open(format!("if (n >= {}u)", self.n));
-            code.line("break;");
-            code.close();
-        }
-        let values: Vec<Value> = self.epilogue.stores.iter().map(|s| s.value).collect();
-        self.steps(code, &scope, [0, 1, 2], &values);
-        for store in &self.epilogue.stores {
-            let (arg, per, value) = (store.arg, packed(store.arg), scope.stored(store));
-            let at = scope.axes.index(&store.index);
-            if per == 1 {
-                code.line(format!("a{arg}[{at}] = {value};"));
-                continue;
-            }
-            let last = per - 1;
-            code.line(format!("word{arg} |= ({value}) << ((c & {last}u) * {}u);", 32 / per));
-            code.open(format!("if ((c & {last}u) == {last}u)"));
-            code.line(format!("a{arg}[({at}) / {per}u] = word{arg};"));
-            code.line(format!("word{arg} = 0u;"));
-            code.close();
-        }
-        code.close();
-        code.close();
-        code.line("");
     }
 }
 
@@ -202,7 +237,7 @@ fn registers(x: &Matmul, target: &Target) -> (String, u32) {
     let mut code = Code::default();
     x.operand(&mut code, true, (false, false));
     x.operand(&mut code, false, (false, false));
-    x.finish(&mut code, 4);
+    Epilogue::scalar(x).function(&mut code, 4);
     // An empty result has no blocks, but its text divides by their number all the same.
     let (rows, columns) = (x.m.div_ceil(4).max(1), x.n.div_ceil(4).max(1));
     let blocks = x.batch * x.m.div_ceil(4) * x.n.div_ceil(4);

@@ -5,20 +5,24 @@
 //! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
 //! `writer` (who does it, element by element), `strip` (neighbours at once) and what is made of them in
-//! `points`, `turned`, `held` and `columns`, of which `plan` takes one, `group` (several loops), `dot`
-//! and `tiled` (contractions), `scatter`, `attention`, `scan`, `sort`.
+//! `points`, `turned`, `held` and `columns`, of which `plan` takes one, `group` (several loops), `dot`,
+//! `tiled` and `matrix` (contractions), `scatter`, `attention`, `scan`, `sort`.
 
 mod attention;
 mod body;
 mod code;
 mod columns;
 mod dot;
+mod epilogue;
+mod fours;
 mod group;
 mod held;
 mod index;
 mod looped;
+mod matrix;
 mod meet;
 mod module;
+mod operand;
 mod plan;
 mod points;
 mod reduce;
@@ -52,6 +56,17 @@ pub struct Target {
     pub max_binding_bytes: u64,
     /// Which of the schedules is taken.
     pub schedule: Schedule,
+    /// The matrices that contractions may be computed on.
+    pub matrix: Option<Matrix>,
+}
+
+/// Matrices that a subgroup holds and multiplies together: f16 times f16, added up in f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Matrix {
+    /// Rows and columns: 8 or 16.
+    pub size: u32,
+    /// Invocations of a subgroup, of every one.
+    pub subgroup: u32,
 }
 
 impl Target {
@@ -76,6 +91,7 @@ impl Default for Target {
             max_bindings: 8,
             max_binding_bytes: 128 << 20,
             schedule: Schedule::Auto,
+            matrix: None,
         }
     }
 }
@@ -105,6 +121,13 @@ pub struct Shader {
     pub args: Vec<Arg>,
     /// Words of the uniform buffer at the binding after them; no binding if 0.
     pub scalars: usize,
+}
+
+impl Shader {
+    /// True iff it computes on [`Matrix`].
+    pub fn uses_matrices(&self) -> bool {
+        self.wgsl.contains(matrix::ENABLE)
+    }
 }
 
 /// The kernel in WGSL for this target.

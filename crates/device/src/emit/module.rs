@@ -37,14 +37,37 @@ pub(crate) fn module(header: &[String], args: &[Arg], scalars: usize, code: &str
 
 /// As [`module`], with some arguments in strips.
 pub(crate) fn module_of(header: &[String], args: &[Arg], wide: &[bool], scalars: usize, code: &str) -> String {
+    declared(&[], header, args, &types(args, wide), scalars, code)
+}
+
+/// The types as which arguments are declared, some in strips.
+pub(crate) fn types(args: &[Arg], wide: &[bool]) -> Vec<String> {
+    let kind = |(arg, wide): (&Arg, &bool)| if *wide { vector_type(arg.dtype) } else { storage_type(arg.dtype).into() };
+    args.iter().zip(wide).map(kind).collect()
+}
+
+/// As [`module`], with lines that enable extensions, and with the types as which arguments are declared.
+pub(crate) fn declared(
+    enables: &[&str],
+    header: &[String],
+    args: &[Arg],
+    types: &[String],
+    scalars: usize,
+    code: &str,
+) -> String {
     let mut text = String::new();
     for line in header {
         text += &format!("// {line}\n");
     }
     text += "\n";
-    for (n, arg) in args.iter().enumerate() {
+    for line in enables {
+        text += &format!("{line}\n");
+    }
+    if !enables.is_empty() {
+        text += "\n";
+    }
+    for (n, (arg, array)) in args.iter().zip(types).enumerate() {
         let access = if arg.access == Access::Read { "read" } else { "read_write" };
-        let array = if wide[n] { vector_type(arg.dtype) } else { storage_type(arg.dtype).into() };
         let elements = format!("// {}[{}]", arg.dtype, arg.numel);
         text += &format!("@group(0) @binding({n}) var<storage, {access}> a{n}: array<{array}>; {elements}\n");
     }

@@ -272,11 +272,17 @@ impl<'a> Strip<'a> {
     }
 }
 
+/// The arguments that a body loads from.
+pub(crate) fn loaded(body: &Body) -> impl Iterator<Item = u32> {
+    body.instrs.iter().filter_map(|instr| if let Instr::Load { arg, .. } = instr { Some(*arg) } else { None })
+}
+
 /// True for each step whose value differs along the axis.
 fn differs(body: &Body, axis: usize, reductions: bool) -> Vec<bool> {
     let mut differs = body.varies_in_row(axis, axis + 1);
     for (v, instr) in body.instrs.iter().enumerate().filter(|_| reductions) {
-        differs[v] |= matches!(instr, Instr::Reduce(..)) || instr.operands().iter().any(|&a| differs[a as usize]);
+        differs[v] |=
+            matches!(instr, Instr::Reduce(..) | Instr::Acc) || instr.operands().iter().any(|&a| differs[a as usize]);
     }
     differs
 }

@@ -2,11 +2,15 @@
 //!
 //! A workgroup computes a tile of the result. In steps of `k` it brings a tile of each operand into
 //! workgroup memory, as `vec4` along m and n, and every invocation multiplies blocks of them in
-//! registers. The next tiles are loaded before the current ones are multiplied, to hide their latency.
+//! registers. The next tiles are loaded before the current ones are multiplied, to hide their latency;
+//! where tiles are few, parts of a workgroup share the steps of `k` and add up at the end.
 
 use super::Target;
 use super::code::Code;
 use super::dot::Matmul;
+use super::epilogue::Epilogue;
+use super::operand::Operand;
+use super::strip::WIDTH;
 
 /// Extents of a tile, and of the block in it that an invocation computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,20 +22,62 @@ pub(crate) struct Tile {
     /// Steps between two barriers.
     pub(crate) k: usize,
     /// Rows and columns of an invocation's block, in groups of four.
-    pub(crate) quads: usize,
+    block: usize,
+    /// Parts of the workgroup that share the steps of `k`.
+    slices: usize,
+    /// What it reaches on large products, GFLOP/s; and how many tiles it takes to reach it.
+    gflops: usize,
+    full: usize,
 }
 
+/// Invocations of a subgroup's shape over a tile, where subgroups have 32: together they read few distinct vectors.
+const ACROSS: usize = 8;
+const DOWN: usize = 4;
+
+/// Rows of tiles that are worked on together, so that their operands stay in cache.
+const BAND: usize = 8;
+
 impl Tile {
-    /// Those that are used, largest first.
-    pub(crate) const ALL: [Tile; 3] = [
-        Tile { m: 128, n: 128, k: 8, quads: 2 },
-        Tile { m: 64, n: 64, k: 16, quads: 1 },
-        Tile { m: 32, n: 32, k: 16, quads: 1 },
+    /// Those that are used, largest first; speeds on an H200, whose ratios are what counts.
+    const ALL: [Tile; 5] = [
+        Tile { m: 128, n: 128, k: 16, block: 2, slices: 1, gflops: 45_000, full: 264 },
+        Tile { m: 128, n: 64, k: 16, block: 2, slices: 1, gflops: 39_500, full: 144 },
+        Tile { m: 64, n: 128, k: 16, block: 2, slices: 1, gflops: 39_500, full: 144 },
+        Tile { m: 64, n: 64, k: 16, block: 2, slices: 2, gflops: 36_600, full: 245 },
+        Tile { m: 32, n: 32, k: 32, block: 1, slices: 4, gflops: 24_000, full: 640 },
     ];
+
+    /// The largest that such a result fills, or the smallest.
+    pub(crate) fn covering(m: usize, n: usize) -> Tile {
+        let found = Tile::ALL.into_iter().find(|t| t.m <= m && t.n <= n);
+        found.unwrap_or(Tile::ALL[Tile::ALL.len() - 1])
+    }
+
+    /// The one with which this product takes the least time; `None` where there are too few for a large GPU.
+    pub(crate) fn fastest(x: &Matmul, target: &Target) -> Option<Tile> {
+        let fits =
+            |t: &Tile| t.threads() as u32 <= target.max_invocations && t.bytes() as u32 <= target.max_workgroup_bytes;
+        let time = |t: &Tile| {
+            let tiles = t.tiles(x);
+            let padded = (tiles * t.m * t.n) as f64;
+            (padded / t.gflops as f64 * (t.full as f64 / tiles.max(1) as f64).max(1.0) * 1e3) as u64
+        };
+        let enough = |t: &Tile| t.tiles(x) >= if t.m == 32 { 32 } else { 48 };
+        Tile::ALL.into_iter().filter(|t| fits(t) && enough(t)).min_by_key(time)
+    }
+
+    fn tiles(&self, x: &Matmul) -> usize {
+        x.batch * x.m.div_ceil(self.m) * x.n.div_ceil(self.n)
+    }
+
+    /// Invocations that compute a tile together, each a block.
+    fn blocks(&self) -> usize {
+        self.m * self.n / (16 * self.block * self.block)
+    }
 
     /// Invocations of a workgroup.
     pub(crate) fn threads(&self) -> usize {
-        self.m * self.n / (16 * self.quads * self.quads)
+        self.blocks() * self.slices
     }
 
     /// `vec4`s from one step of `k` to the next in workgroup memory; one is padding against conflicts.
@@ -46,70 +92,116 @@ impl Tile {
 
     /// For the header of the shader.
     pub(crate) fn describe(&self) -> String {
-        let block = 4 * self.quads;
-        format!("tiles of {} x {}, {} deep; {block} x {block} an invocation", self.m, self.n, self.k)
+        let (Tile { m, n, k, slices, .. }, block) = (self, 4 * self.block);
+        let shared = if *slices > 1 { format!(", k in {slices} parts") } else { String::new() };
+        format!("tiles of {m} x {n}, {k} deep; {block} x {block} an invocation{shared}")
     }
 }
 
-/// The code of a contraction in these tiles, and its workgroups.
-pub(crate) fn emit(x: &Matmul, tile: &Tile, target: &Target) -> (String, u32) {
+/// The code of a contraction in these tiles, its workgroups, and which arguments are bound in strips.
+pub(crate) fn emit(x: &Matmul, tile: &Tile, target: &Target) -> (String, u32, Vec<bool>) {
+    let (sides, epilogue, wide) = in_strips(x);
     let mut code = Code::default();
     let ragged_k = !x.k.is_multiple_of(tile.k);
-    x.operand(&mut code, true, (!x.m.is_multiple_of(tile.m), ragged_k));
-    x.operand(&mut code, false, (ragged_k, !x.n.is_multiple_of(tile.n)));
-    x.finish(&mut code, tile.n);
+    sides[0].function(&mut code, (!x.m.is_multiple_of(tile.m), ragged_k));
+    sides[1].function(&mut code, (!x.n.is_multiple_of(tile.n), ragged_k));
+    epilogue.function(&mut code, tile.n);
     code.line(format!("var<workgroup> lhs_tile: array<vec4<f32>, {}>;", tile.k * tile.pitch(tile.m)));
     code.line(format!("var<workgroup> rhs_tile: array<vec4<f32>, {}>;", tile.k * tile.pitch(tile.n)));
     code.line("");
-    // An empty result has no tiles, but its text divides by their number all the same.
-    let (rows, columns) = (x.m.div_ceil(tile.m).max(1), x.n.div_ceil(tile.n).max(1));
-    let tiles = x.batch * x.m.div_ceil(tile.m) * x.n.div_ceil(tile.n);
-    let workgroups = tiles.min(target.max_workgroups as usize);
+    let workgroups = tile.tiles(x).min(target.max_workgroups as usize);
     code.line(format!("@compute @workgroup_size({})", tile.threads()));
     code.open("fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32)");
-    let across = tile.n / (4 * tile.quads);
-    code.line(format!("let column = local % {across}u; // of the block, in quads"));
-    code.line(format!("let row = local / {across}u;"));
-    code.open(format!("for (var tile = id.x; tile < {tiles}u; tile += {workgroups}u)"));
-    code.line(format!("let b = tile / {}u;", rows * columns));
-    code.line(format!("let m = tile / {columns}u % {rows}u * {}u;", tile.m));
-    code.line(format!("let n = tile % {columns}u * {}u;", tile.n));
-    contract(&mut code, x, tile);
+    places(&mut code, tile);
+    code.open(format!("for (var tile = id.x; tile < {}u; tile += {workgroups}u)", tile.tiles(x)));
+    corner(&mut code, x, tile);
+    contract(&mut code, x, tile, &sides);
+    add_slices(&mut code, tile);
     keep(&mut code, x, tile);
     code.close();
     code.close();
-    (code.into_text(), workgroups as u32)
+    (code.into_text(), workgroups as u32, wide)
 }
 
-/// The sums of an invocation's block, over all k.
-fn contract(code: &mut Code, x: &Matmul, tile: &Tile) {
-    for (i, j) in (0..4 * tile.quads).flat_map(|i| (0..tile.quads).map(move |j| (i, j))) {
+/// Both operands and the epilogue, with the arguments that all of them take in strips.
+fn in_strips(x: &Matmul) -> ([Operand<'_>; 2], Epilogue<'_>, Vec<bool>) {
+    let mut sides = [true, false].map(|left| Operand::new(x, left));
+    let mut wide = vec![true; x.args.len()];
+    let epilogue = Epilogue::settled(x, &mut wide, &mut |wide| sides.iter().for_each(|side| side.narrow(wide)));
+    sides.iter_mut().for_each(|side| side.keep(&wide));
+    (sides, epilogue, wide)
+}
+
+/// Which block of the tile an invocation has, and which part of `k`.
+fn places(code: &mut Code, tile: &Tile) {
+    let inner = match tile.slices {
+        1 => "local",
+        _ => {
+            code.line(format!("let slice = local / {}u;", tile.blocks()));
+            code.line(format!("let inner = local % {}u;", tile.blocks()));
+            "inner"
+        }
+    };
+    // Subgroups lie beside each other, then below.
+    let beside = tile.n / (4 * tile.block) / ACROSS;
+    let lanes = ACROSS * DOWN;
+    let (first, below) = match beside {
+        1 => (String::new(), format!("{inner} / {ACROSS}u")),
+        _ => (
+            format!("{inner} / {lanes}u % {beside}u * {ACROSS}u + "),
+            format!("{inner} / {}u * {DOWN}u + {inner} % {lanes}u / {ACROSS}u", lanes * beside),
+        ),
+    };
+    code.line(format!("let column = {first}{inner} % {ACROSS}u; // of the block, in quads"));
+    code.line(format!("let row = {below};"));
+}
+
+/// The tile's batch, first row and first column; tiles of a band go down before they go across.
+fn corner(code: &mut Code, x: &Matmul, tile: &Tile) {
+    // An empty result has no tiles, but its text divides by their number all the same.
+    let (rows, columns) = (x.m.div_ceil(tile.m).max(1), x.n.div_ceil(tile.n).max(1));
+    let band = (1..=BAND).rev().find(|band| rows.is_multiple_of(*band)).unwrap_or(1);
+    code.line(format!("let b = tile / {}u;", rows * columns));
+    let (m, n) = match band {
+        1 => (format!("tile / {columns}u % {rows}u"), format!("tile % {columns}u")),
+        _ if rows == band => (format!("tile % {band}u"), format!("tile / {band}u % {columns}u")),
+        _ => (
+            format!("(tile / {}u % {}u * {band}u + tile % {band}u)", band * columns, rows / band),
+            format!("tile / {band}u % {columns}u"),
+        ),
+    };
+    code.line(format!("let m = {m} * {}u;", tile.m));
+    code.line(format!("let n = {n} * {}u;", tile.n));
+}
+
+/// The sums of an invocation's block, over its part of k.
+fn contract(code: &mut Code, x: &Matmul, tile: &Tile, sides: &[Operand; 2]) {
+    for (i, j) in (0..4 * tile.block).flat_map(|i| (0..tile.block).map(move |j| (i, j))) {
         code.line(format!("var acc{i}_{j} = vec4<f32>();"));
     }
-    let sides = [(true, "lhs", tile.m, "m"), (false, "rhs", tile.n, "n")];
-    let loads = |dim: usize| tile.k * dim / 4 / tile.threads();
+    let sides = [(&sides[0], "lhs", tile.m, "m"), (&sides[1], "rhs", tile.n, "n")];
+    let loads = |dim: usize| tile.k * dim / WIDTH / tile.threads();
     // Neighbouring invocations load neighbouring elements.
-    for (left, name, dim, _) in sides {
+    for (side, name, dim, _) in sides {
         for i in 0..loads(dim) {
             let slot = if i == 0 { "local".to_string() } else { format!("(local + {}u)", i * tile.threads()) };
-            let (k, quad) = match x.contiguous(left) {
-                true => (format!("{slot} / {}u", dim / 4), format!("{slot} % {}u", dim / 4)),
-                false => (format!("{slot} % {}u", tile.k), format!("{slot} / {}u", tile.k)),
+            let (k, own) = match (side.along_k, side.k_first) {
+                (true, _) => {
+                    (format!("{slot} % {}u * {WIDTH}u", tile.k / WIDTH), format!("{slot} / {}u", tile.k / WIDTH))
+                }
+                (_, true) => (format!("{slot} % {}u", tile.k), format!("{slot} / {}u * {WIDTH}u", tile.k)),
+                _ => (format!("{slot} / {}u", dim / WIDTH), format!("{slot} % {}u * {WIDTH}u", dim / WIDTH)),
             };
             code.line(format!("let {name}_k{i} = {k};"));
-            code.line(format!("let {name}_quad{i} = {quad};"));
+            code.line(format!("let {name}_own{i} = {own};"));
             code.line(format!("var {name}_next{i} = vec4<f32>();"));
         }
     }
     let load = |code: &mut Code, k: &str| {
-        for (left, name, dim, axis) in sides {
+        for (side, name, dim, axis) in sides {
             for i in 0..loads(dim) {
-                let element = |e: usize| {
-                    let (along, step) = (format!("{axis} + {name}_quad{i} * 4u + {e}u"), format!("{k}{name}_k{i}"));
-                    if left { format!("lhs(b, {along}, {step})") } else { format!("rhs(b, {step}, {along})") }
-                };
-                let elements: Vec<String> = (0..4).map(element).collect();
-                code.line(format!("{name}_next{i} = vec4<f32>({});", elements.join(", ")));
+                let call = side.call(&format!("{axis} + {name}_own{i}"), &format!("{k}{name}_k{i}"));
+                code.line(format!("{name}_next{i} = {call};"));
             }
         }
     };
@@ -117,10 +209,9 @@ fn contract(code: &mut Code, x: &Matmul, tile: &Tile) {
         load(code, "");
     }
     code.open(format!("for (var k = 0u; k < {}u; k += {}u)", x.k, tile.k));
-    for (_, name, dim, _) in sides {
+    for (side, name, dim, _) in sides {
         for i in 0..loads(dim) {
-            let pitch = tile.pitch(dim);
-            code.line(format!("{name}_tile[{name}_k{i} * {pitch}u + {name}_quad{i}] = {name}_next{i};"));
+            publish(code, side, (name, i), tile.pitch(dim));
         }
     }
     code.line("workgroupBarrier(); // publishes both tiles");
@@ -132,36 +223,87 @@ fn contract(code: &mut Code, x: &Matmul, tile: &Tile) {
     code.close();
 }
 
-/// One tile times the other, into the block's accumulators.
-fn multiply(code: &mut Code, tile: &Tile) {
-    code.open(format!("for (var step = 0u; step < {}u; step++)", tile.k));
-    for q in 0..tile.quads {
-        let (rows, columns) = (q * tile.m / (4 * tile.quads), q * tile.n / (4 * tile.quads));
-        code.line(format!("let l{q} = lhs_tile[step * {}u + row + {rows}u];", tile.pitch(tile.m)));
-        code.line(format!("let r{q} = rhs_tile[step * {}u + column + {columns}u];", tile.pitch(tile.n)));
+/// What was loaded, into workgroup memory.
+fn publish(code: &mut Code, side: &Operand, (name, i): (&str, usize), pitch: usize) {
+    let (own, k) = (format!("{name}_own{i}"), format!("{name}_k{i}"));
+    if !side.along_k {
+        return code.line(format!("{name}_tile[{k} * {pitch}u + {own} / {WIDTH}u] = {name}_next{i};"));
     }
-    for i in 0..4 * tile.quads {
-        for j in 0..tile.quads {
-            code.line(format!("acc{i}_{j} += l{}.{} * r{j};", i / 4, ["x", "y", "z", "w"][i % 4]));
+    for c in 0..WIDTH {
+        let step = if c == 0 { k.clone() } else { format!("({k} + {c}u)") };
+        let place = format!("{name}_tile[{step} * {pitch}u + {own} / {WIDTH}u][{own} % {WIDTH}u]");
+        code.line(format!("{place} = {name}_next{i}[{c}];"));
+    }
+}
+
+/// One tile times the other, into the block's accumulators. All steps stand in the text: as a loop they take half as
+/// long again.
+fn multiply(code: &mut Code, tile: &Tile) {
+    let steps = tile.k / tile.slices;
+    let (left, right) = (tile.pitch(tile.m), tile.pitch(tile.n));
+    let start = |name: &str, pitch: usize| match tile.slices {
+        1 => name.to_string(),
+        _ => format!("slice * {}u + {name}", steps * pitch),
+    };
+    code.line(format!("let lhs_at = {};", start("row", left)));
+    code.line(format!("let rhs_at = {};", start("column", right)));
+    for step in 0..steps {
+        code.open("");
+        for q in 0..tile.block {
+            let (rows, columns) = (q * tile.m / (4 * tile.block), q * tile.n / (4 * tile.block));
+            code.line(format!("let l{q} = lhs_tile[lhs_at + {}u];", step * left + rows));
+            code.line(format!("let r{q} = rhs_tile[rhs_at + {}u];", step * right + columns));
+        }
+        for i in 0..4 * tile.block {
+            for j in 0..tile.block {
+                code.line(format!("acc{i}_{j} += l{}.{} * r{j};", i / 4, ["x", "y", "z", "w"][i % 4]));
+            }
+        }
+        code.close();
+    }
+}
+
+/// The sums of all parts of k, in their order, for the invocations of the first; some accumulators at a time, through
+/// memory that is free by now.
+fn add_slices(code: &mut Code, tile: &Tile) {
+    let accumulators: Vec<String> =
+        (0..4 * tile.block).flat_map(|i| (0..tile.block).map(move |j| format!("acc{i}_{j}"))).collect();
+    let at_once = tile.k * tile.pitch(tile.m) / tile.blocks();
+    for slice in 1..tile.slices {
+        for some in accumulators.chunks(at_once) {
+            let place = |n: usize| format!("lhs_tile[inner + {}u]", n * tile.blocks());
+            code.open(format!("if (slice == {slice}u)"));
+            some.iter().enumerate().for_each(|(n, acc)| code.line(format!("{} = {acc};", place(n))));
+            code.close();
+            code.line("workgroupBarrier(); // publishes some sums");
+            code.open("if (slice == 0u)");
+            some.iter().enumerate().for_each(|(n, acc)| code.line(format!("{acc} += {};", place(n))));
+            code.close();
+            code.line("workgroupBarrier(); // all have read them");
         }
     }
-    code.close();
 }
 
 /// The epilogue of an invocation's block.
 fn keep(code: &mut Code, x: &Matmul, tile: &Tile) {
-    for i in 0..4 * tile.quads {
-        let below = i / 4 * tile.m / tile.quads + i % 4;
+    if tile.slices > 1 {
+        code.open("if (slice == 0u)");
+    }
+    for i in 0..4 * tile.block {
+        let below = i / 4 * tile.m / tile.block + i % 4;
         code.line(format!("let m{i} = m + row * 4u + {below}u;"));
         let ragged = !x.m.is_multiple_of(tile.m);
         if ragged {
             code.open(format!("if (m{i} < {}u)", x.m));
         }
-        for j in 0..tile.quads {
-            code.line(format!("finish(b, m{i}, n + column * 4u + {}u, acc{i}_{j});", j * tile.n / tile.quads));
+        for j in 0..tile.block {
+            code.line(format!("finish(b, m{i}, n + column * 4u + {}u, acc{i}_{j});", j * tile.n / tile.block));
         }
         if ragged {
             code.close();
         }
+    }
+    if tile.slices > 1 {
+        code.close();
     }
 }

@@ -6,14 +6,14 @@ use kiln_ir::{Bound, DType, Index, Kernel, PointOp};
 use crate::harness::{SCHEDULES, Steps, check, check_in, numbers, read, row_major, write};
 
 /// A body that is one load.
-fn load(arg: u32, dtype: DType, index: Index, valid: Vec<Bound>) -> Body {
+pub(crate) fn load(arg: u32, dtype: DType, index: Index, valid: Vec<Bound>) -> Body {
     let mut body = Body::default();
     body.push(Instr::Load { arg, index, valid, gather: None }, dtype.compute());
     body
 }
 
 /// An epilogue that stores the sum, rounded.
-fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
+pub(crate) fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
     let mut body = Body::default();
     let mut value = body.push(Instr::Acc, DType::F32);
     if dtype != DType::F32 {
@@ -23,7 +23,7 @@ fn plain(arg: u32, dtype: DType, dims: &[usize]) -> Body {
     body
 }
 
-fn strided(strides: [i64; 3], dims: [usize; 3]) -> Index {
+pub(crate) fn strided(strides: [i64; 3], dims: [usize; 3]) -> Index {
     (0..3).fold(Index::default(), |sum, axis| sum.add(&Index::var(axis).scale(strides[axis]), &dims))
 }
 
@@ -67,6 +67,11 @@ fn layouts_and_ragged_edges() {
         ([1, 6, 0, 5], [false, false]),
         ([1, 0, 4, 5], [false, false]),
         ([1, 128, 8, 128], [false, false]),
+        // Tiles that are wider than high, and the reverse; k in parts that are whole or not.
+        ([1, 70, 40, 132], [false, false]),
+        ([1, 131, 37, 68], [true, true]),
+        ([2, 66, 52, 64], [false, true]),
+        ([1, 36, 100, 36], [true, false]),
     ] {
         let (kernel, values) = matmul(dims, transposed, DType::F32);
         check(&kernel, &values, &[], 1e-5);

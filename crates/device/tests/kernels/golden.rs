@@ -4,7 +4,6 @@ use kiln_device::emit::{Schedule, Target, emit};
 use kiln_ir::sort::Part;
 use kiln_ir::{DType, Kernel, ReduceOp};
 
-use crate::attention;
 use crate::dots::matmul;
 use crate::rows::softmax_kernel;
 use crate::scans::scan;
@@ -12,10 +11,15 @@ use crate::scatters::scatter;
 use crate::sorts::sort;
 use crate::strips::{column_sums, mixed, norm, turned};
 use crate::validate::validate;
+use crate::{attention, matrices};
 
 /// Compares a kernel's text with the blessed one; `KILN_BLESS=1` writes it instead.
 fn check(name: &str, kernel: &Kernel, schedule: Schedule) {
-    let wgsl = emit(kernel, &Target { schedule, ..Target::default() }).unwrap().wgsl;
+    check_for(name, kernel, &Target { schedule, ..Target::default() });
+}
+
+fn check_for(name: &str, kernel: &Kernel, target: &Target) {
+    let wgsl = emit(kernel, target).unwrap().wgsl;
     validate(&wgsl);
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
     if std::env::var_os("KILN_BLESS").is_some() {
@@ -37,6 +41,8 @@ fn kernels_read_as_blessed() {
     check("softmax_f16_plain.wgsl", &softmax_kernel(7, 65, DType::F16, false), Schedule::Plain);
     check("matmul_tiled.wgsl", &matmul([1, 1000, 512, 1024], [false, true], DType::F32).0, Schedule::Auto);
     check("matmul_plain.wgsl", &matmul([2, 9, 5, 6], [true, false], DType::F32).0, Schedule::Plain);
+    let product = Kernel::Dot(matrices::product([1, 1000, 520, 1024], [false, false], DType::F16));
+    check_for("matmul_matrices.wgsl", &product, &matrices::target(Schedule::Auto));
     let [forward, backward, few_columns] = attention::golden();
     check("attention_tiled.wgsl", &forward, Schedule::Shared);
     check("attention_grad_tiled.wgsl", &backward, Schedule::Shared);

@@ -147,7 +147,8 @@ pub(crate) fn check_on(
     }
 }
 
-fn close(dtype: DType, found: f64, expected: f64, tolerance: f64) -> bool {
+/// True iff a result is as near to what was expected as its dtype and the tolerance say.
+pub(crate) fn close(dtype: DType, found: f64, expected: f64, tolerance: f64) -> bool {
     // One unit in the last place, where the rounding of an f32 decides otherwise than that of an f64.
     let unit = match dtype {
         DType::F16 if tolerance > 0.0 => 1e-3,

@@ -81,7 +81,8 @@ fn a_nan_stays_and_infinities_count() {
 
 #[test]
 fn a_product_leaves_the_range_of_its_dtype_on_the_way() {
-    let tiny = 2f64.powi(-140);
+    // No product lies between 0 and the least normal number: devices may flush what does.
+    let tiny = 2f64.powi(-100);
     let big = 2f64.powi(100);
     for values in [
         vec![0.0, big, big, big, -1.0, 0.5],

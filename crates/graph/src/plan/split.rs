@@ -24,7 +24,7 @@ const TERMS_MIN: usize = 256;
 /// a contraction, of this many rows and columns.
 const ROW_LANES: usize = 256;
 const COLUMN_LANES: usize = 8;
-const TILE_LANES: usize = 256;
+const TILE_LANES: usize = 160;
 const TILE: usize = 64;
 
 /// The graph with its long sums in parts; leaves, scalars and outputs keep their numbers and places.

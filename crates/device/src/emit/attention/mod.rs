@@ -16,8 +16,9 @@ use kiln_ir::{DType, Reject};
 
 use super::body::{Scope, stored};
 use super::code::{Code, literal, per_word};
+use super::fours::Fours;
 use super::index::Axes;
-use super::module::{module, n_scalars};
+use super::module::{module_of, n_scalars};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
 use tiled::Tile;
 
@@ -102,8 +103,12 @@ pub(crate) fn emit(k: &Attention, target: &Target) -> Result<Shader, Reject> {
         Schedule::Auto if target.software => None,
         _ => Tile::choose(&flash, target),
     };
+    let mut wide = vec![false; k.args.len()];
     let (how, code, workgroups, turns) = match &tile {
-        Some(tile) => tiled::emit(&flash, tile, target),
+        Some(tile) => {
+            wide = flash.in_strips();
+            tiled::emit(&flash, tile, target, &wide)
+        }
         None => plain::emit(&flash, target),
     };
     if target.software && turns > MAX_SOFTWARE_TURNS {
@@ -114,7 +119,7 @@ pub(crate) fn emit(k: &Attention, target: &Target) -> Result<Shader, Reject> {
     let causal = if k.causal { " causal" } else { "" };
     let name = format!("{}{causal} {:?}·[{}, {}]x[{}, {}]", parts.join("+"), x.batch, x.t, x.d, x.s, x.e);
     let scalars = n_scalars(&k.operands.iter().collect::<Vec<_>>());
-    let wgsl = module(&[name.clone(), how], &k.args, scalars, &code);
+    let wgsl = module_of(&[name.clone(), how], &k.args, &wide, scalars, &code);
     Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
 }
 
@@ -227,39 +232,94 @@ impl<'a> Flash<'a> {
     /// `fn query(b, row, column)` and its like, `fn logsum(b, row)`; 0 beyond the edge where blocks of so many rows
     /// and columns may be ragged.
     pub(crate) fn operand(&self, code: &mut Code, operand: usize, block: [usize; 2]) {
-        let [_, row, column] = SPACES[operand];
-        let numbers = [("row", row, block[0]), ("column", column, block[1])];
-        let numbers = if column == 5 { &numbers[..1] } else { &numbers[..] };
-        let parameters: String = numbers.iter().map(|n| format!(", {}: u32", n.0)).collect();
-        code.open(format!("fn {}(b: u32{parameters}) -> f32", NAMES[operand]));
-        let dim = |group: usize| self.groups[group].iter().product::<usize>();
-        let whole = |dim: usize, block: usize| dim > 0 && dim.is_multiple_of(block);
-        let ragged = numbers.iter().filter(|(_, group, block)| !whole(dim(*group), *block));
-        let checks: Vec<String> = ragged.map(|(name, group, _)| format!("{name} >= {}u", dim(*group))).collect();
+        let column = if SPACES[operand][2] == 5 { "" } else { ", column: u32" };
+        code.open(format!("fn {}(b: u32, row: u32{column}) -> f32", NAMES[operand]));
+        let checks = self.beyond(operand, block);
         if !checks.is_empty() {
             code.open(format!("if ({})", checks.join(" || ")));
             code.line("return 0.0f;");
             code.close();
         }
-        let body = &self.operands[operand];
-        let dims = SPACES[operand].map(|group| self.groups[group].clone()).concat();
-        let scope = Scope { body, args: self.args, axes: Axes::numbered(&dims) };
-        let last = body.instrs.len() as Value - 1;
-        let groups = [("b", 0), ("row", row), ("column", column)].map(|(name, g)| (name, self.groups[g].len()));
-        scope.steps(code, &groups, &[last], "");
+        let scope = self.scope(operand);
+        let last = scope.body.instrs.len() as Value - 1;
+        scope.steps(code, &self.numbers(operand), &[last], "");
         code.line(format!("return t{last};"));
         code.close();
         code.line("");
     }
 
+    /// `fn query4(b, row, column)` and its like: four columns from one on, 0 beyond the edge as in [`Flash::operand`];
+    /// `wide` are the arguments that are bound in strips.
+    pub(crate) fn operand4(&self, code: &mut Code, operand: usize, block: [usize; 2], wide: &[bool]) {
+        let name = NAMES[operand];
+        let head = format!("fn {name}4(b: u32, row: u32, column: u32) -> vec4<f32>");
+        let Some(mut fours) = self.fours(operand) else {
+            self.operand(code, operand, block);
+            code.open(head);
+            let columns: Vec<String> = (0..4).map(|c| format!("{name}(b, row, column + {c}u)")).collect();
+            code.line(format!("return vec4<f32>({});", columns.join(", ")));
+            code.close();
+            return code.line("");
+        };
+        fours.keep(wide);
+        fours.function(code, &head, &self.beyond(operand, block), &self.numbers(operand));
+    }
+
+    /// When an element of a block of so many rows and columns is beyond the edge.
+    fn beyond(&self, operand: usize, block: [usize; 2]) -> Vec<String> {
+        let [_, row, column] = SPACES[operand];
+        let numbers = [("row", row, block[0]), ("column", column, block[1])];
+        let dim = |group: usize| self.groups[group].iter().product::<usize>();
+        let whole = |dim: usize, block: usize| dim > 0 && dim.is_multiple_of(block);
+        let ragged = numbers.iter().filter(|n| n.1 != 5 && !whole(dim(n.1), n.2));
+        ragged.map(|(name, group, _)| format!("{name} >= {}u", dim(*group))).collect()
+    }
+
+    /// What numbers the groups of an operand's axes, and how many each has.
+    fn numbers(&self, operand: usize) -> [(&'static str, usize); 3] {
+        let [batch, row, column] = SPACES[operand].map(|group| self.groups[group].len());
+        [("b", batch), ("row", row), ("column", column)]
+    }
+
+    fn scope(&self, operand: usize) -> Scope<'_> {
+        let dims = SPACES[operand].map(|group| self.groups[group].clone()).concat();
+        Scope { body: &self.operands[operand], args: self.args, axes: Axes::numbered(&dims) }
+    }
+
+    /// An operand four columns at a time, if it has a column for each of its rows' fours.
+    fn fours(&self, operand: usize) -> Option<Fours<'_>> {
+        let scope = self.scope(operand);
+        let rank = scope.axes.dims.len();
+        let columns = matches!(operand, QUERY | KEY | VALUE | COTANGENT) && self.numbers(operand)[2].1 > 0;
+        columns.then(|| Fours::new(&scope, rank - 1)).flatten()
+    }
+
+    /// The arguments that can be bound in strips: nobody takes them otherwise.
+    fn in_strips(&self) -> Vec<bool> {
+        let mut wide = vec![true; self.args.len()];
+        for operand in self.reads() {
+            Fours::narrow(self.fours(operand).as_ref(), &self.operands[operand], &mut wide);
+        }
+        let stored = self.sums.iter().map(|sum| (sum.arg, sum.width));
+        for (arg, width) in stored.chain(self.logsum.map(|arg| (arg, 1))) {
+            wide[arg as usize] &= width.is_multiple_of(4) && self.args[arg as usize].dtype == DType::F32;
+        }
+        wide
+    }
+
     /// `fn keep_out(b, row, first, x)` and its like: four columns of a result, of which the last may lie beyond the
     /// edge.
-    pub(crate) fn keep(&self, code: &mut Code, sum: &Sum) {
+    pub(crate) fn keep(&self, code: &mut Code, sum: &Sum, wide: &[bool]) {
         let Sum { name, width, arg, .. } = *sum;
         let dtype = self.args[arg as usize].dtype;
         let per = per_word(dtype);
         code.open(format!("fn keep_{name}(b: u32, row: u32, first: u32, x: vec4<f32>)"));
         code.line(format!("let at = (b * {}u + row) * {width}u + first;", self.own.rows));
+        if wide[arg as usize] {
+            code.line(format!("a{arg}[at / 4u] = x;"));
+            code.close();
+            return code.line("");
+        }
         let edge = if width.is_multiple_of(4) { String::new() } else { format!(" && first + c < {width}u") };
         if per == 1 {
             code.open(format!("for (var c = 0u; c < 4u{edge}; c++)"));

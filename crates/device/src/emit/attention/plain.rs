@@ -28,7 +28,7 @@ pub(crate) fn emit(x: &Flash, target: &Target) -> (String, String, u32, usize) {
         let block = if [BIAS, LOGSUM, DELTA].contains(&operand) { [4, 4] } else { [1, 1] };
         x.operand(&mut code, operand, block);
     }
-    x.sums.iter().for_each(|sum| x.keep(&mut code, sum));
+    x.sums.iter().for_each(|sum| x.keep(&mut code, sum, &vec![false; x.args.len()]));
     let alone = Alone { chunks: x.sums.iter().map(|sum| sum.width.div_ceil(4 * QUADS)).max().unwrap_or(0).max(1) };
     let blocks = x.own.rows.div_ceil(4);
     let items = x.batch * blocks * alone.chunks;

@@ -8,13 +8,16 @@
 use super::super::code::Code;
 use super::super::{Schedule, Target};
 use super::walk::{self, Team};
-use super::{BIAS, Flash, KEY, NAMES, Sum, VALUE};
+use super::{BIAS, COTANGENT, Flash, KEY, NAMES, QUERY, Sum, VALUE};
 
 /// Rows of the other side that are met at once.
 const OTHERS: usize = 64;
 
 /// Invocations that share four rows: each has four columns of the scores.
 const ACROSS: usize = OTHERS / 4;
+
+/// Steps of a sum that stand in the text one after the other.
+const STEPS: usize = 16;
 
 /// How much of a product a workgroup has at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,8 +89,8 @@ fn quads(sum: &Sum) -> usize {
     sum.width.div_ceil(4)
 }
 
-/// How, the code, its workgroups, and the turns of an invocation's loops.
-pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target) -> (String, String, u32, usize) {
+/// How, the code, its workgroups, and the turns of an invocation's loops, where these arguments are bound in strips.
+pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target, wide: &[bool]) -> (String, String, u32, usize) {
     let mut code = Code::default();
     let [queries, keys] = if x.from_queries { [tile.rows, OTHERS] } else { [OTHERS, tile.rows] };
     for operand in x.reads() {
@@ -96,9 +99,12 @@ pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target) -> (String, String, 
             KEY | VALUE => [keys, tile.slice],
             _ => [queries, tile.slice],
         };
-        x.operand(&mut code, operand, block);
+        match operand {
+            QUERY | KEY | VALUE | COTANGENT => x.operand4(&mut code, operand, block, wide),
+            _ => x.operand(&mut code, operand, block),
+        }
     }
-    x.sums.iter().for_each(|sum| x.keep(&mut code, sum));
+    x.sums.iter().for_each(|sum| x.keep(&mut code, sum, wide));
     code.line(format!("var<workgroup> stage: array<vec4<f32>, {}>; // slices of the operands", tile.stage()));
     if !x.sums.is_empty() {
         let weights = OTHERS * tile.pitch();
@@ -193,31 +199,35 @@ impl Team for Tile {
         (0..4).for_each(|i| code.line(format!("var {name}{i} = vec4<f32>();")));
         let (slice, pitch, width) = (self.slice, self.pitch(), x.width(own));
         let others = slice * pitch;
-        let columns = if width > slice { format!("c + slot % {slice}u") } else { format!("slot % {slice}u") };
+        let quads = slice / 4;
+        let columns = if width > slice { "c + at_column".to_string() } else { "at_column".to_string() };
         if width > slice {
             code.open(format!("for (var c = 0u; c < {width}u; c += {slice}u)"));
         }
         code.line("workgroupBarrier(); // all have read the stage");
-        let side = |code: &mut Code, operand: usize, rows: usize, first: &str, place: String| {
-            load(code, self, slice * rows / 4, |code| {
-                code.line(format!("let at_row = {first} + slot / {slice}u * 4u;"));
-                code.line(format!("let at_column = {columns};"));
-                let element = |i: usize| format!("{}(b, at_row + {i}u, at_column)", NAMES[operand]);
-                let elements: Vec<String> = (0..4).map(element).collect();
-                code.line(format!("stage[{place}] = vec4<f32>({});", elements.join(", ")));
+        let side = |code: &mut Code, operand: usize, (rows, first): (usize, &str), (start, pitch): (&str, usize)| {
+            load(code, self, quads * rows, |code| {
+                code.line(format!("let at_row = slot / {quads}u;"));
+                code.line(format!("let at_column = slot % {quads}u * 4u;"));
+                code.line(format!("let four = {}4(b, {first} + at_row, {columns});", NAMES[operand]));
+                for c in 0..4 {
+                    let place = format!("{start}(at_column + {c}u) * {pitch}u + at_row / 4u");
+                    code.line(format!("stage[{place}][at_row % 4u] = four[{c}];"));
+                }
             });
         };
-        let place = |pitch: usize| format!("slot % {slice}u * {pitch}u + slot / {slice}u");
-        side(code, own, self.rows, "first", place(pitch));
-        side(code, other, OTHERS, "at", format!("{others}u + {}", place(ACROSS + 1)));
+        side(code, own, (self.rows, "first"), ("", pitch));
+        side(code, other, (OTHERS, "at"), (&format!("{others}u + "), ACROSS + 1));
         code.line("workgroupBarrier(); // publishes a slice of both operands");
-        code.open(format!("for (var step = 0u; step < {slice}u; step++)"));
-        code.line(format!("let l = stage[step * {pitch}u + row];"));
-        code.line(format!("let r = stage[{others}u + step * {}u + column];", ACROSS + 1));
-        for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-            code.line(format!("{name}{i} += l.{axis} * r;"));
+        for step in 0..slice {
+            code.open("");
+            code.line(format!("let l = stage[row + {}u];", step * pitch));
+            code.line(format!("let r = stage[column + {}u];", others + step * (ACROSS + 1)));
+            for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
+                code.line(format!("{name}{i} += l.{axis} * r;"));
+            }
+            code.close();
         }
-        code.close();
         if width > slice {
             code.close();
         }
@@ -253,27 +263,31 @@ impl Team for Tile {
         load(code, self, rows * n, |code| {
             code.line(format!("let at_row = at + part + slot / {n}u;"));
             code.line(format!("let c = slot % {n}u * 4u;"));
-            let element = |i: usize| format!("{}(b, at_row, c + {i}u)", NAMES[sum.operand]);
-            let elements: Vec<String> = (0..4).map(element).collect();
-            code.line(format!("stage[slot] = vec4<f32>({});", elements.join(", ")));
+            code.line(format!("stage[slot] = {}4(b, at_row, c);", NAMES[sum.operand]));
         });
         code.line("workgroupBarrier(); // publishes rows of the other side");
-        code.open(format!("for (var step = 0u; step < {rows}u; step++)"));
-        code.line(format!("let w = weights[(part + step) * {}u + row];", self.pitch()));
-        for share in 0..self.shares(sum) {
-            // Beyond the edge the last quad is summed again, and not kept.
-            let last = n - 1;
-            let quad = match (share * ACROSS, (share + 1) * ACROSS > n) {
-                (0, false) => "column".to_string(),
-                (first, false) => format!("column + {first}u"),
-                (first, true) => format!("min(column + {first}u, {last}u)"),
-            };
-            code.line(format!("let r{share} = stage[step * {n}u + {quad}];"));
-        }
-        for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        let steps = rows.min(STEPS);
+        code.open(format!("for (var step = 0u; step < {rows}u; step += {steps}u)"));
+        code.line(format!("let weight = (part + step) * {}u + row;", self.pitch()));
+        for step in 0..steps {
+            code.open("");
+            code.line(format!("let w = weights[weight + {}u];", step * self.pitch()));
             for share in 0..self.shares(sum) {
-                code.line(format!("{}{i}_{share} += w.{axis} * r{share};", sum.name));
+                // Beyond the edge the last quad is summed again, and not kept.
+                let last = n - 1;
+                let quad = match (share * ACROSS, (share + 1) * ACROSS > n) {
+                    (0, false) => "column".to_string(),
+                    (first, false) => format!("column + {first}u"),
+                    (first, true) => format!("min(column + {first}u, {last}u)"),
+                };
+                code.line(format!("let r{share} = stage[(step + {step}u) * {n}u + {quad}];"));
             }
+            for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
+                for share in 0..self.shares(sum) {
+                    code.line(format!("{}{i}_{share} += w.{axis} * r{share};", sum.name));
+                }
+            }
+            code.close();
         }
         code.close();
         code.close();
