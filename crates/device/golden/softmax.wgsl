@@ -91,19 +91,72 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     part_f32_1[local] = acc7;
     part_f32_1_at[local] = acc7_at;
     workgroupBarrier(); // publishes what each lane has
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            acc1 = k_max_f32(acc1, part_f32_0[local + half]);
-            if (k_first_f32(part_f32_1[local + half], part_f32_1_at[local + half], acc7, acc7_at)) {
-                acc7 = part_f32_1[local + half];
-                acc7_at = part_f32_1_at[local + half];
-            }
-            part_f32_0[local] = acc1;
-            part_f32_1[local] = acc7;
-            part_f32_1_at[local] = acc7_at;
+    if (lane < 32u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 32u]);
+        if (k_first_f32(part_f32_1[local + 32u], part_f32_1_at[local + 32u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 32u];
+            acc7_at = part_f32_1_at[local + 32u];
         }
-        workgroupBarrier(); // publishes what each pair has
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
     }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 16u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 16u]);
+        if (k_first_f32(part_f32_1[local + 16u], part_f32_1_at[local + 16u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 16u];
+            acc7_at = part_f32_1_at[local + 16u];
+        }
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 8u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 8u]);
+        if (k_first_f32(part_f32_1[local + 8u], part_f32_1_at[local + 8u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 8u];
+            acc7_at = part_f32_1_at[local + 8u];
+        }
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 4u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 4u]);
+        if (k_first_f32(part_f32_1[local + 4u], part_f32_1_at[local + 4u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 4u];
+            acc7_at = part_f32_1_at[local + 4u];
+        }
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 2u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 2u]);
+        if (k_first_f32(part_f32_1[local + 2u], part_f32_1_at[local + 2u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 2u];
+            acc7_at = part_f32_1_at[local + 2u];
+        }
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 1u) {
+        acc1 = k_max_f32(acc1, part_f32_0[local + 1u]);
+        if (k_first_f32(part_f32_1[local + 1u], part_f32_1_at[local + 1u], acc7, acc7_at)) {
+            acc7 = part_f32_1[local + 1u];
+            acc7_at = part_f32_1_at[local + 1u];
+        }
+        part_f32_0[local] = acc1;
+        part_f32_1[local] = acc7;
+        part_f32_1_at[local] = acc7_at;
+    }
+    workgroupBarrier(); // publishes what each pair has
     acc1 = part_f32_0[slot * 64u];
     acc7 = part_f32_1[slot * 64u];
     acc7_at = part_f32_1_at[slot * 64u];
@@ -139,13 +192,36 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     workgroupBarrier(); // all have read the last result
     part_f32_0[local] = acc4;
     workgroupBarrier(); // publishes what each lane has
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            acc4 += part_f32_0[local + half];
-            part_f32_0[local] = acc4;
-        }
-        workgroupBarrier(); // publishes what each pair has
+    if (lane < 32u) {
+        acc4 += part_f32_0[local + 32u];
+        part_f32_0[local] = acc4;
     }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 16u) {
+        acc4 += part_f32_0[local + 16u];
+        part_f32_0[local] = acc4;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 8u) {
+        acc4 += part_f32_0[local + 8u];
+        part_f32_0[local] = acc4;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 4u) {
+        acc4 += part_f32_0[local + 4u];
+        part_f32_0[local] = acc4;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 2u) {
+        acc4 += part_f32_0[local + 2u];
+        part_f32_0[local] = acc4;
+    }
+    workgroupBarrier(); // publishes what each pair has
+    if (lane < 1u) {
+        acc4 += part_f32_0[local + 1u];
+        part_f32_0[local] = acc4;
+    }
+    workgroupBarrier(); // publishes what each pair has
     acc4 = part_f32_0[slot * 64u];
     let t4 = acc4;
     let t6 = log(t4);

@@ -13,10 +13,10 @@ use super::rows::{Rows, decompose};
 use super::strip::Strip;
 use super::{Schedule, Target};
 
-/// Strips side by side that a workgroup has at least: 128 bytes of single precision.
-const STRIPS: usize = 8;
+/// Strips side by side that a workgroup has at least: 64 bytes of single precision, half a line of memory.
+const STRIPS: usize = 4;
 
-/// Elements of its columns that a lane loads before it adds the first.
+/// Strips that a lane loads, of all arguments together, before it adds the first.
 const AT_ONCE: usize = 8;
 
 /// Invocations that occupy a large GPU, and elements that each should have.
@@ -53,11 +53,8 @@ impl<'a> Columns<'a> {
         let strip = Strip::new(&rows.scope, rows.outer - 1, true);
         let steps = rows.passes()[0].iter().filter(|p| **p).count();
         let alone = once.iter().any(|s| rows.per_word(s) > 1 && !strip.is_whole_store(s));
-        if strip.width == 1
-            || alone
-            || steps > MAX_STEPS
-            || !rows.scope.body.instrs.iter().enumerate().any(|(v, _)| strip.is_whole(v))
-        {
+        let n_whole = (0..strip.differs.len()).filter(|&v| strip.is_whole(v) && rows.varies_in_row(v)).count();
+        if strip.width == 1 || alone || steps > MAX_STEPS || n_whole == 0 {
             return None;
         }
         let size = 256.max(least).min(1 << target.max_invocations.ilog2());
@@ -70,7 +67,7 @@ impl<'a> Columns<'a> {
             rows,
             strip,
             n_strips,
-            at_once: AT_ONCE.min(rows.len.div_ceil(lanes)).max(1),
+            at_once: AT_ONCE.div_ceil(n_whole).min(rows.len.div_ceil(lanes)).max(1),
             meeting: Meeting { size, lanes, rows_first: true },
             workgroups: workgroups as u32,
             strides: items > workgroups,
@@ -132,6 +129,9 @@ impl<'a> Columns<'a> {
         (0..self.strip.differs.len())
             .filter(|&v| self.is_first(v))
             .for_each(|v| self.rows.scope.step(code, v as Value));
+        (0..self.strip.differs.len())
+            .filter(|&v| self.is_invariant(v))
+            .for_each(|v| self.strip.load(code, &axes, v, ""));
         let partials = self.partials();
         partials.iter().for_each(|(r, acc)| r.start(code, acc));
         self.pass(code);
@@ -147,6 +147,12 @@ impl<'a> Columns<'a> {
         self.rows.is_needed(v) && !self.strip.differs[v] && !self.rows.varies_in_row(v)
     }
 
+    /// True for loads of a strip that is the same for all elements of its columns.
+    fn is_invariant(&self, v: usize) -> bool {
+        let waits = !matches!(self.rows.scope.body.instrs[v], Instr::Load { gather: None, .. });
+        self.rows.is_needed(v) && !waits && self.strip.is_whole(v) && !self.rows.varies_in_row(v)
+    }
+
     /// The pass down the columns, several elements at once.
     fn pass(&self, code: &mut Code) {
         let (lanes, len, outer) = (self.meeting.lanes, self.rows.len, self.rows.outer);
@@ -158,8 +164,10 @@ impl<'a> Columns<'a> {
         let wanted = |v: usize| wanted[v] && !self.is_first(v);
         let first = |v: usize| {
             let waits = !matches!(self.rows.scope.body.instrs[v], Instr::Load { gather: None, .. });
-            wanted(v) && !waits && (self.strip.is_whole(v) || !self.strip.differs[v])
+            wanted(v) && !waits && !self.is_invariant(v) && (self.strip.is_whole(v) || !self.strip.differs[v])
         };
+        let invariant =
+            |v: Value, c: usize| self.is_invariant(v as usize).then(|| self.strip.component(v as usize, "", c));
         for k in 0..self.at_once {
             let plus = if k == 0 { String::new() } else { format!(" + {}u", k * lanes) };
             match ragged {
@@ -181,7 +189,7 @@ impl<'a> Columns<'a> {
             code.open(if ragged { format!("if (first{plus} < {len}u)") } else { String::new() });
             let suffix = format!("_{k}");
             let axes = self.strip.axes(&suffix, &|axis| axis >= outer);
-            self.strip.steps(code, (&axes, &suffix), &wanted, &first, &|_, _| None, &mut |code, c| {
+            self.strip.steps(code, (&axes, &suffix), &wanted, &first, &invariant, &mut |code, c| {
                 phase.iter().for_each(|r| r.take(code, &name(r, c), &format!("j_{k}")));
             });
             code.close();
@@ -198,6 +206,9 @@ impl<'a> Columns<'a> {
         once.iter().for_each(|s| self.strip.open_store(code, s));
         let wanted = |v: usize| self.rows.is_needed(v) && !self.rows.varies_in_row(v) && !self.is_first(v);
         let finished = |v: Value, c: usize| {
+            if self.is_invariant(v as usize) {
+                return Some(self.strip.component(v as usize, "", c));
+            }
             let r = self.rows.phases[0].iter().find(|r| r.value == v)?;
             Some(r.finished(&acc(r, c), &format!("{}_at", acc(r, c))))
         };

@@ -14,9 +14,8 @@ use super::reduce::Reduction;
 use super::rows::{Rows, decompose};
 use super::strip::Strip;
 
-/// Strips of a row that a lane should have, and has at most where a pass has no loop.
+/// Strips of a row that a lane should have, or twice as many elements; a pass has no loop up to twice as many.
 const STRIPS: usize = 4;
-const MAX_STRIPS: usize = 8;
 
 /// Lanes of a row, where it is long enough: neighbours that ask for whole lines, and not so many that all wait.
 const LANES: usize = 16;
@@ -30,6 +29,10 @@ const MAX_LINES: usize = 2048;
 
 /// Invocations that a workgroup has at least, where rows are short.
 const SIZE: usize = 128;
+
+/// Elements up to which one invocation does a row by itself, where there are so many rows.
+const SHORT: usize = 32;
+const MANY: usize = 1 << 14;
 
 /// Invocations that occupy a large GPU: while there are fewer, more share a row.
 const BUSY: usize = 1 << 17;
@@ -57,18 +60,27 @@ impl<'a> Held<'a> {
         if rows.phases.is_empty() || rank == rows.outer || rows.len < 8 || rows.n_rows == 0 {
             return None;
         }
-        let strip = Strip::new(&rows.scope, rank - 1, false);
         let (each, once) = rows.stores();
+        let mut strip = Strip::new(&rows.scope, rank - 1, false);
+        let apart = |v: usize| rows.is_needed(v) && strip.is_apart(v);
+        // Elements that lie apart are neighbours of those of other lanes.
+        if (0..strip.differs.len()).any(apart) && each.iter().all(|s| rows.per_word(s) == 1) {
+            strip = strip.in_elements();
+        }
         let alone = |s: &&&Store| rows.per_word(s) > 1 && !strip.is_whole_store(s);
-        if each.iter().any(|s| alone(&s)) || once.iter().any(|s| rows.per_word(s) > 1) {
+        if each.iter().any(|s| alone(&s)) {
             return None;
         }
         let n_strips = rows.len / strip.width;
         let most = 1 << target.max_invocations.min(MAX_LANES).ilog2();
         let least_lanes = n_strips.next_power_of_two().min(LANES);
-        let mut lanes = n_strips.div_ceil(STRIPS).next_power_of_two().clamp(least_lanes.min(most), most);
+        let strips = if strip.width == 1 { 2 * STRIPS } else { STRIPS };
+        let mut lanes = n_strips.div_ceil(strips).next_power_of_two().clamp(least_lanes.min(most), most);
         while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < BUSY {
             lanes *= 2;
+        }
+        if rows.len <= SHORT && rows.n_rows >= MANY {
+            lanes = 1;
         }
         let turns = n_strips.div_ceil(lanes);
         let passes: Vec<Vec<bool>> = rows.passes();
@@ -80,15 +92,20 @@ impl<'a> Held<'a> {
             let steps = |pass: &Vec<bool>| pass.iter().filter(|p| **p).count();
             passes.iter().map(steps).max().unwrap_or(0) * at_once * strip.width
         };
-        let whole = turns <= MAX_STRIPS && lines(turns) <= MAX_LINES;
-        let at_once = if whole { turns } else { STRIPS.min(turns) };
+        let whole = turns <= 2 * strips && lines(turns) <= MAX_LINES;
+        let at_once = if whole { turns } else { strips.min(turns) };
         if lines(at_once) > MAX_LINES {
             return None;
         }
         if !whole || n_held * turns * strip.width > MAX_HELD {
             held.fill(false);
         }
-        let size = lanes.max(SIZE).max(least).min(1 << target.max_invocations.ilog2());
+        // Rows that share a word share a workgroup.
+        let together = once.iter().map(|s| rows.per_word(s)).max().unwrap_or(1);
+        let size = (lanes * together).max(SIZE).max(least);
+        if size > 1 << target.max_invocations.ilog2() {
+            return None;
+        }
         let items = rows.n_rows.div_ceil(size / lanes);
         let workgroups = items.min(target.max_workgroups as usize);
         let held = Held {
@@ -119,7 +136,11 @@ impl<'a> Held<'a> {
 
     /// Declarations of workgroup memory.
     pub(crate) fn arrays(&self) -> Vec<String> {
-        self.meeting.arrays(&self.rows.phases.iter().map(|phase| partials(phase)).collect::<Vec<_>>())
+        let phases: Vec<Vec<Partial>> = self.rows.phases.iter().map(|phase| partials(phase)).collect();
+        let mut arrays = self.meeting.arrays(&phases);
+        let n = self.rows_at_once();
+        arrays.extend(self.packed().iter().map(|s| format!("var<workgroup> once_{}: array<u32, {n}>;", s.arg)));
+        arrays
     }
 
     /// Turns of all loops of one invocation, about.
@@ -196,12 +217,43 @@ impl<'a> Held<'a> {
                 code.close();
             }
         }
-        if !once.is_empty() {
+        self.packed_stores(code);
+        if once.iter().any(|s| self.rows.per_word(s) == 1) {
             code.open(if ragged { "if (lane == 0u && live)" } else { "if (lane == 0u)" });
-            for store in &once {
+            for store in once.iter().filter(|s| self.rows.per_word(s) == 1) {
                 let value = self.rows.scope.stored(store);
                 code.line(format!("a{}[{}] = {value};", store.arg, self.rows.scope.axes.index(&store.index)));
             }
+            code.close();
+        }
+    }
+
+    /// The stores of rows of which several share a word.
+    fn packed(&self) -> Vec<&'a Store> {
+        let (_, once) = self.rows.stores();
+        once.into_iter().filter(|s| self.rows.per_word(s) > 1).collect()
+    }
+
+    /// Stores of rows that share words: all are published, then some invocations write a word each.
+    fn packed_stores(&self, code: &mut Code) {
+        let (packed, n) = (self.packed(), self.rows_at_once());
+        if packed.is_empty() {
+            return;
+        }
+        if self.strides {
+            code.line("workgroupBarrier(); // all have read the last rows");
+        }
+        code.open("if (lane == 0u)");
+        packed.iter().for_each(|s| code.line(format!("once_{}[slot] = {};", s.arg, self.rows.scope.stored(s))));
+        code.close();
+        code.line("workgroupBarrier(); // publishes what is kept of each row");
+        for store in packed {
+            let (arg, per) = (store.arg, self.rows.per_word(store));
+            let (here, all) = (n / per, self.rows.n_rows.div_ceil(per));
+            code.open(format!("if (local < {here}u && item * {here}u + local < {all}u)"));
+            let part = |i: usize| format!("once_{arg}[local * {per}u + {i}u] << {}u", i * (32 / per));
+            let parts: Vec<String> = (0..per).map(|i| format!("({})", part(i))).collect();
+            code.line(format!("a{arg}[item * {here}u + local] = {};", parts.join(" | ")));
             code.close();
         }
     }

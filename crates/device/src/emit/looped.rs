@@ -4,8 +4,8 @@
 //! one lane nothing is shared and no barrier is needed; with more, each lane reduces every
 //! `lanes`-th element and a tree in workgroup memory finishes, in a fixed order.
 
-use kiln_ir::Reject;
 use kiln_ir::kernel::{Instr, Loop, Store};
+use kiln_ir::{Atom, Index, Reject};
 
 use super::code::Code;
 use super::module::{module_of, n_scalars, op_names};
@@ -186,17 +186,26 @@ fn lanes(rows: &Rows, target: &Target) -> (usize, bool) {
     (if wide { 1024 } else { power(len / 4).clamp(4, most) }, false)
 }
 
-/// True iff neighbouring rows, not neighbouring elements of a row, are neighbours in memory.
+/// True iff neighbouring rows, not neighbouring elements of a row, are neighbours in memory, in most of what is loaded.
 pub(crate) fn columns(rows: &Rows) -> bool {
     let Some(last_outer) = rows.outer.checked_sub(1) else { return false };
-    let rank = rows.scope.axes.dims.len();
-    let strides = rows.scope.body.instrs.iter().filter_map(|instr| match instr {
-        Instr::Load { index, .. } => index.affine(rank + 1),
-        _ => None,
-    });
-    let (outer, row) = strides.fold((0, 0), |(outer, row), s| {
-        let is_one = |axis: usize| (axis < rank && s[axis].abs() == 1) as usize;
-        (outer + is_one(last_outer), row + if rank > rows.outer { is_one(rank - 1) } else { 0 })
-    });
+    let dims = &rows.scope.axes.dims;
+    let rank = dims.len();
+    let (mut outer, mut row) = (0, 0);
+    for instr in &rows.scope.body.instrs {
+        let Instr::Load { index, .. } = instr else { continue };
+        let points: usize = (0..rank).filter(|&axis| index.uses(&|a| a == axis)).map(|axis| dims[axis]).product();
+        // An axis may be two in memory, of which the nearer is the remainder.
+        let is_one = |axis: usize| {
+            let steps = |atom: &Atom| match atom {
+                Atom::Var(a) => *a == axis,
+                Atom::Mod(e, _) => **e == Index::var(axis),
+                Atom::Div(..) => false,
+            };
+            index.terms.iter().any(|(c, atom)| c.abs() == 1 && steps(atom))
+        };
+        outer += if is_one(last_outer) { points } else { 0 };
+        row += if rank > rows.outer && is_one(rank - 1) { points } else { 0 };
+    }
     outer > row
 }

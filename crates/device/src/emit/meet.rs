@@ -54,20 +54,22 @@ impl Meeting {
         let names = names(phase);
         publish(code, phase, &names);
         code.line("workgroupBarrier(); // publishes what each lane has");
-        let (leader, distance) = match (self.size / self.lanes, self.rows_first) {
-            (1, _) => ("0u".into(), "local + half".into()),
-            (n, true) => ("slot".to_string(), format!("local + half * {n}u")),
-            (_, false) => (format!("slot * {}u", self.lanes), "local + half".to_string()),
+        let (leader, step) = match (self.size / self.lanes, self.rows_first) {
+            (1, _) => ("0u".into(), 1),
+            (n, true) => ("slot".to_string(), n),
+            (_, false) => (format!("slot * {}u", self.lanes), 1),
         };
-        code.open(format!("for (var half = {}u; half > 0u; half /= 2u)", self.lanes / 2));
-        code.open("if (lane < half)");
-        for ((r, acc), name) in phase.iter().zip(&names) {
-            r.combine(code, acc, &format!("{name}[{distance}]"), &format!("{name}_at[{distance}]"));
+        let halves = std::iter::successors(Some(self.lanes / 2), |half| Some(half / 2));
+        for half in halves.take_while(|half| *half > 0) {
+            code.open(format!("if (lane < {half}u)"));
+            let other = format!("local + {}u", half * step);
+            for ((r, acc), name) in phase.iter().zip(&names) {
+                r.combine(code, acc, &format!("{name}[{other}]"), &format!("{name}_at[{other}]"));
+            }
+            publish(code, phase, &names);
+            code.close();
+            code.line("workgroupBarrier(); // publishes what each pair has");
         }
-        publish(code, phase, &names);
-        code.close();
-        code.line("workgroupBarrier(); // publishes what each pair has");
-        code.close();
         for ((r, acc), name) in phase.iter().zip(&names) {
             code.line(format!("{acc} = {name}[{leader}];"));
             if r.op == ReduceOp::ArgMax {

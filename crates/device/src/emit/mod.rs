@@ -4,8 +4,9 @@
 //! words*: whatever the schedule, one invocation stores all elements that share a word, so that
 //! narrow dtypes need no atomics. Reading order: `index` (addresses), `space` (fewer axes), `code`
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
-//! `writer` (who does it), `group` (several of them), `dot`, `tiled` and `matrix` (contractions),
-//! `scatter`, `attention`, `scan`, `sort`.
+//! `writer` (who does it, element by element), `strip` (neighbours at once) and what is made of them in
+//! `points`, `turned`, `held` and `columns`, of which `plan` takes one, `group` (several loops), `dot`,
+//! `tiled` and `matrix` (contractions), `scatter`, `attention`, `scan`, `sort`.
 
 mod attention;
 mod body;

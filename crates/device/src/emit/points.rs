@@ -50,7 +50,7 @@ impl<'a> Points<'a> {
         let wanted = reached(body.stores.iter().map(|s| s.value), &body.instrs);
         let steps = wanted.iter().zip(&strip.differs).filter(|(w, d)| **w && **d).count();
         let packed = body.stores.iter().any(|s| rows.per_word(s) > 1);
-        let apart = |v: usize| wanted[v] && strip.differs[v] && !strip.is_whole(v) && is_load(&body.instrs[v]);
+        let apart = |v: usize| wanted[v] && strip.is_apart(v);
         let whole = body.stores.iter().all(|s| strip.is_whole_store(s));
         if packed && !whole || steps > MAX_STEPS {
             return None;
@@ -159,8 +159,4 @@ impl<'a> Points<'a> {
         stores.iter().for_each(|s| self.strip.close_store(code, &axes, s));
         guard.iter().for_each(|_| code.close());
     }
-}
-
-fn is_load(instr: &Instr) -> bool {
-    matches!(instr, Instr::Load { .. })
 }

@@ -1,15 +1,17 @@
 //! Scatters: slices added into zeros in the order of the slices, so without atomics.
 //!
 //! Either every result looks for the slices that belong to it, which needs no barrier. Or a workgroup has a block of
-//! the result's rows, reads the whole index once, piece by piece, and adds what falls into its rows; there each
-//! invocation has columns of its own, so that every sum keeps its order.
+//! the result's rows and looks at the whole index, piece by piece. What it finds comes in any order, and is put in the
+//! order of rows and slices before it is added, so that every sum keeps its order and is written once.
 
 use kiln_ir::kernel::Scatter;
 use kiln_ir::{DType, Reject};
 
 use super::body::{element, stored};
 use super::code::{Code, per_word, value_type};
-use super::module::module;
+use super::module::module_of;
+use super::strip::{WIDTH, vector_type};
+use super::writer::PLACE;
 use super::{MAX_POINTS, MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
 
 /// Extents of a scatter.
@@ -22,17 +24,17 @@ struct Extents {
 
 /// Looks at an index, by all invocations together, beyond which slices are sooner sorted by where they go: sorting
 /// takes dozens of kernels, and some hundred operations for each slice and each result.
-const MAX_LOOKS: usize = 1 << 32;
+const MAX_LOOKS: usize = 1 << 29;
+const MAX_RESULT_LOOKS: usize = 1 << 32;
 const MAX_SOFTWARE_LOOKS: usize = 1 << 25;
 
 impl Extents {
-    /// How often an element of the index is looked at. Invocations of a block look at four at once, and where slices
-    /// are long, adding them is what takes time.
+    /// How often an element of the index is looked at. Where slices are long, adding them is what takes time.
     fn looks(&self, by_block: bool) -> usize {
         let results = self.outer.saturating_mul(self.size).saturating_mul(self.inner);
         match by_block {
             true if self.inner >= LONG_SLICE => 0,
-            true => self.index.saturating_mul(results.min(self.outer.saturating_mul(BLOCKS * 256))) / 4,
+            true => self.index.saturating_mul(self.outer.saturating_mul(self.size).min(BLOCKS.max(self.outer))),
             false => self.index.saturating_mul(results),
         }
     }
@@ -65,7 +67,11 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
     if target.software && x.index > MAX_SOFTWARE_TURNS {
         return Err(Reject::Unsupported("an index longer than a software adapter's loops"));
     }
-    let most = if target.software { MAX_SOFTWARE_LOOKS } else { MAX_LOOKS };
+    let most = match by_block {
+        _ if target.software => MAX_SOFTWARE_LOOKS,
+        true => MAX_LOOKS,
+        false => MAX_RESULT_LOOKS,
+    };
     if target.schedule == Schedule::Auto && x.looks(by_block) > most {
         return Err(Reject::Unsupported("an index that is sooner sorted than searched"));
     }
@@ -74,7 +80,8 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
         false => results(k, &x, target),
     };
     let name = format!("scatter {:?}·{:?}·{:?} into {}", k.outer, k.index, k.inner, k.size);
-    let wgsl = module(&[name.clone(), how.into()], &k.args, 0, &code);
+    let wide = by_block && width(k, &x) > 1;
+    let wgsl = module_of(&[name.clone(), how.into()], &k.args, &[false, wide, wide], 0, &code);
     Ok(Shader { name, wgsl, workgroups, args: k.args.to_vec(), scalars: 0 })
 }
 
@@ -138,65 +145,148 @@ fn results(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, 
 }
 
 /// Workgroups that occupy a large GPU; more would read the index more often.
-const BLOCKS: usize = 256;
+const BLOCKS: usize = 1024;
 
-/// One workgroup a block of rows; its invocations are `lanes` columns wide and several bands of rows high.
+/// Invocations of a workgroup that has a block.
+const SIZE: usize = 256;
+
+/// Elements of the index that a workgroup looks at before it adds what it found; a power of two below 2¹⁶, since the
+/// place in a piece is half a word.
+const PIECE: usize = 4096;
+
+/// Elements of the index, and slices of one row, that an invocation asks for at once.
+const AT_ONCE: usize = 4;
+const TOGETHER: usize = 8;
+
+/// One workgroup a block of rows. It collects which slices of a piece of the index are its own, puts them in the order
+/// of rows and then of slices, and teams of invocations add up a row each.
 fn blocks(k: &Scatter, x: &Extents, target: &Target) -> (&'static str, String, u32) {
     let mut code = Code::default();
-    let size = 1 << target.max_invocations.min(256).ilog2();
-    let lanes = x.inner.max(1).next_power_of_two().min(size);
-    let bands = size / lanes;
-    // Rows of a band, and of a block.
-    let band = x.size.div_ceil(BLOCKS * bands).max(1);
-    let block = band * bands;
+    let size = 1 << target.max_invocations.min(SIZE as u32).ilog2();
+    let block = (x.outer * x.size).div_ceil(BLOCKS).clamp(1, x.size.clamp(1, 1 << 15));
     let per_outer = x.size.div_ceil(block).max(1);
     let n_blocks = x.outer * x.size.div_ceil(block);
     let workgroups = n_blocks.min(target.max_workgroups as usize);
-    let pieces = size / 4;
-    let zero = value_type(k.args[2].dtype);
-    code.line(format!("var<workgroup> places: array<vec4<u32>, {pieces}>;"));
+    // Two lists of words, and a count.
+    let fits = 1 << (target.max_workgroup_bytes as usize / 8 - 1).ilog2();
+    let piece = x.index.next_power_of_two().clamp(size, PIECE).min(fits);
+    code.line("var<workgroup> n_found: atomic<u32>;");
+    code.line(format!("var<workgroup> found: array<u32, {piece}>;"));
+    code.line(format!("var<workgroup> sorted: array<u32, {piece}>;"));
+    code.line("");
+    code.line("// How many of the words that were found are below this one.");
+    code.open("fn place_of(word: u32, count: u32) -> u32");
+    code.line("var start = 0u;");
+    code.open("for (var end = count; start < end; )");
+    code.line("let middle = (start + end) / 2u;");
+    code.line("let before = sorted[middle] < word;");
+    code.line("start = select(start, middle + 1u, before);");
+    code.line("end = select(middle, end, before);");
+    code.close();
+    code.line("return start;");
+    code.close();
     code.line("");
     code.line(format!("@compute @workgroup_size({size})"));
-    code.open("fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32)");
-    code.line(format!("let lane = local % {lanes}u;"));
+    code.open(format!("fn main({PLACE})"));
     code.open(format!("for (var block = id.x; block < {n_blocks}u; block += {workgroups}u)"));
     code.line(format!("let outer = block / {per_outer}u;"));
-    code.line(format!("let first = block % {per_outer}u * {block}u + local / {lanes}u * {band}u;"));
-    code.line(format!("let result = outer * {}u;", x.size * x.inner));
-    code.open(format!("for (var row = first; row < min(first + {band}u, {}u); row++)", x.size));
-    code.open(format!("for (var inner = lane; inner < {}u; inner += {lanes}u)", x.inner));
-    code.line(format!("a2[result + row * {}u + inner] = {zero}(0);", x.inner));
+    code.line(format!("let first = block % {per_outer}u * {block}u;"));
+    code.open(format!("for (var piece = 0u; piece < {}u; piece += {piece}u)", x.index.max(1)));
+    code.open("if (local == 0u)");
+    code.line("atomicStore(&n_found, 0u);");
+    code.close();
+    code.line("workgroupBarrier(); // publishes the count, and all have read the last piece");
+    find(&mut code, k, x, [size, piece, block]);
+    code.line("workgroupBarrier(); // publishes what was found");
+    code.line("let count = atomicLoad(&n_found);");
+    code.open(format!("for (var n = local; n < count; n += {size}u)"));
+    code.line("let own = found[n];");
+    code.line("var rank = 0u;");
+    code.open("for (var other = 0u; other < count; other++)");
+    code.line("rank += select(0u, 1u, found[other] < own);");
+    code.close();
+    code.line("sorted[rank] = own;");
+    code.close();
+    code.line("workgroupBarrier(); // publishes the order");
+    add(&mut code, k, x, [size, piece, block]);
     code.close();
     code.close();
-    code.open(format!("for (var i = 0u; i < {}u; i += {size}u)", x.index));
-    code.open(format!("if (local < {pieces}u)"));
-    code.line("var four = vec4<u32>(0xffffffffu);");
-    for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-        let slice = format!("i + local * 4u + {n}u");
-        code.open(format!("if ({slice} < {}u)", x.index));
-        code.line(format!("four.{axis} = {};", clamped(k, &slice)));
+    code.close();
+    ("a workgroup has a block of rows and looks for its slices", code.into_text(), workgroups as u32)
+}
+
+/// Collects the slices of a piece that belong to the block: the row in the upper half of a word, the slice in the lower.
+fn find(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 3]) {
+    let at_once = AT_ONCE.min(piece / size);
+    let ragged = !x.index.is_multiple_of(piece) || x.index == 0;
+    code.open(format!("for (var at = local; at < {piece}u; at += {}u)", at_once * size));
+    let at = |n: usize| if n == 0 { "at".to_owned() } else { format!("at + {}u", n * size) };
+    for n in 0..at_once {
+        let slice = match ragged {
+            true => format!("min(piece + {}, {}u)", at(n), x.index.max(1) - 1),
+            false => format!("piece + {}", at(n)),
+        };
+        code.line(format!("let own_{n} = {} - first;", clamped(k, &slice)));
+    }
+    for n in 0..at_once {
+        let inside = if ragged { format!(" && piece + {} < {}u", at(n), x.index) } else { String::new() };
+        code.open(format!("if (own_{n} < {block}u{inside})"));
+        code.line(format!("found[atomicAdd(&n_found, 1u)] = (own_{n} << 16u) | ({});", at(n)));
         code.close();
     }
-    code.line("places[local] = four;");
     code.close();
-    code.line("workgroupBarrier(); // publishes the places");
-    code.open(format!("for (var j = 0u; j < {pieces}u; j++)"));
-    code.line("let own = places[j] - vec4<u32>(first);");
-    code.open(format!("if (any(own < vec4<u32>({band}u)))"));
-    for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-        code.open(format!("if (own.{axis} < {band}u)"));
-        code.open(format!("for (var inner = lane; inner < {}u; inner += {lanes}u)", x.inner));
-        let from = format!("(outer * {}u + i + j * 4u + {n}u) * {}u + inner", x.index, x.inner);
-        let value = element(1, k.args[1].dtype, &from);
-        code.line(format!("a2[result + (first + own.{axis}) * {}u + inner] += {value};", x.inner));
-        code.close();
+}
+
+/// Adds what was found of a piece to the rows of the block, each by a team; the first piece starts from zero.
+fn add(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 3]) {
+    let width = width(k, x);
+    let strips = x.inner / width;
+    let team = strips.max(1).next_power_of_two().min(size);
+    let zero = match width {
+        1 => format!("{}()", value_type(k.args[2].dtype)),
+        _ => format!("{}()", vector_type(k.args[2].dtype)),
+    };
+    let only = x.index <= piece;
+    code.open(format!(
+        "for (var row = local / {team}u; row < min({block}u, {}u - first); row += {}u)",
+        x.size,
+        size / team
+    ));
+    code.line("let start = place_of(row << 16u, count);");
+    code.line("let end = place_of((row + 1u) << 16u, count);");
+    if !only {
+        code.open("if (piece > 0u && start == end)");
+        code.line("continue;");
         code.close();
     }
+    code.open(format!("for (var inner = local % {team}u; inner < {strips}u; inner += {team}u)"));
+    let result = format!("a2[(outer * {}u + first + row) * {strips}u + inner]", x.size);
+    code.line(format!("var sum = {zero};"));
+    if !only {
+        code.open("if (piece > 0u)");
+        code.line(format!("sum = {result};"));
+        code.close();
+    }
+    code.line("var n = start;");
+    let slice = |n: &str| {
+        let from = format!("(outer * {}u + piece + (sorted[{n}] & 0xffffu)) * {strips}u + inner", x.index);
+        if width == 1 { element(1, k.args[1].dtype, &from) } else { format!("a1[{from}]") }
+    };
+    // The slices of a row that has many are asked for together, and added one after the other.
+    code.open(format!("for (; n + {TOGETHER}u <= end; n += {TOGETHER}u)"));
+    (0..TOGETHER).for_each(|i| code.line(format!("let slice_{i} = {};", slice(&format!("n + {i}u")))));
+    (0..TOGETHER).for_each(|i| code.line(format!("sum += slice_{i};")));
+    code.close();
+    code.open("for (; n < end; n++)");
+    code.line(format!("sum += {};", slice("n")));
+    code.close();
+    code.line(format!("{result} = sum;"));
     code.close();
     code.close();
-    code.line("workgroupBarrier(); // all have read the places");
-    code.close();
-    code.close();
-    code.close();
-    ("a workgroup has a block of rows and reads the whole index", code.into_text(), workgroups as u32)
+}
+
+/// Elements of a slice that an invocation adds at once.
+fn width(k: &Scatter, x: &Extents) -> usize {
+    let plain = k.args[1].dtype == k.args[2].dtype && matches!(k.args[2].dtype, DType::F32 | DType::I32 | DType::U32);
+    if plain && x.inner.is_multiple_of(WIDTH) && x.inner > 0 { WIDTH } else { 1 }
 }

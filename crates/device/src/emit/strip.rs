@@ -100,6 +100,11 @@ impl<'a> Strip<'a> {
         self.whole_loads[v]
     }
 
+    /// True iff it is a load of neighbours that cannot take them at once.
+    pub(crate) fn is_apart(&self, v: usize) -> bool {
+        matches!(self.body.instrs[v], Instr::Load { .. }) && self.differs[v] && !self.whole_loads[v]
+    }
+
     /// True iff the store takes a strip at once.
     pub(crate) fn is_whole_store(&self, store: &Store) -> bool {
         self.body.stores.iter().zip(&self.whole_stores).any(|(s, whole)| *whole && s == store)
@@ -241,15 +246,20 @@ impl<'a> Strip<'a> {
 
     /// An index that takes strips, as the number of a strip.
     fn in_strips(&self, index: &Index) -> Index {
+        let width = WIDTH as i64;
         let term = |(c, atom): &(i64, Atom)| match atom {
             Atom::Var(axis) if *axis == self.axis => (1, atom.clone()),
-            _ => (c / WIDTH as i64, atom.clone()),
+            Atom::Mod(e, n) if **e == Index::var(self.axis) => (1, Atom::Mod(e.clone(), n / width)),
+            _ => (c / width, in_strips(atom, self.axis)),
         };
-        Index { constant: index.constant / WIDTH as i64, terms: index.terms.iter().map(term).collect() }
+        // The remainder by a strip is none.
+        let kept = |t: &(i64, Atom)| !matches!(t.1, Atom::Mod(_, 1));
+        let terms = index.terms.iter().map(term).filter(kept);
+        Index { constant: index.constant / width, terms: terms.collect() }
     }
 
     /// An element of a strip, widened.
-    fn component(&self, v: usize, suffix: &str, c: usize) -> String {
+    pub(crate) fn component(&self, v: usize, suffix: &str, c: usize) -> String {
         let Instr::Load { arg, .. } = self.body.instrs[v] else { unreachable!("a load") };
         let q = format!("q{v}{suffix}");
         match self.args[arg as usize].dtype {
@@ -277,16 +287,44 @@ fn differs(body: &Body, axis: usize, reductions: bool) -> Vec<bool> {
     differs
 }
 
-/// True iff the index steps by 1 along the axis, and by whole strips along all others.
+/// True iff the index steps by 1 within each strip along the axis, and by whole strips in all other ways.
 fn takes_strips(index: &Index, axis: usize) -> bool {
     let width = WIDTH as i64;
-    let along = index.terms.iter().filter(|t| t.1 == Atom::Var(axis)).map(|t| t.0).sum::<i64>();
-    let others = index.terms.iter().filter(|t| t.1 != Atom::Var(axis));
-    let nested = |(_, atom): &(i64, Atom)| match atom {
-        Atom::Var(_) => false,
-        Atom::Div(e, _) | Atom::Mod(e, _) => e.uses(&|a| a == axis),
+    let along = |(c, atom): &(i64, Atom)| match atom {
+        Atom::Var(a) => *c == 1 && *a == axis,
+        Atom::Mod(e, n) => *c == 1 && **e == Index::var(axis) && n % width == 0,
+        Atom::Div(..) => false,
     };
-    along == 1 && index.constant % width == 0 && others.clone().all(|t| t.0 % width == 0) && !others.clone().any(nested)
+    let (steps, others): (Vec<_>, Vec<_>) = index.terms.iter().partition(|t| along(t));
+    let whole = others.iter().all(|(c, atom)| c % width == 0 && is_steady(atom, axis));
+    steps.len() == 1 && index.constant % width == 0 && whole
+}
+
+/// True iff neighbours of a strip along the axis have it in common.
+fn is_steady(atom: &Atom, axis: usize) -> bool {
+    let all = |e: &Index| e.terms.iter().all(|t| is_steady(&t.1, axis));
+    match atom {
+        Atom::Var(a) => *a != axis,
+        Atom::Div(e, n) => all(e) || (**e == Index::var(axis) && n % WIDTH as i64 == 0),
+        Atom::Mod(e, _) => all(e),
+    }
+}
+
+/// What neighbours have in common, where the coordinate along the axis is the number of their strip.
+fn in_strips(atom: &Atom, axis: usize) -> Atom {
+    let all = |e: &Index| {
+        let terms = e.terms.iter().map(|(c, atom)| (*c, in_strips(atom, axis)));
+        Box::new(Index { constant: e.constant, terms: terms.collect() })
+    };
+    match atom {
+        Atom::Var(_) => atom.clone(),
+        Atom::Div(e, n) if **e == Index::var(axis) => match n / WIDTH as i64 {
+            1 => Atom::Var(axis),
+            n => Atom::Div(e.clone(), n),
+        },
+        Atom::Div(e, n) => Atom::Div(all(e), *n),
+        Atom::Mod(e, n) => Atom::Mod(all(e), *n),
+    }
 }
 
 /// True iff a buffer of this argument is no shorter in strips.
@@ -300,5 +338,37 @@ pub(crate) fn vector_type(dtype: DType) -> String {
         DType::F16 | DType::BF16 => "vec2<u32>".into(),
         DType::U8 => "u32".into(),
         _ => format!("vec{WIDTH}<{}>", storage_type(dtype)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All elements of strips are where the strip's number says.
+    #[test]
+    fn strips_are_neighbours() {
+        let dims = [3, 48];
+        let var = Index::var;
+        let split = |n: i64, step: i64| {
+            let fine = var(1).modulo(n, &dims);
+            var(1).div(n, &dims).scale(step).add(&fine, &dims).add(&var(0).scale(400), &dims)
+        };
+        let nested = var(1).div(8, &dims).modulo(3, &dims).scale(16).add(&var(1).modulo(8, &dims), &dims);
+        let whole = [var(1), var(0).scale(48).add(&var(1), &dims).offset(8), split(16, 20), split(4, 12), nested];
+        let apart =
+            [var(0), var(1).scale(2), var(1).offset(1), split(6, 12), split(16, 18), var(0).add(&var(1), &dims)];
+        for index in &whole {
+            assert!(takes_strips(index, 1), "{index}");
+            let mut body = Body::default();
+            body.push(Instr::Load { arg: 0, index: index.clone(), valid: vec![], gather: None }, DType::F32);
+            let args = [Arg { dtype: DType::F32, numel: 1200, access: kiln_ir::kernel::Access::Read }];
+            let scope = Scope { body: &body, args: &args, axes: Axes::numbered(&dims) };
+            let strips = Strip::new(&scope, 1, false).in_strips(index);
+            for (i, j) in (0..3).flat_map(|i| (0..48).map(move |j| (i, j))) {
+                assert_eq!(strips.eval(&[i, j / 4]) * 4 + (j % 4) as i64, index.eval(&[i, j]), "{index} at {i}, {j}");
+            }
+        }
+        apart.iter().for_each(|index| assert!(!takes_strips(index, 1), "{index}"));
     }
 }

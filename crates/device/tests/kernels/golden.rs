@@ -9,6 +9,7 @@ use crate::rows::softmax_kernel;
 use crate::scans::scan;
 use crate::scatters::scatter;
 use crate::sorts::sort;
+use crate::strips::{column_sums, mixed, norm, turned};
 use crate::validate::validate;
 use crate::{attention, matrices};
 
@@ -32,6 +33,11 @@ fn check_for(name: &str, kernel: &Kernel, target: &Target) {
 #[test]
 fn kernels_read_as_blessed() {
     check("softmax.wgsl", &softmax_kernel(512, 256, DType::F32, false), Schedule::Auto);
+    check("norm.wgsl", &norm(8192, 256, DType::F16).0, Schedule::Auto);
+    check("column_sums.wgsl", &column_sums(4096, 512, DType::F32).0, Schedule::Auto);
+    check("turned.wgsl", &turned(3, [100, 64], DType::F32, DType::F16, false).0, Schedule::Auto);
+    check("strips.wgsl", &mixed(4096, 1024, DType::F16, &[DType::U8]).0, Schedule::Auto);
+    check("strips_apart.wgsl", &mixed(100, 1023, DType::F32, &[]).0, Schedule::Auto);
     check("softmax_f16_plain.wgsl", &softmax_kernel(7, 65, DType::F16, false), Schedule::Plain);
     check("matmul_tiled.wgsl", &matmul([1, 1000, 512, 1024], [false, true], DType::F32).0, Schedule::Auto);
     check("matmul_plain.wgsl", &matmul([2, 9, 5, 6], [true, false], DType::F32).0, Schedule::Plain);

@@ -9,12 +9,13 @@ use kiln_ir::{Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, Reduc
 
 use super::chunks::in_chunks;
 
-/// Parts below this number are not worth a second kernel.
+/// Parts below this number are not worth a second kernel. Columns are sums side by side, and keep more of a device busy.
 const PARTS_MIN: usize = 4;
+const COLUMN_PARTS_MIN: usize = 8;
 
 /// Elements that a part of a reduction keeps at least: of a row, and of a column.
 const ROW_MIN: usize = 1024;
-const COLUMN_MIN: usize = 256;
+const COLUMN_MIN: usize = 512;
 
 /// Terms that a part of a contraction keeps at least.
 const TERMS_MIN: usize = 128;
@@ -74,9 +75,12 @@ impl Parts {
             return None;
         }
         let along = shape.iter().rposition(|&d| d > 1).is_some_and(|last| axes.contains(&last));
-        let (lanes, least) = if along { (ROW_LANES, ROW_MIN) } else { (COLUMN_LANES, COLUMN_MIN) };
+        let (lanes, least, parts_min) = match along {
+            true => (ROW_LANES, ROW_MIN, PARTS_MIN),
+            false => (COLUMN_LANES, COLUMN_MIN, COLUMN_PARTS_MIN),
+        };
         let busy = (shape.numel() / row).max(1) * lanes;
-        let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / least))?;
+        let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / least), parts_min)?;
         let front = self.in_front(x, axis, n);
         let axes: Vec<usize> = axes.iter().map(|a| a + 1).collect();
         let partial = self.apply(Op::Reduce(op, axes.clone()), &[front]);
@@ -97,7 +101,7 @@ impl Parts {
         }
         let busy = batch * m.div_ceil(TILE) * n.div_ceil(TILE) * TILE_LANES;
         let axes: Vec<usize> = (c.batch + c.m..lhs.rank()).collect();
-        let (axis, n_parts) = part(&lhs, &axes, (caps.lanes / busy).min(terms / TERMS_MIN))?;
+        let (axis, n_parts) = part(&lhs, &axes, (caps.lanes / busy).min(terms / TERMS_MIN), PARTS_MIN)?;
         let left = self.in_front(x[0], axis, n_parts);
         let right = self.in_front(x[1], axis - c.m, n_parts);
         let partial = self.apply(Op::Dot(Contraction { batch: c.batch + 1, ..c }), &[left, right]);
@@ -115,12 +119,12 @@ impl Parts {
     }
 }
 
-/// The axis that divides into the most parts up to `wanted`, and how many; the first of equals.
-fn part(shape: &Shape, axes: &[usize], wanted: usize) -> Option<(usize, usize)> {
+/// The axis that divides into the most parts up to `wanted`, and how many, if at least `least`; the first of equals.
+fn part(shape: &Shape, axes: &[usize], wanted: usize, least: usize) -> Option<(usize, usize)> {
     let most = |dim: usize| (1..=wanted.min(dim)).rev().find(|n| dim.is_multiple_of(*n)).unwrap_or(1);
     let parts = axes.iter().map(|&axis| (axis, most(shape[axis])));
     let best = parts.rev().max_by_key(|p| p.1)?;
-    (best.1 >= PARTS_MIN).then_some(best)
+    (best.1 >= least).then_some(best)
 }
 
 #[cfg(test)]
@@ -163,6 +167,8 @@ mod tests {
         g.outputs = vec![sum];
         let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
         assert!(parted.nodes.iter().any(|n| n.shape == Shape::new(&[16, 1, 1024])), "{parted}");
+        g.nodes[0].shape = Shape::new(&[2048, 1024]);
+        assert_eq!(split(&g, &Caps { lanes: 1 << 17, ..caps() }).nodes.len(), 2, "short columns are one kernel");
     }
 
     #[test]
