@@ -6,7 +6,7 @@
 //!
 //! Reading order: `row` (what a row is), `rows` (the list), `memory`, `arithmetic`, `models`, `training`,
 //! `inference`, `limits` (what the machine can do), then `place` and `counted` (where rows run), `timing`, `line`,
-//! `failure`, `profile`. Apart from all that, `ladder`: slower ancestors of two kernels.
+//! `failure`, `profile`. Apart from all that, `rungs`: the same work in many sizes; and `ladder`: slower ancestors of two kernels.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod place;
 pub mod profile;
 pub mod row;
 pub mod rows;
+pub mod rungs;
 pub mod timing;
 pub mod training;
 

@@ -46,10 +46,11 @@ pub const LIMITS: &[Row] = &[Row::new("limit_copy", limits::copy), Row::new("lim
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rungs::LADDER;
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<&str> = ROWS.iter().chain(LIMITS).map(|row| row.name).collect();
+        let mut names: Vec<&str> = ROWS.iter().chain(LIMITS).chain(LADDER).map(|row| row.name).collect();
         let n_rows = names.len();
         names.sort_unstable();
         names.dedup();

@@ -12,6 +12,7 @@ use kiln_benches::place::{Kind, Place};
 use kiln_benches::profile::Profile;
 use kiln_benches::row::{Make, Mode};
 use kiln_benches::rows::{LIMITS, ROWS};
+use kiln_benches::rungs::LADDER;
 use kiln_benches::{Row, timing};
 use regex_lite::Regex;
 
@@ -54,8 +55,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let rows = ROWS.iter().filter(|row| args.only.is_match(row.name));
-    // Limits are no workloads: they run only for whoever names them.
-    let limits = LIMITS.iter().filter(|row| args.only.as_str().contains("limit_") && args.only.is_match(row.name));
+    // Limits and ladders are no workloads: they run only for whoever names them.
+    let named = |prefix: &str| args.only.as_str().contains(prefix);
+    let limits = LIMITS.iter().filter(|row| named("limit_") && args.only.is_match(row.name));
+    let ladder = LADDER.iter().filter(|row| named("ladder_") && args.only.is_match(row.name));
     if args.list {
         rows.for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(places) => {
-            rows.chain(limits).for_each(|row| run(&places, row, &args));
+            rows.chain(limits).chain(ladder).for_each(|row| run(&places, row, &args));
             ExitCode::SUCCESS
         }
     }

@@ -131,6 +131,19 @@ impl Gpu {
 
     /// Submits commands, after waiting until few enough submissions are under way.
     pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        self.make_room();
+        let index = self.queue.submit(commands);
+        lock(&self.in_flight).push_back(Submission { index: index.clone(), at: Instant::now() });
+        index
+    }
+
+    /// Submits the first of some commands, of which others follow.
+    pub(crate) fn begin(&self, commands: wgpu::CommandBuffer) {
+        self.make_room();
+        self.queue.submit([commands]);
+    }
+
+    fn make_room(&self) {
         self.staged.store(0, Ordering::Relaxed);
         let mut in_flight = lock(&self.in_flight);
         let many = |queue: &VecDeque<Submission>| match queue.front() {
@@ -142,9 +155,6 @@ impl Gpu {
             // A failure to wait is a lost device, which the next check reports.
             let _ = self.poll(oldest.index);
         }
-        let index = self.queue.submit(commands);
-        in_flight.push_back(Submission { index: index.clone(), at: Instant::now() });
-        index
     }
 
     /// Waits until a submission is over.

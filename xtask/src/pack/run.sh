@@ -2,7 +2,7 @@
 # Everything Kiln wants to know of a machine with a GPU, in about eight minutes: its adapters, whether the tests
 # pass, and the benchmark table beside PyTorch's. Needs no Rust; PyTorch with CUDA if there is one.
 #
-#   OUT=./out             where adapters.txt, tests.log, ours.jsonl, profile.txt and theirs.jsonl go
+#   OUT=./out             where adapters.txt, tests.log, ours.jsonl, profile.txt, ladder.jsonl and theirs.jsonl go
 #   SECONDS_PER_ROW=1     how long each row is measured
 #   ONLY=                 a regular expression: only rows whose name matches
 #   PYTHON=python3        the Python that may have torch
@@ -47,6 +47,10 @@ grep -E '^test result|^== .*: |FAILED$' "$out/tests.log"
 stage table 130 "$here/table" --device "$gpu" --seconds "$seconds" --only "$only" --profile \
   >"$out/ours.jsonl" 2>"$out/profile.txt"
 grep '^== ' "$out/profile.txt"
+
+stage ladder 60 "$here/table" --device "$gpu" --seconds 0.2 --only '^ladder_' --profile \
+  >"$out/ladder.jsonl" 2>"$out/ladder.txt"
+grep '^== ' "$out/ladder.txt"
 
 : >"$out/theirs.jsonl"
 if [ -f "$here/torch_bench.py" ] && timeout 30 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then

@@ -72,6 +72,8 @@ fn layouts_and_ragged_edges() {
         ([1, 131, 37, 68], [true, true]),
         ([2, 66, 52, 64], [false, true]),
         ([1, 36, 100, 36], [true, false]),
+        ([1, 16, 70, 64], [false, false]),
+        ([2, 19, 33, 70], [true, true]),
     ] {
         let (kernel, values) = matmul(dims, transposed, DType::F32);
         check(&kernel, &values, &[], 1e-5);

@@ -5,7 +5,7 @@ use kiln_ir::kernel::{Body, Instr, Loop};
 use kiln_ir::ops::{OPS, Row, Tolerance, Typing};
 use kiln_ir::{DType, Index, Kernel, PointOp};
 
-use crate::harness::{Steps, check_in, device, download, numbers, read, row_major, run, write};
+use crate::harness::{Steps, check_in, device, download, numbers, read, row_major, run, upload, write};
 use crate::validate::validate;
 
 const N: usize = 1001;
@@ -206,4 +206,44 @@ fn writes_and_reads_may_begin_anywhere() {
     }
     assert_eq!(download(device, DType::U8, 3, &buffer), [0.0, 1.0, 2.0]);
     let _ = row_major(0, &[1]);
+}
+
+/// More steps than are submitted at once, each over what the last one stored, between two buffers that swap places; and
+/// replays that do not wait for each other.
+#[test]
+fn long_sequences_run_in_order() {
+    let Some(device) = device(Schedule::Auto) else { return };
+    use kiln_ir::{Backend, Slot, Step};
+    let mut body = Body::default();
+    let x = body.load(0, DType::F32, Index::var(0));
+    let s = body.push(Instr::Scalar(DType::F32, 0), DType::F32);
+    let y = body.op(PointOp::Mul, &[x, x], DType::F32);
+    let y = body.op(PointOp::Sub, &[s, y], DType::F32);
+    body.store(1, Index::var(0), y);
+    let args = vec![read(DType::F32, N), write(DType::F32, N)];
+    let kernel = Kernel::Loop(Loop { outer: vec![N], row: vec![], args, body });
+    let exe = device.compile(std::slice::from_ref(&kernel)).remove(0).unwrap();
+    let step = |n: u32| {
+        let accesses = kernel.args().iter().map(|arg| arg.access);
+        let binds = [Slot::Arg(n % 2), Slot::Arg(1 - n % 2)].into_iter().zip(accesses).collect();
+        Step { exe: exe.clone(), binds, scalars: vec![n % 3] }
+    };
+    let n_steps = 150;
+    let tape = device.record(&(0..n_steps).map(step).collect::<Vec<_>>(), &[]).unwrap();
+    let values = numbers(1, N, DType::F32, (-1.0, 1.0));
+    let buffers = [upload(device, DType::F32, &values), upload(device, DType::F32, &values)];
+    let mut expected: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+    // A map that draws numbers together, so that differences of rounding do not grow.
+    for replay in 0..12u32 {
+        let scalars = [0.25f32, 0.5, 0.25 * (replay % 4) as f32];
+        let words = scalars.map(f32::to_bits);
+        device.replay(&tape, &buffers, &words).unwrap();
+        for n in 0..n_steps {
+            expected.iter_mut().for_each(|x| *x = scalars[n as usize % 3] - *x * *x);
+        }
+    }
+    let found = download(device, DType::F32, N, &buffers[0]);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - f64::from(*expected)).abs() <= 1e-4, "{found} ≠ {expected}");
+    }
 }
