@@ -180,8 +180,8 @@ impl WgpuBackend {
     /// # Errors
     /// If the device failed.
     pub fn wait(&self) -> Result<()> {
-        let index = self.pool.gpu.submit(None);
-        self.pool.gpu.wait(index)
+        let ticket = self.pool.gpu.line.submit(None);
+        self.pool.gpu.wait(ticket)
     }
 
     /// The n-th shared temporary of a size.
@@ -241,11 +241,11 @@ impl Backend for WgpuBackend {
         let buffer = &dst.memory::<Memory>().buffer;
         let whole = data.len() / 4 * 4;
         if at.is_multiple_of(4) && (whole == data.len() || end + 4 > dst.bytes()) {
-            self.pool.gpu.write(buffer, at, &data[..whole]);
+            self.pool.gpu.line.write(buffer, at, &data[..whole]);
             let mut tail = [0; 4];
             tail[..data.len() - whole].copy_from_slice(&data[whole..]);
             if whole < data.len() {
-                self.pool.gpu.write(buffer, at + whole as u64, &tail);
+                self.pool.gpu.line.write(buffer, at + whole as u64, &tail);
             }
             return Ok(());
         }
@@ -254,7 +254,7 @@ impl Backend for WgpuBackend {
         let mut bytes = self.pool.read(buffer, words.clone()).wait()?;
         let skip = (at - words.start) as usize;
         bytes[skip..skip + data.len()].copy_from_slice(data);
-        self.pool.gpu.write(buffer, words.start, &bytes);
+        self.pool.gpu.line.write(buffer, words.start, &bytes);
         Ok(())
     }
 
@@ -303,10 +303,10 @@ impl Backend for WgpuBackend {
     fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
         self.pool.gpu.check()?;
         let replaying = lock(&self.replaying);
-        let index = tape.get::<Recorded>().replay(&self.pool, args, scalars, self.profiler.as_ref())?;
+        let ticket = tape.get::<Recorded>().replay(&self.pool, args, scalars, self.profiler.as_ref())?;
         drop(replaying);
         let gpu = self.pool.gpu.clone();
-        Ok(Fence::new(move || gpu.wait(index)))
+        Ok(Fence::new(move || gpu.wait(ticket)))
     }
 }
 

@@ -3,23 +3,18 @@
 //! The hard idea is that wgpu reports most failures later and to somebody else: to a handler, to a
 //! callback, in another thread. They are kept here, and the next fallible call returns them.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use kiln_ir::{Error, ErrorKind, Result};
+
+use crate::line::{Line, Ticket};
 
 /// A device, its queue, and what went wrong with them.
 pub(crate) struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
+    pub(crate) line: Line,
     faults: Arc<Faults>,
-    /// How long a submission is watched before the thread sleeps until it is over.
-    watched: Duration,
-    in_flight: Mutex<VecDeque<Submission>>,
-    /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
-    staged: AtomicU64,
     made: Mutex<Made>,
 }
 
@@ -42,28 +37,6 @@ struct Faults {
     first: Mutex<Option<Error>>,
 }
 
-/// A submission, and when it was made.
-struct Submission {
-    index: wgpu::SubmissionIndex,
-    at: Instant,
-}
-
-/// Submissions that may be under way however long they take: one runs, one waits for it.
-const LONG_IN_FLIGHT: usize = 2;
-
-/// Those that may be while they are short. Waking up when one is over takes as long as one of these does, so with two
-/// the device would idle half of the time.
-const SHORT_IN_FLIGHT: usize = 8;
-
-/// How long ago the oldest of short submissions was made at most.
-const SHORT: Duration = Duration::from_millis(1);
-
-/// A thread that sleeps is woken some 25 µs late, as long as a small step takes.
-const WATCHED: Duration = Duration::from_micros(200);
-
-/// Staged bytes after which a write submits what is there.
-const MAX_STAGED: u64 = 64 << 20;
-
 /// Locks a mutex whose content stays consistent even if a holder panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,9 +44,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Gpu {
     pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
-        // A software adapter computes on the processor that would watch it.
-        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
-        let watched = if software { Duration::ZERO } else { WATCHED };
         let faults = Arc::new(Faults::default());
         let handler = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -84,15 +54,7 @@ impl Gpu {
             let message = format!("device lost: {reason:?}: {message}");
             lock(&callback.lost).get_or_insert(Error::new(ErrorKind::DeviceLost, message));
         });
-        Gpu {
-            device,
-            queue,
-            faults,
-            watched,
-            in_flight: Mutex::default(),
-            staged: AtomicU64::new(0),
-            made: Mutex::default(),
-        }
+        Gpu { line: Line::new(device.clone(), queue.clone()), device, queue, faults, made: Mutex::default() }
     }
 
     /// What was made so far.
@@ -120,62 +82,11 @@ impl Gpu {
         }
     }
 
-    /// Copies bytes to a buffer before the next submission.
-    pub(crate) fn write(&self, buffer: &wgpu::Buffer, at: u64, data: &[u8]) {
-        self.queue.write_buffer(buffer, at, data);
-        let staged = self.staged.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-        if staged > MAX_STAGED {
-            self.submit(None);
-        }
-    }
-
-    /// Submits commands, after waiting until few enough submissions are under way.
-    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
-        self.make_room();
-        let index = self.queue.submit(commands);
-        lock(&self.in_flight).push_back(Submission { index: index.clone(), at: Instant::now() });
-        index
-    }
-
-    /// Submits the first of some commands, of which others follow.
-    pub(crate) fn begin(&self, commands: wgpu::CommandBuffer) {
-        self.make_room();
-        self.queue.submit([commands]);
-    }
-
-    fn make_room(&self) {
-        self.staged.store(0, Ordering::Relaxed);
-        let mut in_flight = lock(&self.in_flight);
-        let many = |queue: &VecDeque<Submission>| match queue.front() {
-            Some(oldest) if oldest.at.elapsed() < SHORT => queue.len() >= SHORT_IN_FLIGHT,
-            _ => queue.len() >= LONG_IN_FLIGHT,
-        };
-        while many(&in_flight) {
-            let oldest = in_flight.pop_front().expect("the queue is not empty");
-            // A failure to wait is a lost device, which the next check reports.
-            let _ = self.poll(oldest.index);
-        }
-    }
-
-    /// Waits until a submission is over.
-    pub(crate) fn wait(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let polled = self.poll(index);
+    /// Waits until commands are over.
+    pub(crate) fn wait(&self, ticket: Ticket) -> Result<()> {
+        let waited = self.line.wait(ticket);
         self.check()?;
-        polled
-    }
-
-    fn poll(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let begun = Instant::now();
-        let at_once = || wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) };
-        while begun.elapsed() < self.watched {
-            if self.device.poll(at_once()).is_ok() {
-                return Ok(());
-            }
-            std::hint::spin_loop();
-        }
-        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-        let lost = |e| Error::caused_by(ErrorKind::DeviceLost, "waiting for the device failed", e);
-        self.device.poll(wait).map(|_| ()).map_err(lost)
+        waited
     }
 }
 

@@ -12,6 +12,7 @@ mod adapter;
 mod backend;
 pub mod emit;
 mod gpu;
+mod line;
 mod memory;
 mod pipeline;
 mod probe;

@@ -108,8 +108,8 @@ impl Pool {
     fn trim(&self) -> Result<()> {
         self.generation.fetch_add(1, Ordering::Relaxed);
         lock(&self.free).clear();
-        let index = self.gpu.submit(None);
-        self.gpu.wait(index)
+        let ticket = self.gpu.line.submit(None);
+        self.gpu.wait(ticket)
     }
 
     /// Starts copying bytes back; the range may begin and end anywhere.
@@ -131,7 +131,7 @@ impl Pool {
         let gpu = self.gpu.clone();
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
         encoder.copy_buffer_to_buffer(src, start, &staging.buffer, 0, len);
-        let index = gpu.submit(Some(encoder.finish()));
+        let ticket = gpu.line.submit(Some(encoder.finish()));
         gpu.check()?;
         let (sender, receiver) = mpsc::channel();
         staging.buffer.map_async(wgpu::MapMode::Read, 0..len, move |mapped| {
@@ -141,7 +141,7 @@ impl Pool {
         let skip = (range.start - start) as usize;
         let wanted = skip..skip + (range.end - range.start) as usize;
         Ok(Readback::new(move || {
-            gpu.wait(index)?;
+            gpu.wait(ticket)?;
             let lost = |e: String| Error::new(ErrorKind::DeviceLost, format!("reading back failed: {e}"));
             receiver.recv().map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
             let view = staging.buffer.get_mapped_range(0..len).map_err(|e| lost(e.to_string()))?;

@@ -10,6 +10,7 @@ use kiln_ir::{Buffer, Caps, Error, ErrorKind, Result, Slot, Step};
 
 use crate::emit::Shader;
 use crate::gpu::lock;
+use crate::line::Ticket;
 use crate::memory::{Memory, Pool};
 use crate::pipeline::Pipeline;
 
@@ -100,13 +101,13 @@ impl Recorded {
         args: &[Buffer],
         scalars: &[u32],
         profiler: Option<&crate::profile::Profiler>,
-    ) -> Result<wgpu::SubmissionIndex> {
+    ) -> Result<Ticket> {
         let gpu = &pool.gpu;
         let groups = self.bind(pool, args)?;
         self.write_scalars(pool, scalars)?;
         let encoder = || gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") });
         let running = || self.steps.iter().zip(&groups).filter(|(step, _)| step.exe().shader.workgroups > 0);
-        let commands = match profiler {
+        let ticket = match profiler {
             None => {
                 let mut running = running();
                 let mut part = |n: usize| {
@@ -117,10 +118,13 @@ impl Recorded {
                     drop(pass);
                     encoder.finish()
                 };
-                if self.steps.len() > LONG {
-                    gpu.begin(part(FIRST));
+                match self.steps.len() > LONG {
+                    true => {
+                        gpu.line.begin(part(FIRST));
+                        gpu.line.submit(Some(part(usize::MAX)))
+                    }
+                    false => gpu.line.take(part(usize::MAX)),
                 }
-                part(usize::MAX)
             }
             // A timestamp needs a pass of its own.
             Some(profiler) => {
@@ -136,12 +140,11 @@ impl Recorded {
                 if let Some(queries) = queries {
                     profiler.end(queries, &mut encoder);
                 }
-                encoder.finish()
+                gpu.line.submit(Some(encoder.finish()))
             }
         };
-        let index = gpu.submit(Some(commands));
         gpu.check()?;
-        Ok(index)
+        Ok(ticket)
     }
 
     fn write_scalars(&self, pool: &Pool, scalars: &[u32]) -> Result<()> {
@@ -155,7 +158,7 @@ impl Recorded {
         let bytes: Vec<u8> = words.ok_or_else(missing)?.iter().flat_map(|w| w.to_ne_bytes()).collect();
         let mut last = lock(&uniforms.last);
         if *last != bytes {
-            pool.gpu.write(&uniforms.buffer, 0, &bytes);
+            pool.gpu.line.write(&uniforms.buffer, 0, &bytes);
             *last = bytes;
         }
         Ok(())

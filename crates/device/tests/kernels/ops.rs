@@ -208,10 +208,10 @@ fn writes_and_reads_may_begin_anywhere() {
     let _ = row_major(0, &[1]);
 }
 
-/// More steps than are submitted at once, each over what the last one stored, between two buffers that swap places; and
-/// replays that do not wait for each other.
+/// Sequences of a few steps, which wait to be submitted together, and of more than are submitted at once: each step over
+/// what the last one stored, between two buffers that swap places, and replays that do not wait for each other.
 #[test]
-fn long_sequences_run_in_order() {
+fn sequences_run_in_order() {
     let Some(device) = device(Schedule::Auto) else { return };
     use kiln_ir::{Backend, Slot, Step};
     let mut body = Body::default();
@@ -228,22 +228,25 @@ fn long_sequences_run_in_order() {
         let binds = [Slot::Arg(n % 2), Slot::Arg(1 - n % 2)].into_iter().zip(accesses).collect();
         Step { exe: exe.clone(), binds, scalars: vec![n % 3] }
     };
-    let n_steps = 150;
-    let tape = device.record(&(0..n_steps).map(step).collect::<Vec<_>>(), &[]).unwrap();
-    let values = numbers(1, N, DType::F32, (-1.0, 1.0));
-    let buffers = [upload(device, DType::F32, &values), upload(device, DType::F32, &values)];
-    let mut expected: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-    // A map that draws numbers together, so that differences of rounding do not grow.
-    for replay in 0..12u32 {
-        let scalars = [0.25f32, 0.5, 0.25 * (replay % 4) as f32];
-        let words = scalars.map(f32::to_bits);
-        device.replay(&tape, &buffers, &words).unwrap();
-        for n in 0..n_steps {
-            expected.iter_mut().for_each(|x| *x = scalars[n as usize % 3] - *x * *x);
+    for n_steps in [2, 150] {
+        let tape = device.record(&(0..n_steps).map(step).collect::<Vec<_>>(), &[]).unwrap();
+        let values = numbers(1, N, DType::F32, (-1.0, 1.0));
+        let buffers = [upload(device, DType::F32, &values), upload(device, DType::F32, &values)];
+        let mut expected: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+        let mut fences = Vec::new();
+        // A map that draws numbers together, so that differences of rounding do not grow.
+        for replay in 0..40u32 {
+            let scalars = [0.25f32, 0.5, 0.25 * (replay / 6 % 4) as f32];
+            fences.push(device.replay(&tape, &buffers, &scalars.map(f32::to_bits)).unwrap());
+            for n in 0..n_steps {
+                expected.iter_mut().for_each(|x| *x = scalars[n as usize % 3] - *x * *x);
+            }
         }
-    }
-    let found = download(device, DType::F32, N, &buffers[0]);
-    for (found, expected) in found.iter().zip(&expected) {
-        assert!((found - f64::from(*expected)).abs() <= 1e-4, "{found} ≠ {expected}");
+        // In no order.
+        fences.into_iter().rev().step_by(3).for_each(|fence| fence.wait().unwrap());
+        let found = download(device, DType::F32, N, &buffers[0]);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - f64::from(*expected)).abs() <= 1e-4, "{n_steps} steps: {found} ≠ {expected}");
+        }
     }
 }

@@ -1,0 +1,186 @@
+//! The line of commands before a device: what is submitted at once, what waits for others, and for whom the host waits.
+//!
+//! A submission costs the host 12 µs, and the device a pause. The hard idea is that commands may wait while the device is
+//! busy anyway and more of them come in quick succession; whoever needs what they do submits them first. So nothing is
+//! late that anybody could see, and a loop of short steps submits several at a time.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use kiln_ir::{Error, ErrorKind, Result};
+
+use crate::gpu::lock;
+
+/// Submissions that may be under way however long they take: one runs, one waits for it.
+const LONG_IN_FLIGHT: usize = 2;
+
+/// Those that may be while they are short. Waking up when one is over takes as long as one of these does, so with two
+/// the device would idle half of the time.
+const SHORT_IN_FLIGHT: usize = 8;
+
+/// How long ago the oldest of short submissions was made at most.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Commands that wait to be submitted together at most, and how soon one after the other they come.
+const MAX_PENDING: usize = 4;
+const QUICK: Duration = Duration::from_micros(100);
+
+/// A thread that sleeps is woken some 25 µs late, as long as a small step takes.
+const WATCHED: Duration = Duration::from_micros(200);
+
+/// Staged bytes after which a write submits what is there.
+const MAX_STAGED: u64 = 64 << 20;
+
+/// Commands of a device in their order.
+pub(crate) struct Line {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    /// How long a submission is watched before the thread sleeps until it is over.
+    watched: Duration,
+    state: Mutex<State>,
+}
+
+/// The number of commands in the line; those before it are over when it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Ticket(u64);
+
+struct State {
+    /// Commands that are not submitted yet.
+    pending: Vec<wgpu::CommandBuffer>,
+    /// Submissions that are not known to be over, oldest first.
+    in_flight: VecDeque<Submission>,
+    /// The ticket of the last commands, and when they came.
+    last: Ticket,
+    came: Instant,
+    /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
+    staged: u64,
+}
+
+struct Submission {
+    index: wgpu::SubmissionIndex,
+    /// The last of its commands.
+    last: Ticket,
+    at: Instant,
+}
+
+impl Line {
+    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Line {
+        // A software adapter computes on the processor that would watch it.
+        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let watched = if software { Duration::ZERO } else { WATCHED };
+        let (pending, in_flight, came) = (Vec::new(), VecDeque::new(), Instant::now());
+        let state = Mutex::new(State { pending, in_flight, last: Ticket(0), came, staged: 0 });
+        Line { device, queue, watched, state }
+    }
+
+    /// Takes commands, which may wait for others.
+    pub(crate) fn take(&self, commands: wgpu::CommandBuffer) -> Ticket {
+        let mut state = lock(&self.state);
+        let quick = state.came.elapsed() < QUICK;
+        state.push(commands);
+        if !quick || state.pending.len() >= MAX_PENDING || !self.is_busy(&state) {
+            self.flush(&mut state);
+        }
+        state.last
+    }
+
+    /// Submits what waits, then these commands.
+    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Ticket {
+        let mut state = lock(&self.state);
+        match commands {
+            Some(commands) => state.push(commands),
+            None => state.last.0 += 1,
+        }
+        self.flush(&mut state);
+        state.last
+    }
+
+    /// Submits what waits, then the first of some commands, of which the last follow.
+    pub(crate) fn begin(&self, commands: wgpu::CommandBuffer) {
+        let mut state = lock(&self.state);
+        state.pending.push(commands);
+        self.make_room(&mut state);
+        self.queue.submit(state.pending.drain(..));
+        state.staged = 0;
+    }
+
+    /// Copies bytes to a buffer after all commands so far.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, at: u64, data: &[u8]) {
+        let mut state = lock(&self.state);
+        // wgpu writes before all commands of the next submission.
+        if !state.pending.is_empty() {
+            self.flush(&mut state);
+        }
+        self.queue.write_buffer(buffer, at, data);
+        state.staged += data.len() as u64;
+        if state.staged > MAX_STAGED {
+            self.flush(&mut state);
+        }
+    }
+
+    /// Waits until commands are over.
+    pub(crate) fn wait(&self, ticket: Ticket) -> Result<()> {
+        let mut state = lock(&self.state);
+        let is_in = |submission: &Submission| submission.last >= ticket;
+        if !state.in_flight.iter().any(is_in) && !state.pending.is_empty() {
+            self.flush(&mut state);
+        }
+        let Some(submission) = state.in_flight.iter().find(|s| is_in(s)) else { return Ok(()) };
+        let (index, last) = (submission.index.clone(), submission.last);
+        drop(state);
+        self.poll(index)?;
+        lock(&self.state).in_flight.retain(|submission| submission.last > last);
+        Ok(())
+    }
+
+    /// Submits what waits, after waiting until few enough submissions are under way.
+    fn flush(&self, state: &mut State) {
+        self.make_room(state);
+        let index = self.queue.submit(state.pending.drain(..));
+        state.in_flight.push_back(Submission { index, last: state.last, at: Instant::now() });
+        state.staged = 0;
+    }
+
+    fn make_room(&self, state: &mut State) {
+        let many = |queue: &VecDeque<Submission>| match queue.front() {
+            Some(oldest) if oldest.at.elapsed() < SHORT => queue.len() >= SHORT_IN_FLIGHT,
+            _ => queue.len() >= LONG_IN_FLIGHT,
+        };
+        while many(&state.in_flight) {
+            let oldest = state.in_flight.pop_front().expect("the queue is not empty");
+            // A failure to wait is a lost device, which the next check reports.
+            let _ = self.poll(oldest.index);
+        }
+    }
+
+    fn is_busy(&self, state: &State) -> bool {
+        state.in_flight.back().is_some_and(|submission| !self.is_over(&submission.index))
+    }
+
+    fn is_over(&self, index: &wgpu::SubmissionIndex) -> bool {
+        let at_once = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) };
+        self.device.poll(at_once).is_ok()
+    }
+
+    fn poll(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < self.watched {
+            if self.is_over(&index) {
+                return Ok(());
+            }
+            std::hint::spin_loop();
+        }
+        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        let lost = |e| Error::caused_by(ErrorKind::DeviceLost, "waiting for the device failed", e);
+        self.device.poll(wait).map(|_| ()).map_err(lost)
+    }
+}
+
+impl State {
+    fn push(&mut self, commands: wgpu::CommandBuffer) {
+        self.pending.push(commands);
+        self.last.0 += 1;
+        self.came = Instant::now();
+    }
+}
