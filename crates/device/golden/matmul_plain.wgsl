@@ -24,14 +24,13 @@ fn rhs(b: u32, k: u32, n: u32) -> f32 {
 fn finish(b: u32, m: u32, first: u32, sums: vec4<f32>) {
     for (var c = 0u; c < 4u; c++) {
         let n = first + c;
-        if (n >= 6u) {
-            break;
+        if (n < 6u) {
+            let i0 = b;
+            let i1 = m;
+            let i2 = n;
+            let t0 = sums[c];
+            a2[i0 * 54u + i1 * 6u + i2] = t0;
         }
-        let i0 = b;
-        let i1 = m;
-        let i2 = n;
-        let t0 = sums[c];
-        a2[i0 * 54u + i1 * 6u + i2] = t0;
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Epilogue<'a> {
     /// Its steps in strips along n; `None` where it is done column by column.
     strip: Option<Strip<'a>>,
     wanted: Vec<bool>,
+    /// True iff columns stand in the text one after the other.
+    written_out: bool,
 }
 
 impl<'a> Epilogue<'a> {
@@ -22,12 +24,12 @@ impl<'a> Epilogue<'a> {
     pub(crate) fn scalar(x: &'a Matmul) -> Epilogue<'a> {
         let scope = x.scope(&x.epilogue, [0, 1, 2]);
         let wanted = reached(x.epilogue.stores.iter().map(|s| s.value), &x.epilogue.instrs);
-        Epilogue { x, scope, strip: None, wanted }
+        Epilogue { x, scope, strip: None, wanted, written_out: false }
     }
 
     /// The epilogue in strips, where the last axis of n consists of whole ones.
     fn new(x: &'a Matmul) -> Epilogue<'a> {
-        let mut epilogue = Epilogue::scalar(x);
+        let mut epilogue = Epilogue { written_out: true, ..Epilogue::scalar(x) };
         let rank = epilogue.scope.axes.dims.len();
         if !x.groups[2].is_empty() {
             let strip = Strip::new(&epilogue.scope, rank - 1, true);
@@ -119,22 +121,38 @@ impl<'a> Epilogue<'a> {
     }
 
     fn by_columns(&self, code: &mut Code, width: usize) {
-        let (x, scope) = (self.x, &self.scope);
-        let packed = |arg: u32| per_word(x.args[arg as usize].dtype);
-        for store in x.epilogue.stores.iter().filter(|s| packed(s.arg) > 1) {
+        let packed = |arg: u32| per_word(self.x.args[arg as usize].dtype);
+        for store in self.x.epilogue.stores.iter().filter(|s| packed(s.arg) > 1) {
             code.line(format!("var word{} = 0u;", store.arg));
         }
-        code.open("for (var c = 0u; c < 4u; c++)");
+        match self.written_out {
+            true => (0..WIDTH).for_each(|c| {
+                code.open("");
+                code.line(format!("const c = {c}u;"));
+                self.column(code, width);
+                code.close();
+            }),
+            false => {
+                code.open(format!("for (var c = 0u; c < {WIDTH}u; c++)"));
+                self.column(code, width);
+                code.close();
+            }
+        }
+    }
+
+    /// Column `c` of the four.
+    fn column(&self, code: &mut Code, width: usize) {
+        let (x, scope) = (self.x, &self.scope);
         code.line("let n = first + c;");
-        if !x.n.is_multiple_of(width) {
-            code.open(format!("if (n >= {}u)", x.n));
-            code.line("break;");
-            code.close();
+        let ragged = !x.n.is_multiple_of(width);
+        if ragged {
+            code.open(format!("if (n < {}u)", x.n));
         }
         let values: Vec<Value> = x.epilogue.stores.iter().map(|s| s.value).collect();
         x.steps(code, scope, [0, 1, 2], &values);
         for store in &x.epilogue.stores {
-            let (arg, per, value) = (store.arg, packed(store.arg), scope.stored(store));
+            let (arg, value) = (store.arg, scope.stored(store));
+            let per = per_word(x.args[arg as usize].dtype);
             let at = scope.axes.index(&store.index);
             if per == 1 {
                 code.line(format!("a{arg}[{at}] = {value};"));
@@ -147,6 +165,8 @@ impl<'a> Epilogue<'a> {
             code.line(format!("word{arg} = 0u;"));
             code.close();
         }
-        code.close();
+        if ragged {
+            code.close();
+        }
     }
 }
