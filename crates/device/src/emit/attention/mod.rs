@@ -7,6 +7,7 @@
 //! with tiles in its memory).
 
 mod plain;
+mod tile;
 mod tiled;
 mod walk;
 
@@ -20,7 +21,7 @@ use super::fours::Fours;
 use super::index::Axes;
 use super::module::{module_of, n_scalars};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
-use tiled::Tile;
+use tile::Tile;
 
 /// Operands, in the order in which the kernel has them.
 pub(crate) const QUERY: usize = 0;
