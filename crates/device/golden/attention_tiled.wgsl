@@ -675,25 +675,26 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             higher1.z = max(higher1.z, max(max(best6.x, best6.y), max(best6.z, best6.w)));
             let best7 = score7_0;
             higher1.w = max(higher1.w, max(max(best7.x, best7.y), max(best7.z, best7.w)));
-            maxima[column * 17u + row * 2u + 0u] = higher0;
-            maxima[column * 17u + row * 2u + 1u] = higher1;
+            let higher_at = 0u + row * 2u;
+            maxima[higher_at + column * 17u + 0u] = higher0;
+            maxima[higher_at + column * 17u + 1u] = higher1;
             workgroupBarrier(); // publishes what each invocation's columns give
-            higher0 = maxima[row * 2u + 0u];
-            higher0 = max(higher0, maxima[row * 2u + 17u]);
-            higher0 = max(higher0, maxima[row * 2u + 34u]);
-            higher0 = max(higher0, maxima[row * 2u + 51u]);
-            higher0 = max(higher0, maxima[row * 2u + 68u]);
-            higher0 = max(higher0, maxima[row * 2u + 85u]);
-            higher0 = max(higher0, maxima[row * 2u + 102u]);
-            higher0 = max(higher0, maxima[row * 2u + 119u]);
-            higher1 = maxima[row * 2u + 1u];
-            higher1 = max(higher1, maxima[row * 2u + 18u]);
-            higher1 = max(higher1, maxima[row * 2u + 35u]);
-            higher1 = max(higher1, maxima[row * 2u + 52u]);
-            higher1 = max(higher1, maxima[row * 2u + 69u]);
-            higher1 = max(higher1, maxima[row * 2u + 86u]);
-            higher1 = max(higher1, maxima[row * 2u + 103u]);
-            higher1 = max(higher1, maxima[row * 2u + 120u]);
+            higher0 = maxima[higher_at + 0u];
+            higher0 = max(higher0, maxima[higher_at + 17u]);
+            higher0 = max(higher0, maxima[higher_at + 34u]);
+            higher0 = max(higher0, maxima[higher_at + 51u]);
+            higher0 = max(higher0, maxima[higher_at + 68u]);
+            higher0 = max(higher0, maxima[higher_at + 85u]);
+            higher0 = max(higher0, maxima[higher_at + 102u]);
+            higher0 = max(higher0, maxima[higher_at + 119u]);
+            higher1 = maxima[higher_at + 1u];
+            higher1 = max(higher1, maxima[higher_at + 18u]);
+            higher1 = max(higher1, maxima[higher_at + 35u]);
+            higher1 = max(higher1, maxima[higher_at + 52u]);
+            higher1 = max(higher1, maxima[higher_at + 69u]);
+            higher1 = max(higher1, maxima[higher_at + 86u]);
+            higher1 = max(higher1, maxima[higher_at + 103u]);
+            higher1 = max(higher1, maxima[higher_at + 120u]);
             let fade0 = exp(top0 - higher0);
             top0 = higher0;
             total0 *= fade0;
@@ -1126,25 +1127,26 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             }
         }
         workgroupBarrier(); // all have read the maxima
-        maxima[column * 17u + row * 2u + 0u] = total0;
-        maxima[column * 17u + row * 2u + 1u] = total1;
+        let total_at = 0u + row * 2u;
+        maxima[total_at + column * 17u + 0u] = total0;
+        maxima[total_at + column * 17u + 1u] = total1;
         workgroupBarrier(); // publishes what each invocation's columns give
-        total0 = maxima[row * 2u + 0u];
-        total0 += maxima[row * 2u + 17u];
-        total0 += maxima[row * 2u + 34u];
-        total0 += maxima[row * 2u + 51u];
-        total0 += maxima[row * 2u + 68u];
-        total0 += maxima[row * 2u + 85u];
-        total0 += maxima[row * 2u + 102u];
-        total0 += maxima[row * 2u + 119u];
-        total1 = maxima[row * 2u + 1u];
-        total1 += maxima[row * 2u + 18u];
-        total1 += maxima[row * 2u + 35u];
-        total1 += maxima[row * 2u + 52u];
-        total1 += maxima[row * 2u + 69u];
-        total1 += maxima[row * 2u + 86u];
-        total1 += maxima[row * 2u + 103u];
-        total1 += maxima[row * 2u + 120u];
+        total0 = maxima[total_at + 0u];
+        total0 += maxima[total_at + 17u];
+        total0 += maxima[total_at + 34u];
+        total0 += maxima[total_at + 51u];
+        total0 += maxima[total_at + 68u];
+        total0 += maxima[total_at + 85u];
+        total0 += maxima[total_at + 102u];
+        total0 += maxima[total_at + 119u];
+        total1 = maxima[total_at + 1u];
+        total1 += maxima[total_at + 18u];
+        total1 += maxima[total_at + 35u];
+        total1 += maxima[total_at + 52u];
+        total1 += maxima[total_at + 69u];
+        total1 += maxima[total_at + 86u];
+        total1 += maxima[total_at + 103u];
+        total1 += maxima[total_at + 120u];
         let empty0 = bitcast<vec4<u32>>(total0) == vec4<u32>(); // by its bits, since NaN is not 0
         let portion0 = select(1.0f / total0, vec4<f32>(), empty0);
         let empty1 = bitcast<vec4<u32>>(total1) == vec4<u32>(); // by its bits, since NaN is not 0

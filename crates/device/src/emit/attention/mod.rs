@@ -4,9 +4,11 @@
 //! two give a score, the score a weight, and weighted rows of the other side are summed. The output and the gradient
 //! of `q` walk from the queries, the gradients of `k` and `v` from the keys; only the weights differ. Reading order:
 //! this file, `walk` (what rows do when they meet), then who walks: `plain` (an invocation alone), `tiled` (a workgroup
-//! with tiles in its memory).
+//! with tiles in its memory, which `tile` chooses, `stage` fills, and `exchange` uses for what invocations share).
 
+mod exchange;
 mod plain;
+mod stage;
 mod tile;
 mod tiled;
 mod walk;

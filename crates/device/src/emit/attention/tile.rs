@@ -1,9 +1,10 @@
 //! How much of a walk a workgroup has at once, and where it lies in workgroup memory.
 //!
-//! The hard idea is that the two products of a backward pass, scores and slopes, have *roles* of their own: half of the
-//! workgroup multiplies queries with keys, the other half cotangents with values, so that each invocation has one block
-//! in registers beside its sums. Per block of 8 x 8 and step, four vectors come from workgroup memory for 64
-//! multiply-adds; of 4 x 8 three for 32, of 4 x 4 two for 16.
+//! The hard idea is that halves of a workgroup have *roles*, so that an invocation has one large block in registers
+//! beside its sums. In a backward pass one role multiplies queries with keys, the other cotangents with values. In the
+//! forward pass both have scores, each half of the columns, which they add up; then each goes on with half of the other
+//! side's rows and maxima of its own, until all is over. Per block of 8 x 8 and step, four vectors come from workgroup
+//! memory for 64 multiply-adds; of 4 x 8 three for 32, of 4 x 4 two for 16.
 
 use super::super::{Schedule, Target};
 use super::walk::{Block, Rows};
@@ -22,17 +23,19 @@ struct Shape {
     other_fours: usize,
     /// Columns of a sum that its registers have room for.
     columns: usize,
+    /// True iff two roles share the forward pass; needs two fours of the other side.
+    joint: bool,
     /// What it reaches where there is enough to do, in ratio to the others.
     speed: usize,
 }
 
 /// Those that are used, largest first.
 const SHAPES: [Shape; 5] = [
-    Shape { rows: 64, others: 64, own_fours: 2, other_fours: 2, columns: 64, speed: 100 },
-    Shape { rows: 64, others: 32, own_fours: 2, other_fours: 1, columns: 64, speed: 80 },
-    Shape { rows: 32, others: 64, own_fours: 1, other_fours: 2, columns: 128, speed: 75 },
-    Shape { rows: 32, others: 32, own_fours: 1, other_fours: 1, columns: 128, speed: 55 },
-    Shape { rows: 16, others: 32, own_fours: 1, other_fours: 1, columns: 128, speed: 40 },
+    Shape { rows: 64, others: 64, own_fours: 2, other_fours: 2, columns: 64, joint: true, speed: 100 },
+    Shape { rows: 64, others: 32, own_fours: 2, other_fours: 1, columns: 64, joint: false, speed: 80 },
+    Shape { rows: 32, others: 64, own_fours: 1, other_fours: 2, columns: 128, joint: true, speed: 75 },
+    Shape { rows: 32, others: 32, own_fours: 1, other_fours: 1, columns: 128, joint: false, speed: 55 },
+    Shape { rows: 16, others: 32, own_fours: 1, other_fours: 1, columns: 128, joint: false, speed: 40 },
 ];
 
 /// Whether own rows stay in memory, and rows that are staged for a sum, best first.
@@ -45,8 +48,10 @@ const FULL: usize = 132 * 4 * 2 * 32;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tile {
     shape: Shape,
-    /// Parts of the workgroup, each with a product of its own.
+    /// Parts of the workgroup.
     pub(crate) roles: usize,
+    /// True iff they share one product.
+    pub(crate) joint: bool,
     /// Columns of a product.
     pub(crate) span: usize,
     /// Of which so many are staged together.
@@ -81,18 +86,19 @@ impl Tile {
 
     /// The most of a shape that fits at once.
     fn fitting(shape: Shape, x: &Flash, target: &Target) -> Option<Tile> {
-        let roles = 1 + usize::from(x.slopes());
+        let joint = x.forward() && shape.joint;
+        let roles = if joint || x.slopes() { 2 } else { 1 };
         let width = x.sums.iter().map(|sum| sum.width).max().unwrap_or(0);
         if width > shape.columns {
             return None;
         }
         let sloped = if x.slopes() { x.width(x.own.sloped) } else { 0 };
         let columns = x.width(x.own.scored).max(sloped);
-        let span = |slice: usize| columns.next_multiple_of(slice);
+        let span = |slice: usize| columns.next_multiple_of(if joint { 2 * slice } else { slice });
         let slices = [32, 16, 8].into_iter().filter(|&slice| span(slice) == span(8));
         let mut tiles = slices.flat_map(|slice| {
             let (span, sums, quads) = (span(slice), x.sums.len(), width.div_ceil(4));
-            KEPT_AND_PART.map(|(kept, part)| Tile { shape, roles, span, slice, kept, sums, quads, part })
+            KEPT_AND_PART.map(|(kept, part)| Tile { shape, roles, joint, span, slice, kept, sums, quads, part })
         });
         tiles.find(|tile| {
             let threads = tile.threads() as u32;
@@ -113,6 +119,20 @@ impl Tile {
             own: Rows { name: "own", fours: own_fours, apart: rows / own_fours, first: "first", all: rows },
             other: Rows { name: "others", fours: other_fours, apart: others / other_fours, first: "at", all: others },
         }
+    }
+
+    /// The rows whose weights an invocation has.
+    pub(crate) fn met(&self) -> Block {
+        let mut block = self.block();
+        if self.joint {
+            block.other.fours = 1;
+        }
+        block
+    }
+
+    /// Columns of a product that a role multiplies.
+    pub(crate) fn multiplied(&self) -> usize {
+        self.span / if self.joint { 2 } else { 1 }
     }
 
     /// Invocations that lie below each other.
@@ -161,7 +181,7 @@ impl Tile {
     /// Where things begin in the stage, in `vec4`s: own rows that stay, then in turn slices of a product, or weights and
     /// rows that are summed.
     pub(crate) fn start(&self) -> usize {
-        if self.kept { self.roles * self.span * self.pitches()[0] } else { 0 }
+        if self.kept { self.roles * self.multiplied() * self.pitches()[0] } else { 0 }
     }
 
     /// A role's slices of a product: of the own rows unless they stay, then of the others.
@@ -180,11 +200,16 @@ impl Tile {
         self.part * self.quads
     }
 
+    /// Scores that a role gives to the other.
+    pub(crate) fn given(&self) -> usize {
+        if self.joint { 4 * self.shape.own_fours * self.team() } else { 0 }
+    }
+
     /// The whole stage.
     pub(crate) fn stage(&self) -> usize {
         let product = self.roles * self.slices().iter().sum::<usize>();
         let sums = self.sums * self.weights() + self.roles * self.rows();
-        self.start() + product.max(if self.sums > 0 { sums } else { 0 })
+        self.start() + product.max(if self.sums > 0 { sums } else { 0 }).max(2 * self.given())
     }
 
     /// From what an invocation has of its rows' maxima to what its neighbour has; one is padding against conflicts.
@@ -194,7 +219,7 @@ impl Tile {
 
     /// What is exchanged in the forward pass.
     pub(crate) fn maxima(&self, x: &Flash) -> usize {
-        if x.forward() { ACROSS * self.exchanged() } else { 0 }
+        if x.forward() { self.roles * ACROSS * self.exchanged() } else { 0 }
     }
 
     /// For the header of the shader.

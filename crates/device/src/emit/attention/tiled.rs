@@ -8,16 +8,15 @@ use super::super::Target;
 use super::super::code::Code;
 use super::tile::{ACROSS, Tile};
 use super::walk::{self, AXES, Block};
-use super::{BIAS, COTANGENT, DELTA, Flash, KEY, LOGSUM, NAMES, QUERY, Sum, VALUE};
-
-/// Quads that an invocation brings at once: they wait in registers.
-const AT_ONCE: usize = 8;
+use super::{BIAS, COTANGENT, DELTA, Flash, KEY, LOGSUM, QUERY, Sum, VALUE};
 
 /// A walk in tiles.
-struct Walk<'a> {
-    x: &'a Flash<'a>,
-    tile: &'a Tile,
-    block: Block,
+pub(super) struct Walk<'a> {
+    pub(super) x: &'a Flash<'a>,
+    pub(super) tile: &'a Tile,
+    /// What a product has, and what is weighted.
+    pub(super) block: Block,
+    met: Block,
 }
 
 /// How, the code, its workgroups, and the turns of an invocation's loops, where these arguments are bound in strips.
@@ -49,7 +48,8 @@ pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target, wide: &[bool]) -> (S
     match tile.roles {
         1 => code.line("let inner = local;"),
         _ => {
-            code.line(format!("let role = local / {}u; // 0 has scores, 1 has slopes", tile.team()));
+            let roles = if tile.joint { "" } else { " // 0 has scores, 1 has slopes" };
+            code.line(format!("let role = local / {}u;{roles}", tile.team()));
             code.line(format!("let inner = local % {}u;", tile.team()));
         }
     }
@@ -74,11 +74,12 @@ pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target, wide: &[bool]) -> (S
         (true, true) => ("0u".to_string(), format!("min(first + {own}u, {n}u)")),
         (true, false) => (format!("first / {other}u * {other}u"), format!("{n}u")),
     };
-    let walk = Walk { x, tile, block: tile.block() };
+    let walk = Walk { x, tile, block: tile.block(), met: tile.met() };
     walk.begin(&mut code);
     code.line(format!("let end = {end};"));
     code.open(format!("for (var at = {start}; at < end; at += {other}u)"));
-    code.line("let others = at + column * 4u;");
+    let half = if tile.joint { format!(" + role * {}u", tile.summed()) } else { String::new() };
+    code.line(format!("let others = at + column * 4u{half};"));
     walk.meet(&mut code);
     code.close();
     walk.finish(&mut code);
@@ -93,11 +94,11 @@ impl Walk<'_> {
     /// Turns of the loops for one tile of the other side.
     fn turns(&self) -> usize {
         let tile = self.tile;
-        1 + tile.span / tile.slice + tile.summed() / tile.part * (1 + tile.rows().div_ceil(tile.team()))
+        1 + tile.multiplied() / tile.slice + tile.summed() / tile.part * (1 + tile.rows().div_ceil(tile.team()))
     }
 
     /// The code of each role, which is given its number.
-    fn by_role(&self, code: &mut Code, mut each: impl FnMut(&mut Code, usize)) {
+    pub(super) fn by_role(&self, code: &mut Code, mut each: impl FnMut(&mut Code, usize)) {
         if self.tile.roles == 1 {
             return each(code, 0);
         }
@@ -110,7 +111,7 @@ impl Walk<'_> {
     }
 
     /// The start of a role's own memory, as the first summand of an address.
-    fn of_role(&self, start: usize, size: usize) -> String {
+    pub(super) fn of_role(&self, start: usize, size: usize) -> String {
         match self.tile.roles {
             1 => format!("{start}u"),
             _ => format!("{start}u + role * {size}u"),
@@ -118,7 +119,7 @@ impl Walk<'_> {
     }
 
     /// Every own row with every quad of the sums.
-    fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
         let shares = self.tile.shares();
         (0..self.block.own.n()).flat_map(move |i| (0..shares).map(move |share| (i, share)))
     }
@@ -131,11 +132,8 @@ impl Walk<'_> {
             self.numbers(code);
         }
         if self.tile.kept && self.tile.span > 0 {
-            let size = self.tile.span * self.tile.pitches()[0];
-            self.by_role(code, |code, role| {
-                let operand = [self.x.own.scored, self.x.own.sloped][role];
-                self.bring(code, operand, (self.tile.extents()[0], "first"), "", (role * size, self.tile.span));
-            });
+            let width = self.tile.multiplied();
+            self.bring(code, &[(true, "", 0, width)], (0, width * self.tile.pitches()[0]));
         }
     }
 
@@ -154,11 +152,12 @@ impl Walk<'_> {
         }
         self.product(code);
         if x.forward() {
-            walk::scores(code, x, &self.block);
-            walk::maxima(code, x, &self.block, |code| self.exchange(code, "higher", "max"));
+            self.share_scores(code);
+            walk::scores(code, x, &self.met);
+            walk::maxima(code, x, &self.met, |code| self.exchange(code, "higher", "max"));
             self.parts().for_each(|(i, share)| code.line(format!("sum{i}_{share} *= fade{}.{};", i / 4, AXES[i % 4])));
             self.fetch(code, "");
-            walk::shares(code, x, &self.block, "");
+            walk::shares(code, x, &self.met, "");
             self.publish_shares(code);
         } else {
             code.line("workgroupBarrier(); // all have read the slices");
@@ -177,7 +176,7 @@ impl Walk<'_> {
     }
 
     /// What one role does, if there are two.
-    fn role(&self, code: &mut Code, role: usize, does: impl FnOnce(&mut Code)) {
+    pub(super) fn role(&self, code: &mut Code, role: usize, does: impl FnOnce(&mut Code)) {
         if self.tile.roles > 1 {
             code.open(format!("if (role == {role}u)"));
         }
@@ -189,32 +188,26 @@ impl Walk<'_> {
 
     /// `score0_0..`, or slopes by the same name: the products of the role's operands.
     fn product(&self, code: &mut Code) {
-        let (x, tile) = (self.x, self.tile);
+        let tile = self.tile;
         self.block.pairs().for_each(|(i, j)| code.line(format!("var score{i}_{j} = vec4<f32>();")));
         if tile.span == 0 {
             return code.line("workgroupBarrier(); // all have read the stage");
         }
-        let looped = tile.span > tile.slice;
+        let width = tile.multiplied();
+        let looped = width > tile.slice;
         if looped {
-            code.open(format!("for (var c = 0u; c < {}u; c += {}u)", tile.span, tile.slice));
+            code.open(format!("for (var c = 0u; c < {width}u; c += {}u)", tile.slice));
         }
         let c = if looped { "c + " } else { "" };
-        let ([own_rows, others], [own_pitch, pitch]) = (tile.extents(), tile.pitches());
+        let [own_pitch, pitch] = tile.pitches();
         let [own, size] = [tile.slices()[0], tile.slices().iter().sum()];
         code.line("workgroupBarrier(); // all have read the stage");
-        self.by_role(code, |code, role| {
-            let start = tile.start() + role * size;
-            if !tile.kept {
-                let operand = [x.own.scored, x.own.sloped][role];
-                self.bring(code, operand, (own_rows, "first"), c, (start, tile.slice));
-            }
-            let operand = [x.other.scored, x.other.sloped][role];
-            self.bring(code, operand, (others, "at"), c, (start + own, tile.slice));
-        });
+        let sides = [(true, c, 0, tile.slice), (false, c, own, tile.slice)];
+        self.bring(code, if tile.kept { &sides[1..] } else { &sides }, (tile.start(), size));
         code.line("workgroupBarrier(); // publishes a slice of both operands");
         let own_start = match (tile.kept, looped) {
-            (true, true) => format!("{} + c * {own_pitch}u", self.of_role(0, tile.span * own_pitch)),
-            (true, false) => self.of_role(0, tile.span * own_pitch),
+            (true, true) => format!("{} + c * {own_pitch}u", self.of_role(0, width * own_pitch)),
+            (true, false) => self.of_role(0, width * own_pitch),
             (false, _) => self.of_role(tile.start(), size),
         };
         code.line(format!("let l_at = {own_start} + row;"));
@@ -237,72 +230,18 @@ impl Walk<'_> {
         }
     }
 
-    /// Rows of an operand into the stage, turned: columns one after the other. Neighbouring invocations load
-    /// neighbouring columns, a few, so that what they store is spread over the memory's banks.
-    fn bring(
-        &self,
-        code: &mut Code,
-        operand: usize,
-        (rows, first): (usize, &str),
-        c: &str,
-        (start, width): (usize, usize),
-    ) {
-        let pitch = rows / 4 + 1;
-        let beside = (width / 4).min(if width.is_multiple_of(16) { 4 } else { 2 });
-        let below = self.tile.team() / beside;
-        code.open("");
-        code.line(format!("let at_row = inner / {beside}u;"));
-        code.line(format!("let at_column = inner % {beside}u * 4u;"));
-        code.line(format!("let place = {start}u + at_column * {pitch}u + at_row / 4u;"));
-        code.line("let lane = at_row % 4u;");
-        let slots: Vec<(usize, usize)> = (0..width / (4 * beside))
-            .flat_map(|q| (0..rows / below).map(move |r| (4 * beside * q, below * r)))
-            .collect();
-        for (chunk, slots) in slots.chunks(AT_ONCE).enumerate() {
-            let fours = || (AT_ONCE * chunk..).zip(slots);
-            for (n, (column, row)) in fours() {
-                let call = format!("{}4(b, {first} + at_row + {row}u, {c}at_column + {column}u)", NAMES[operand]);
-                code.line(format!("let four{n} = {call};"));
-            }
-            for (n, (column, row)) in fours() {
-                for k in 0..4 {
-                    code.line(format!("stage[place + {}u][lane] = four{n}[{k}];", (column + k) * pitch + row / 4));
-                }
-            }
-        }
-        code.close();
-    }
-
-    /// Combines what the invocations that share rows have found.
-    fn exchange(&self, code: &mut Code, name: &str, how: &str) {
-        let (fours, apart) = (self.block.own.fours, self.tile.exchanged());
-        for f in 0..fours {
-            code.line(format!("maxima[column * {apart}u + row * {fours}u + {f}u] = {name}{f};"));
-        }
-        code.line("workgroupBarrier(); // publishes what each invocation's columns give");
-        for f in 0..fours {
-            let of = |lane: usize| format!("maxima[row * {fours}u + {}u]", lane * apart + f);
-            code.line(format!("{name}{f} = {};", of(0)));
-            for lane in 1..ACROSS {
-                code.line(match how {
-                    "max" => format!("{name}{f} = max({name}{f}, {});", of(lane)),
-                    _ => format!("{name}{f} += {};", of(lane)),
-                });
-            }
-        }
-    }
-
     /// Where the weight of the first of an invocation's rows lies. The other side's rows are in the order of their
     /// place in a quad, then of the quads, so that neighbours' stores meet no conflicts.
     fn weight_at(&self, code: &mut Code) {
         let (start, pitch) = (self.tile.start(), self.tile.pitches()[0]);
-        code.line(format!("let weight_at = {start}u + column * {pitch}u + row;"));
+        let start = if self.tile.joint { self.of_role(start, self.tile.summed() * pitch) } else { format!("{start}u") };
+        code.line(format!("let weight_at = {start} + column * {pitch}u + row;"));
     }
 
     /// Every four of own rows with every row of the other side: the place of their weights.
     fn weights(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> {
-        let (quads, pitch) = (self.tile.extents()[1] / 4, self.tile.pitches()[0]);
-        let (own, other) = (&self.block.own, &self.block.other);
+        let (quads, pitch) = (self.quads(), self.tile.pitches()[0]);
+        let (own, other) = (&self.met.own, &self.met.other);
         let fours = (0..own.fours).flat_map(|f| (0..other.fours).flat_map(move |j| (0..4).map(move |c| (f, j, c))));
         fours.map(move |(f, j, c)| (f, j, c, (c * quads + j * other.apart / 4) * pitch + f * own.apart / 4))
     }
@@ -340,56 +279,8 @@ impl Walk<'_> {
         }
     }
 
-    /// How many quads of the rows that are summed wait in an invocation's registers, if their number allows it.
-    fn waiting(&self) -> Option<usize> {
-        let (team, quads) = (self.tile.team(), self.tile.quads.max(1));
-        let n = self.tile.rows() / team;
-        (team.is_multiple_of(quads) && self.tile.rows().is_multiple_of(team) && n <= AT_ONCE).then_some(n)
-    }
-
-    /// The call that brings a quad of a row that is summed; rows are in the order of the weights.
-    fn summed(&self, operand: usize, row: &str, quad: &str) -> String {
-        let quads = self.tile.extents()[1] / 4;
-        let half = if self.tile.halves() { format!("role * {}u + ", self.tile.summed()) } else { String::new() };
-        let row = format!("({half}{row})");
-        format!("{}4(b, at + {row} % {quads}u * 4u + {row} / {quads}u, {quad} * 4u)", NAMES[operand])
-    }
-
-    /// Begins to bring the rows from `part` on.
-    fn fetch(&self, code: &mut Code, part: &str) {
-        let Some(n) = self.waiting().filter(|_| self.tile.sums > 0) else { return };
-        let (team, quads) = (self.tile.team(), self.tile.quads);
-        if part.is_empty() {
-            (0..n).for_each(|i| code.line(format!("var next{i} = vec4<f32>();")));
-        }
-        self.by_sum(code, |code, sum| {
-            for i in 0..n {
-                let row = format!("{part}inner / {quads}u + {}u", i * team / quads);
-                code.line(format!("next{i} = {};", self.summed(sum.operand, &row, &format!("inner % {quads}u"))));
-            }
-        });
-    }
-
-    /// Stages the rows of a part.
-    fn put(&self, code: &mut Code, part: &str) {
-        let tile = self.tile;
-        let start = self.of_role(tile.start() + tile.sums * tile.weights(), tile.rows());
-        code.line(format!("let rows_at = {start};"));
-        if let Some(n) = self.waiting() {
-            (0..n).for_each(|i| code.line(format!("stage[rows_at + inner + {}u] = next{i};", i * tile.team())));
-            return;
-        }
-        code.open(format!("for (var slot = inner; slot < {}u; slot += {}u)", tile.rows(), tile.team()));
-        self.by_sum(code, |code, sum| {
-            let row = format!("{part}slot / {}u", tile.quads);
-            let call = self.summed(sum.operand, &row, &format!("slot % {}u", tile.quads));
-            code.line(format!("stage[rows_at + slot] = {call};"));
-        });
-        code.close();
-    }
-
     /// The code of each sum: by role, if each has its own.
-    fn by_sum(&self, code: &mut Code, mut each: impl FnMut(&mut Code, &Sum)) {
+    pub(super) fn by_sum(&self, code: &mut Code, mut each: impl FnMut(&mut Code, &Sum)) {
         match self.x.sums.len() {
             0 => (),
             1 => each(code, &self.x.sums[0]),
@@ -453,6 +344,9 @@ impl Walk<'_> {
         if x.forward() {
             code.line("workgroupBarrier(); // all have read the maxima");
             self.exchange(code, "total", "sum");
+            if self.tile.joint {
+                self.meet_roles(code);
+            }
             walk::portions(code, x, &self.block);
         }
         if self.tile.halves() && self.tile.quads > 0 {
@@ -475,25 +369,9 @@ impl Walk<'_> {
             false => self.by_sum(code, keep),
         }
         if x.logsum.is_some() {
-            let leads = || Some("column == 0u".to_string());
-            walk::keep(code, x, &self.block, |code, i| walk::keep_log(code, x, &self.block, i, leads()));
-        }
-    }
-
-    /// The sums of both roles, for the first, some at a time.
-    fn add_halves(&self, code: &mut Code) {
-        let team = self.tile.team();
-        let sums: Vec<String> = self.parts().map(|(i, share)| format!("sum{i}_{share}")).collect();
-        for some in sums.chunks((self.tile.stage() / team).max(1)) {
-            let place = |n: usize| format!("stage[inner + {}u]", n * team);
-            self.role(code, 1, |code| {
-                some.iter().enumerate().for_each(|(n, sum)| code.line(format!("{} = {sum};", place(n))));
-            });
-            code.line("workgroupBarrier(); // publishes some sums");
-            self.role(code, 0, |code| {
-                some.iter().enumerate().for_each(|(n, sum)| code.line(format!("{sum} += {};", place(n))));
-            });
-            code.line("workgroupBarrier(); // all have read them");
+            let leads = if self.tile.joint { "role == 0u && column == 0u" } else { "column == 0u" };
+            let keep = |code: &mut Code, i: usize| walk::keep_log(code, x, &self.block, i, Some(leads.into()));
+            walk::keep(code, x, &self.block, keep);
         }
     }
 }
