@@ -110,71 +110,86 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         var out2_1 = vec4<f32>();
         var out3_0 = vec4<f32>();
         var out3_1 = vec4<f32>();
-        var top = vec4<f32>(k_f32(0xff7fffffu));
-        var total = vec4<f32>(); // of the columns that this invocation has
+        var top0 = vec4<f32>(k_f32(0xff7fffffu));
+        var total0 = vec4<f32>(); // of the columns that this invocation has
         let end = 11u;
         for (var others = 0u; others < end; others += 4u) {
             let other0 = min(others + 0u, 10u);
             let other1 = min(others + 1u, 10u);
             let other2 = min(others + 2u, 10u);
             let other3 = min(others + 3u, 10u);
-            var score0 = vec4<f32>();
-            var score1 = vec4<f32>();
-            var score2 = vec4<f32>();
-            var score3 = vec4<f32>();
+            var score0_0 = vec4<f32>();
+            var score1_0 = vec4<f32>();
+            var score2_0 = vec4<f32>();
+            var score3_0 = vec4<f32>();
             for (var c = 0u; c < 6u; c += 1u) {
                 let r0 = vec4<f32>(key(b, other0, c + 0u), key(b, other1, c + 0u), key(b, other2, c + 0u), key(b, other3, c + 0u));
-                score0 += query(b, own0, c + 0u) * r0;
-                score1 += query(b, own1, c + 0u) * r0;
-                score2 += query(b, own2, c + 0u) * r0;
-                score3 += query(b, own3, c + 0u) * r0;
+                score0_0 += query(b, own0, c + 0u) * r0;
+                score1_0 += query(b, own1, c + 0u) * r0;
+                score2_0 += query(b, own2, c + 0u) * r0;
+                score3_0 += query(b, own3, c + 0u) * r0;
             }
-            let bias0 = vec4<f32>(bias(b, own + 0u, others + 0u), bias(b, own + 0u, others + 1u), bias(b, own + 0u, others + 2u), bias(b, own + 0u, others + 3u));
-            score0 = score0 * 0.4082483f + bias0;
-            var seen0 = bitcast<vec4<u32>>(bias0) != vec4<u32>(0xff800000u);
-            let bias1 = vec4<f32>(bias(b, own + 1u, others + 0u), bias(b, own + 1u, others + 1u), bias(b, own + 1u, others + 2u), bias(b, own + 1u, others + 3u));
-            score1 = score1 * 0.4082483f + bias1;
-            var seen1 = bitcast<vec4<u32>>(bias1) != vec4<u32>(0xff800000u);
-            let bias2 = vec4<f32>(bias(b, own + 2u, others + 0u), bias(b, own + 2u, others + 1u), bias(b, own + 2u, others + 2u), bias(b, own + 2u, others + 3u));
-            score2 = score2 * 0.4082483f + bias2;
-            var seen2 = bitcast<vec4<u32>>(bias2) != vec4<u32>(0xff800000u);
-            let bias3 = vec4<f32>(bias(b, own + 3u, others + 0u), bias(b, own + 3u, others + 1u), bias(b, own + 3u, others + 2u), bias(b, own + 3u, others + 3u));
-            score3 = score3 * 0.4082483f + bias3;
-            var seen3 = bitcast<vec4<u32>>(bias3) != vec4<u32>(0xff800000u);
+            let bias0_0 = vec4<f32>(bias(b, own + 0u, others + 0u), bias(b, own + 0u, others + 1u), bias(b, own + 0u, others + 2u), bias(b, own + 0u, others + 3u));
+            score0_0 = score0_0 * 0.4082483f + bias0_0;
+            let seen0_0 = bitcast<vec4<u32>>(bias0_0) != vec4<u32>(0xff800000u);
+            let bias1_0 = vec4<f32>(bias(b, own + 1u, others + 0u), bias(b, own + 1u, others + 1u), bias(b, own + 1u, others + 2u), bias(b, own + 1u, others + 3u));
+            score1_0 = score1_0 * 0.4082483f + bias1_0;
+            let seen1_0 = bitcast<vec4<u32>>(bias1_0) != vec4<u32>(0xff800000u);
+            let bias2_0 = vec4<f32>(bias(b, own + 2u, others + 0u), bias(b, own + 2u, others + 1u), bias(b, own + 2u, others + 2u), bias(b, own + 2u, others + 3u));
+            score2_0 = score2_0 * 0.4082483f + bias2_0;
+            let seen2_0 = bitcast<vec4<u32>>(bias2_0) != vec4<u32>(0xff800000u);
+            let bias3_0 = vec4<f32>(bias(b, own + 3u, others + 0u), bias(b, own + 3u, others + 1u), bias(b, own + 3u, others + 2u), bias(b, own + 3u, others + 3u));
+            score3_0 = score3_0 * 0.4082483f + bias3_0;
+            let seen3_0 = bitcast<vec4<u32>>(bias3_0) != vec4<u32>(0xff800000u);
+            score0_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score0_0, seen0_0);
+            score1_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score1_0, seen1_0);
+            score2_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score2_0, seen2_0);
+            score3_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score3_0, seen3_0);
             if (others + 4u > 11u) {
-                let other = others + vec4<u32>(0u, 1u, 2u, 3u);
-                seen0 = seen0 & (other < vec4<u32>(11u));
-                seen1 = seen1 & (other < vec4<u32>(11u));
-                seen2 = seen2 & (other < vec4<u32>(11u));
-                seen3 = seen3 & (other < vec4<u32>(11u));
+                let other0 = others + 0u + vec4<u32>(0u, 1u, 2u, 3u);
+                score0_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score0_0, (other0 < vec4<u32>(11u)));
+                score1_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score1_0, (other0 < vec4<u32>(11u)));
+                score2_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score2_0, (other0 < vec4<u32>(11u)));
+                score3_0 = select(vec4<f32>(k_f32(0xff7fffffu)), score3_0, (other0 < vec4<u32>(11u)));
             }
-            var higher = top;
-            let best0 = select(vec4<f32>(k_f32(0xff7fffffu)), score0, seen0);
-            higher.x = max(higher.x, max(max(best0.x, best0.y), max(best0.z, best0.w)));
-            let best1 = select(vec4<f32>(k_f32(0xff7fffffu)), score1, seen1);
-            higher.y = max(higher.y, max(max(best1.x, best1.y), max(best1.z, best1.w)));
-            let best2 = select(vec4<f32>(k_f32(0xff7fffffu)), score2, seen2);
-            higher.z = max(higher.z, max(max(best2.x, best2.y), max(best2.z, best2.w)));
-            let best3 = select(vec4<f32>(k_f32(0xff7fffffu)), score3, seen3);
-            higher.w = max(higher.w, max(max(best3.x, best3.y), max(best3.z, best3.w)));
-            let fade = exp(top - higher);
-            top = higher;
-            total *= fade;
-            out0_0 *= fade.x;
-            out0_1 *= fade.x;
-            out1_0 *= fade.y;
-            out1_1 *= fade.y;
-            out2_0 *= fade.z;
-            out2_1 *= fade.z;
-            out3_0 *= fade.w;
-            out3_1 *= fade.w;
-            let share0 = select(vec4<f32>(), exp(score0 - vec4<f32>(top.x)), seen0);
-            let share1 = select(vec4<f32>(), exp(score1 - vec4<f32>(top.y)), seen1);
-            let share2 = select(vec4<f32>(), exp(score2 - vec4<f32>(top.z)), seen2);
-            let share3 = select(vec4<f32>(), exp(score3 - vec4<f32>(top.w)), seen3);
-            total += vec4<f32>(dot(share0, vec4<f32>(1.0f)), dot(share1, vec4<f32>(1.0f)), dot(share2, vec4<f32>(1.0f)), dot(share3, vec4<f32>(1.0f)));
+            var higher0 = top0;
+            let best0 = score0_0;
+            higher0.x = max(higher0.x, max(max(best0.x, best0.y), max(best0.z, best0.w)));
+            let best1 = score1_0;
+            higher0.y = max(higher0.y, max(max(best1.x, best1.y), max(best1.z, best1.w)));
+            let best2 = score2_0;
+            higher0.z = max(higher0.z, max(max(best2.x, best2.y), max(best2.z, best2.w)));
+            let best3 = score3_0;
+            higher0.w = max(higher0.w, max(max(best3.x, best3.y), max(best3.z, best3.w)));
+            let fade0 = exp(top0 - higher0);
+            top0 = higher0;
+            total0 *= fade0;
+            out0_0 *= fade0.x;
+            out0_1 *= fade0.x;
+            out1_0 *= fade0.y;
+            out1_1 *= fade0.y;
+            out2_0 *= fade0.z;
+            out2_1 *= fade0.z;
+            out3_0 *= fade0.w;
+            out3_1 *= fade0.w;
+            var share0_0 = exp(score0_0 - vec4<f32>(top0.x));
+            var share1_0 = exp(score1_0 - vec4<f32>(top0.y));
+            var share2_0 = exp(score2_0 - vec4<f32>(top0.z));
+            var share3_0 = exp(score3_0 - vec4<f32>(top0.w));
+            share0_0 = select(vec4<f32>(), share0_0, seen0_0);
+            share1_0 = select(vec4<f32>(), share1_0, seen1_0);
+            share2_0 = select(vec4<f32>(), share2_0, seen2_0);
+            share3_0 = select(vec4<f32>(), share3_0, seen3_0);
+            if (others + 4u > 11u) {
+                let other0 = others + 0u + vec4<u32>(0u, 1u, 2u, 3u);
+                share0_0 = select(vec4<f32>(), share0_0, (other0 < vec4<u32>(11u)));
+                share1_0 = select(vec4<f32>(), share1_0, (other0 < vec4<u32>(11u)));
+                share2_0 = select(vec4<f32>(), share2_0, (other0 < vec4<u32>(11u)));
+                share3_0 = select(vec4<f32>(), share3_0, (other0 < vec4<u32>(11u)));
+            }
+            total0 += vec4<f32>(dot(share0_0, vec4<f32>(1.0f)), dot(share1_0, vec4<f32>(1.0f)), dot(share2_0, vec4<f32>(1.0f)), dot(share3_0, vec4<f32>(1.0f)));
             for (var j = 0u; j < 4u; j++) {
-                let w = vec4<f32>(share0[j], share1[j], share2[j], share3[j]);
+                let w = vec4<f32>(share0_0[j], share1_0[j], share2_0[j], share3_0[j]);
                 let at_row = min(others + j, 10u);
                 let r0 = vec4<f32>(value(b, at_row, 0u), value(b, at_row, 1u), value(b, at_row, 2u), value(b, at_row, 3u));
                 out0_0 += w.x * r0;
@@ -188,27 +203,27 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
                 out3_1 += w.w * r1;
             }
         }
-        let empty = bitcast<vec4<u32>>(total) == vec4<u32>(); // by its bits, since NaN is not 0
-        let portion = select(1.0f / total, vec4<f32>(), empty);
+        let empty0 = bitcast<vec4<u32>>(total0) == vec4<u32>(); // by its bits, since NaN is not 0
+        let portion0 = select(1.0f / total0, vec4<f32>(), empty0);
         if (own + 0u < 9u) {
-            keep_out(b, own + 0u, 0u, out0_0 * portion.x);
-            keep_out(b, own + 0u, 4u, out0_1 * portion.x);
-            a5[b * 9u + own + 0u] = select(log(total.x) + top.x, k_f32(0x7f7fffffu), empty.x);
+            keep_out(b, own + 0u, 0u, out0_0 * portion0.x);
+            keep_out(b, own + 0u, 4u, out0_1 * portion0.x);
+            a5[b * 9u + own + 0u] = select(log(total0.x) + top0.x, k_f32(0x7f7fffffu), empty0.x);
         }
         if (own + 1u < 9u) {
-            keep_out(b, own + 1u, 0u, out1_0 * portion.y);
-            keep_out(b, own + 1u, 4u, out1_1 * portion.y);
-            a5[b * 9u + own + 1u] = select(log(total.y) + top.y, k_f32(0x7f7fffffu), empty.y);
+            keep_out(b, own + 1u, 0u, out1_0 * portion0.y);
+            keep_out(b, own + 1u, 4u, out1_1 * portion0.y);
+            a5[b * 9u + own + 1u] = select(log(total0.y) + top0.y, k_f32(0x7f7fffffu), empty0.y);
         }
         if (own + 2u < 9u) {
-            keep_out(b, own + 2u, 0u, out2_0 * portion.z);
-            keep_out(b, own + 2u, 4u, out2_1 * portion.z);
-            a5[b * 9u + own + 2u] = select(log(total.z) + top.z, k_f32(0x7f7fffffu), empty.z);
+            keep_out(b, own + 2u, 0u, out2_0 * portion0.z);
+            keep_out(b, own + 2u, 4u, out2_1 * portion0.z);
+            a5[b * 9u + own + 2u] = select(log(total0.z) + top0.z, k_f32(0x7f7fffffu), empty0.z);
         }
         if (own + 3u < 9u) {
-            keep_out(b, own + 3u, 0u, out3_0 * portion.w);
-            keep_out(b, own + 3u, 4u, out3_1 * portion.w);
-            a5[b * 9u + own + 3u] = select(log(total.w) + top.w, k_f32(0x7f7fffffu), empty.w);
+            keep_out(b, own + 3u, 0u, out3_0 * portion0.w);
+            keep_out(b, own + 3u, 4u, out3_1 * portion0.w);
+            a5[b * 9u + own + 3u] = select(log(total0.w) + top0.w, k_f32(0x7f7fffffu), empty0.w);
         }
     }
 }

@@ -1,5 +1,5 @@
 // attention_grad_k+attention_grad_v causal [2, 3]·[200, 64]x[200, 64]
-// a workgroup 32 rows of the keys, 64 of the other side at a time in slices of 16; 4 x 4 an invocation
+// a workgroup 32 rows of the keys, 32 of the other side at a time in slices of 16; 4 x 4 an invocation, in two roles
 
 @group(0) @binding(0) var<storage, read> a0: array<vec4<f32>>; // f32[76800]
 @group(0) @binding(1) var<storage, read> a1: array<vec4<f32>>; // f32[76800]
@@ -152,672 +152,443 @@ fn keep_grad_k(b: u32, row: u32, first: u32, x: vec4<f32>) {
     a6[at / 4u] = x;
 }
 
-var<workgroup> stage: array<vec4<f32>, 416>; // slices of the operands
-var<workgroup> weights: array<vec4<f32>, 576>; // [other, own]
+var<workgroup> stage: array<vec4<f32>, 832>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let column = local % 16u; // of the scores and the sums, in quads
-    let row = local / 16u; // of the tile, in fours
+    let role = local / 64u; // 0 has scores, 1 has slopes
+    let inner = local % 64u;
+    let column = inner % 8u; // of the scores and the sums, in quads
+    let row = inner / 8u; // of the tile, in fours
     for (var tile = id.x; tile < 42u; tile += 42u) {
-        let b = tile / 7u;
-        let first = tile % 7u * 32u;
+        let b = tile % 6u;
+        let first = tile / 6u * 32u;
         let own = first + row * 4u;
-        var grad_v0_0 = vec4<f32>();
-        var grad_v1_0 = vec4<f32>();
-        var grad_v2_0 = vec4<f32>();
-        var grad_v3_0 = vec4<f32>();
-        var grad_k0_0 = vec4<f32>();
-        var grad_k1_0 = vec4<f32>();
-        var grad_k2_0 = vec4<f32>();
-        var grad_k3_0 = vec4<f32>();
+        var sum0_0 = vec4<f32>();
+        var sum0_1 = vec4<f32>();
+        var sum1_0 = vec4<f32>();
+        var sum1_1 = vec4<f32>();
+        var sum2_0 = vec4<f32>();
+        var sum2_1 = vec4<f32>();
+        var sum3_0 = vec4<f32>();
+        var sum3_1 = vec4<f32>();
         let end = 200u;
-        for (var at = first / 64u * 64u; at < end; at += 64u) {
+        for (var at = first / 32u * 32u; at < end; at += 32u) {
             let others = at + column * 4u;
-            var score0 = vec4<f32>();
-            var score1 = vec4<f32>();
-            var score2 = vec4<f32>();
-            var score3 = vec4<f32>();
+            var number0 = vec4<f32>();
+            if (role == 0u) {
+                number0 = vec4<f32>(logsum(b, others + 0u), logsum(b, others + 1u), logsum(b, others + 2u), logsum(b, others + 3u));
+            }
+            else {
+                number0 = vec4<f32>(delta(b, others + 0u), delta(b, others + 1u), delta(b, others + 2u), delta(b, others + 3u));
+            }
+            var score0_0 = vec4<f32>();
+            var score1_0 = vec4<f32>();
+            var score2_0 = vec4<f32>();
+            var score3_0 = vec4<f32>();
             for (var c = 0u; c < 64u; c += 16u) {
                 workgroupBarrier(); // all have read the stage
-                {
-                    let slot = local;
-                    let at_row = slot / 4u;
-                    let at_column = slot % 4u * 4u;
-                    let four = key4(b, first + at_row, c + at_column);
-                    stage[(at_column + 0u) * 9u + at_row / 4u][at_row % 4u] = four[0];
-                    stage[(at_column + 1u) * 9u + at_row / 4u][at_row % 4u] = four[1];
-                    stage[(at_column + 2u) * 9u + at_row / 4u][at_row % 4u] = four[2];
-                    stage[(at_column + 3u) * 9u + at_row / 4u][at_row % 4u] = four[3];
+                if (role == 0u) {
+                    {
+                        let at_row = inner / 4u;
+                        let at_column = inner % 4u * 4u;
+                        let place = 0u + at_column * 9u + at_row / 4u;
+                        let lane = at_row % 4u;
+                        let four0 = key4(b, first + at_row + 0u, c + at_column + 0u);
+                        let four1 = key4(b, first + at_row + 16u, c + at_column + 0u);
+                        stage[place + 0u][lane] = four0[0];
+                        stage[place + 9u][lane] = four0[1];
+                        stage[place + 18u][lane] = four0[2];
+                        stage[place + 27u][lane] = four0[3];
+                        stage[place + 4u][lane] = four1[0];
+                        stage[place + 13u][lane] = four1[1];
+                        stage[place + 22u][lane] = four1[2];
+                        stage[place + 31u][lane] = four1[3];
+                    }
+                    {
+                        let at_row = inner / 4u;
+                        let at_column = inner % 4u * 4u;
+                        let place = 144u + at_column * 9u + at_row / 4u;
+                        let lane = at_row % 4u;
+                        let four0 = query4(b, at + at_row + 0u, c + at_column + 0u);
+                        let four1 = query4(b, at + at_row + 16u, c + at_column + 0u);
+                        stage[place + 0u][lane] = four0[0];
+                        stage[place + 9u][lane] = four0[1];
+                        stage[place + 18u][lane] = four0[2];
+                        stage[place + 27u][lane] = four0[3];
+                        stage[place + 4u][lane] = four1[0];
+                        stage[place + 13u][lane] = four1[1];
+                        stage[place + 22u][lane] = four1[2];
+                        stage[place + 31u][lane] = four1[3];
+                    }
                 }
-                for (var turn = 0u; turn < 2u; turn++) {
-                    let slot = turn * 128u + local;
-                    let at_row = slot / 4u;
-                    let at_column = slot % 4u * 4u;
-                    let four = query4(b, at + at_row, c + at_column);
-                    stage[144u + (at_column + 0u) * 17u + at_row / 4u][at_row % 4u] = four[0];
-                    stage[144u + (at_column + 1u) * 17u + at_row / 4u][at_row % 4u] = four[1];
-                    stage[144u + (at_column + 2u) * 17u + at_row / 4u][at_row % 4u] = four[2];
-                    stage[144u + (at_column + 3u) * 17u + at_row / 4u][at_row % 4u] = four[3];
+                else {
+                    {
+                        let at_row = inner / 4u;
+                        let at_column = inner % 4u * 4u;
+                        let place = 288u + at_column * 9u + at_row / 4u;
+                        let lane = at_row % 4u;
+                        let four0 = value4(b, first + at_row + 0u, c + at_column + 0u);
+                        let four1 = value4(b, first + at_row + 16u, c + at_column + 0u);
+                        stage[place + 0u][lane] = four0[0];
+                        stage[place + 9u][lane] = four0[1];
+                        stage[place + 18u][lane] = four0[2];
+                        stage[place + 27u][lane] = four0[3];
+                        stage[place + 4u][lane] = four1[0];
+                        stage[place + 13u][lane] = four1[1];
+                        stage[place + 22u][lane] = four1[2];
+                        stage[place + 31u][lane] = four1[3];
+                    }
+                    {
+                        let at_row = inner / 4u;
+                        let at_column = inner % 4u * 4u;
+                        let place = 432u + at_column * 9u + at_row / 4u;
+                        let lane = at_row % 4u;
+                        let four0 = cotangent4(b, at + at_row + 0u, c + at_column + 0u);
+                        let four1 = cotangent4(b, at + at_row + 16u, c + at_column + 0u);
+                        stage[place + 0u][lane] = four0[0];
+                        stage[place + 9u][lane] = four0[1];
+                        stage[place + 18u][lane] = four0[2];
+                        stage[place + 27u][lane] = four0[3];
+                        stage[place + 4u][lane] = four1[0];
+                        stage[place + 13u][lane] = four1[1];
+                        stage[place + 22u][lane] = four1[2];
+                        stage[place + 31u][lane] = four1[3];
+                    }
                 }
                 workgroupBarrier(); // publishes a slice of both operands
+                let l_at = 0u + role * 288u + row;
+                let r_at = 144u + role * 288u + column;
                 {
-                    let l = stage[row + 0u];
-                    let r = stage[column + 144u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 0u];
+                    let r0 = stage[r_at + 0u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 9u];
-                    let r = stage[column + 161u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 9u];
+                    let r0 = stage[r_at + 9u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 18u];
-                    let r = stage[column + 178u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 18u];
+                    let r0 = stage[r_at + 18u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 27u];
-                    let r = stage[column + 195u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 27u];
+                    let r0 = stage[r_at + 27u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 36u];
-                    let r = stage[column + 212u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 36u];
+                    let r0 = stage[r_at + 36u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 45u];
-                    let r = stage[column + 229u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 45u];
+                    let r0 = stage[r_at + 45u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 54u];
-                    let r = stage[column + 246u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 54u];
+                    let r0 = stage[r_at + 54u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 63u];
-                    let r = stage[column + 263u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 63u];
+                    let r0 = stage[r_at + 63u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 72u];
-                    let r = stage[column + 280u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 72u];
+                    let r0 = stage[r_at + 72u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 81u];
-                    let r = stage[column + 297u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 81u];
+                    let r0 = stage[r_at + 81u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 90u];
-                    let r = stage[column + 314u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 90u];
+                    let r0 = stage[r_at + 90u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 99u];
-                    let r = stage[column + 331u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 99u];
+                    let r0 = stage[r_at + 99u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 108u];
-                    let r = stage[column + 348u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 108u];
+                    let r0 = stage[r_at + 108u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 117u];
-                    let r = stage[column + 365u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 117u];
+                    let r0 = stage[r_at + 117u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 126u];
-                    let r = stage[column + 382u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 126u];
+                    let r0 = stage[r_at + 126u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
                 {
-                    let l = stage[row + 135u];
-                    let r = stage[column + 399u];
-                    score0 += l.x * r;
-                    score1 += l.y * r;
-                    score2 += l.z * r;
-                    score3 += l.w * r;
+                    let l0 = stage[l_at + 135u];
+                    let r0 = stage[r_at + 135u];
+                    score0_0 += l0.x * r0;
+                    score1_0 += l0.y * r0;
+                    score2_0 += l0.z * r0;
+                    score3_0 += l0.w * r0;
                 }
             }
-            score0 *= 0.125f;
-            var seen0 = vec4<bool>(true);
-            score1 *= 0.125f;
-            var seen1 = vec4<bool>(true);
-            score2 *= 0.125f;
-            var seen2 = vec4<bool>(true);
-            score3 *= 0.125f;
-            var seen3 = vec4<bool>(true);
-            if (at + 64u > 200u || first + 31u > at) {
-                let other = others + vec4<u32>(0u, 1u, 2u, 3u);
-                seen0 = (other < vec4<u32>(200u)) & (other >= vec4<u32>(own + 0u));
-                seen1 = (other < vec4<u32>(200u)) & (other >= vec4<u32>(own + 1u));
-                seen2 = (other < vec4<u32>(200u)) & (other >= vec4<u32>(own + 2u));
-                seen3 = (other < vec4<u32>(200u)) & (other >= vec4<u32>(own + 3u));
+            workgroupBarrier(); // all have read the slices
+            var next0 = vec4<f32>();
+            var next1 = vec4<f32>();
+            if (role == 0u) {
+                next0 = cotangent4(b, at + (inner / 16u + 0u) % 8u * 4u + (inner / 16u + 0u) / 8u, inner % 16u * 4u);
+                next1 = cotangent4(b, at + (inner / 16u + 4u) % 8u * 4u + (inner / 16u + 4u) / 8u, inner % 16u * 4u);
             }
-            let sum_log = vec4<f32>(logsum(b, others + 0u), logsum(b, others + 1u), logsum(b, others + 2u), logsum(b, others + 3u));
-            let mean = vec4<f32>(delta(b, others + 0u), delta(b, others + 1u), delta(b, others + 2u), delta(b, others + 3u));
-            let share0 = select(vec4<f32>(), exp(score0 - sum_log), seen0);
-            let share1 = select(vec4<f32>(), exp(score1 - sum_log), seen1);
-            let share2 = select(vec4<f32>(), exp(score2 - sum_log), seen2);
-            let share3 = select(vec4<f32>(), exp(score3 - sum_log), seen3);
-            var slope0 = vec4<f32>();
-            var slope1 = vec4<f32>();
-            var slope2 = vec4<f32>();
-            var slope3 = vec4<f32>();
-            for (var c = 0u; c < 64u; c += 16u) {
-                workgroupBarrier(); // all have read the stage
-                {
-                    let slot = local;
-                    let at_row = slot / 4u;
-                    let at_column = slot % 4u * 4u;
-                    let four = value4(b, first + at_row, c + at_column);
-                    stage[(at_column + 0u) * 9u + at_row / 4u][at_row % 4u] = four[0];
-                    stage[(at_column + 1u) * 9u + at_row / 4u][at_row % 4u] = four[1];
-                    stage[(at_column + 2u) * 9u + at_row / 4u][at_row % 4u] = four[2];
-                    stage[(at_column + 3u) * 9u + at_row / 4u][at_row % 4u] = four[3];
-                }
-                for (var turn = 0u; turn < 2u; turn++) {
-                    let slot = turn * 128u + local;
-                    let at_row = slot / 4u;
-                    let at_column = slot % 4u * 4u;
-                    let four = cotangent4(b, at + at_row, c + at_column);
-                    stage[144u + (at_column + 0u) * 17u + at_row / 4u][at_row % 4u] = four[0];
-                    stage[144u + (at_column + 1u) * 17u + at_row / 4u][at_row % 4u] = four[1];
-                    stage[144u + (at_column + 2u) * 17u + at_row / 4u][at_row % 4u] = four[2];
-                    stage[144u + (at_column + 3u) * 17u + at_row / 4u][at_row % 4u] = four[3];
-                }
-                workgroupBarrier(); // publishes a slice of both operands
-                {
-                    let l = stage[row + 0u];
-                    let r = stage[column + 144u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 9u];
-                    let r = stage[column + 161u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 18u];
-                    let r = stage[column + 178u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 27u];
-                    let r = stage[column + 195u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 36u];
-                    let r = stage[column + 212u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 45u];
-                    let r = stage[column + 229u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 54u];
-                    let r = stage[column + 246u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 63u];
-                    let r = stage[column + 263u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 72u];
-                    let r = stage[column + 280u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 81u];
-                    let r = stage[column + 297u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 90u];
-                    let r = stage[column + 314u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 99u];
-                    let r = stage[column + 331u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 108u];
-                    let r = stage[column + 348u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 117u];
-                    let r = stage[column + 365u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 126u];
-                    let r = stage[column + 382u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
-                {
-                    let l = stage[row + 135u];
-                    let r = stage[column + 399u];
-                    slope0 += l.x * r;
-                    slope1 += l.y * r;
-                    slope2 += l.z * r;
-                    slope3 += l.w * r;
-                }
+            else {
+                next0 = query4(b, at + (inner / 16u + 0u) % 8u * 4u + (inner / 16u + 0u) / 8u, inner % 16u * 4u);
+                next1 = query4(b, at + (inner / 16u + 4u) % 8u * 4u + (inner / 16u + 4u) / 8u, inner % 16u * 4u);
             }
-            slope0 = share0 * (slope0 - mean) * 0.125f;
-            slope1 = share1 * (slope1 - mean) * 0.125f;
-            slope2 = share2 * (slope2 - mean) * 0.125f;
-            slope3 = share3 * (slope3 - mean) * 0.125f;
-            weights[(column * 4u + 0u) * 9u + row] = vec4<f32>(share0.x, share1.x, share2.x, share3.x);
-            weights[(column * 4u + 1u) * 9u + row] = vec4<f32>(share0.y, share1.y, share2.y, share3.y);
-            weights[(column * 4u + 2u) * 9u + row] = vec4<f32>(share0.z, share1.z, share2.z, share3.z);
-            weights[(column * 4u + 3u) * 9u + row] = vec4<f32>(share0.w, share1.w, share2.w, share3.w);
-            for (var part = 0u; part < min(64u, end - at); part += 16u) {
-                workgroupBarrier(); // publishes the weights; all have read the stage
-                for (var turn = 0u; turn < 2u; turn++) {
-                    let slot = turn * 128u + local;
-                    let at_row = at + part + slot / 16u;
-                    let c = slot % 16u * 4u;
-                    stage[slot] = cotangent4(b, at_row, c);
+            if (role == 0u) {
+                score0_0 *= 0.125f;
+                score1_0 *= 0.125f;
+                score2_0 *= 0.125f;
+                score3_0 *= 0.125f;
+                var share0_0 = exp(score0_0 - number0);
+                var share1_0 = exp(score1_0 - number0);
+                var share2_0 = exp(score2_0 - number0);
+                var share3_0 = exp(score3_0 - number0);
+                if (at + 32u > 200u || first + 31u > at) {
+                    let other0 = others + 0u + vec4<u32>(0u, 1u, 2u, 3u);
+                    share0_0 = select(vec4<f32>(), share0_0, (other0 < vec4<u32>(200u)) & (other0 >= vec4<u32>(own + 0u)));
+                    share1_0 = select(vec4<f32>(), share1_0, (other0 < vec4<u32>(200u)) & (other0 >= vec4<u32>(own + 1u)));
+                    share2_0 = select(vec4<f32>(), share2_0, (other0 < vec4<u32>(200u)) & (other0 >= vec4<u32>(own + 2u)));
+                    share3_0 = select(vec4<f32>(), share3_0, (other0 < vec4<u32>(200u)) & (other0 >= vec4<u32>(own + 3u)));
                 }
-                workgroupBarrier(); // publishes rows of the other side
-                for (var step = 0u; step < 16u; step += 16u) {
-                    let weight = (part + step) * 9u + row;
-                    {
-                        let w = weights[weight + 0u];
-                        let r0 = stage[(step + 0u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 9u];
-                        let r0 = stage[(step + 1u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 18u];
-                        let r0 = stage[(step + 2u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 27u];
-                        let r0 = stage[(step + 3u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 36u];
-                        let r0 = stage[(step + 4u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 45u];
-                        let r0 = stage[(step + 5u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 54u];
-                        let r0 = stage[(step + 6u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 63u];
-                        let r0 = stage[(step + 7u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 72u];
-                        let r0 = stage[(step + 8u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 81u];
-                        let r0 = stage[(step + 9u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 90u];
-                        let r0 = stage[(step + 10u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 99u];
-                        let r0 = stage[(step + 11u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 108u];
-                        let r0 = stage[(step + 12u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 117u];
-                        let r0 = stage[(step + 13u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 126u];
-                        let r0 = stage[(step + 14u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 135u];
-                        let r0 = stage[(step + 15u) * 16u + column];
-                        grad_v0_0 += w.x * r0;
-                        grad_v1_0 += w.y * r0;
-                        grad_v2_0 += w.z * r0;
-                        grad_v3_0 += w.w * r0;
-                    }
-                }
+                let weight_at = 0u + column * 9u + row;
+                stage[weight_at + 0u] = vec4<f32>(share0_0.x, share1_0.x, share2_0.x, share3_0.x);
+                stage[weight_at + 72u] = vec4<f32>(share0_0.y, share1_0.y, share2_0.y, share3_0.y);
+                stage[weight_at + 144u] = vec4<f32>(share0_0.z, share1_0.z, share2_0.z, share3_0.z);
+                stage[weight_at + 216u] = vec4<f32>(share0_0.w, share1_0.w, share2_0.w, share3_0.w);
             }
-            workgroupBarrier(); // all have read the last weights
-            weights[(column * 4u + 0u) * 9u + row] = vec4<f32>(slope0.x, slope1.x, slope2.x, slope3.x);
-            weights[(column * 4u + 1u) * 9u + row] = vec4<f32>(slope0.y, slope1.y, slope2.y, slope3.y);
-            weights[(column * 4u + 2u) * 9u + row] = vec4<f32>(slope0.z, slope1.z, slope2.z, slope3.z);
-            weights[(column * 4u + 3u) * 9u + row] = vec4<f32>(slope0.w, slope1.w, slope2.w, slope3.w);
-            for (var part = 0u; part < min(64u, end - at); part += 16u) {
-                workgroupBarrier(); // publishes the weights; all have read the stage
-                for (var turn = 0u; turn < 2u; turn++) {
-                    let slot = turn * 128u + local;
-                    let at_row = at + part + slot / 16u;
-                    let c = slot % 16u * 4u;
-                    stage[slot] = query4(b, at_row, c);
-                }
-                workgroupBarrier(); // publishes rows of the other side
-                for (var step = 0u; step < 16u; step += 16u) {
-                    let weight = (part + step) * 9u + row;
-                    {
-                        let w = weights[weight + 0u];
-                        let r0 = stage[(step + 0u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
+            workgroupBarrier(); // publishes the shares
+            if (role == 1u) {
+                let weight_at = 0u + column * 9u + row;
+                stage[weight_at + 288u] = stage[weight_at + 0u] * (vec4<f32>(score0_0.x, score1_0.x, score2_0.x, score3_0.x) - number0.x) * 0.125f;
+                stage[weight_at + 360u] = stage[weight_at + 72u] * (vec4<f32>(score0_0.y, score1_0.y, score2_0.y, score3_0.y) - number0.y) * 0.125f;
+                stage[weight_at + 432u] = stage[weight_at + 144u] * (vec4<f32>(score0_0.z, score1_0.z, score2_0.z, score3_0.z) - number0.z) * 0.125f;
+                stage[weight_at + 504u] = stage[weight_at + 216u] * (vec4<f32>(score0_0.w, score1_0.w, score2_0.w, score3_0.w) - number0.w) * 0.125f;
+            }
+            for (var part = 0u; part < 32u; part += 8u) {
+                let rows_at = 576u + role * 128u;
+                stage[rows_at + inner + 0u] = next0;
+                stage[rows_at + inner + 64u] = next1;
+                workgroupBarrier(); // publishes the weights and some rows of the other side
+                if (part + 8u < 32u) {
+                    if (role == 0u) {
+                        next0 = cotangent4(b, at + (part + 8u + inner / 16u + 0u) % 8u * 4u + (part + 8u + inner / 16u + 0u) / 8u, inner % 16u * 4u);
+                        next1 = cotangent4(b, at + (part + 8u + inner / 16u + 4u) % 8u * 4u + (part + 8u + inner / 16u + 4u) / 8u, inner % 16u * 4u);
                     }
-                    {
-                        let w = weights[weight + 9u];
-                        let r0 = stage[(step + 1u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 18u];
-                        let r0 = stage[(step + 2u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 27u];
-                        let r0 = stage[(step + 3u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 36u];
-                        let r0 = stage[(step + 4u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 45u];
-                        let r0 = stage[(step + 5u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 54u];
-                        let r0 = stage[(step + 6u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 63u];
-                        let r0 = stage[(step + 7u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 72u];
-                        let r0 = stage[(step + 8u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 81u];
-                        let r0 = stage[(step + 9u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 90u];
-                        let r0 = stage[(step + 10u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 99u];
-                        let r0 = stage[(step + 11u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 108u];
-                        let r0 = stage[(step + 12u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 117u];
-                        let r0 = stage[(step + 13u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 126u];
-                        let r0 = stage[(step + 14u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
-                    }
-                    {
-                        let w = weights[weight + 135u];
-                        let r0 = stage[(step + 15u) * 16u + column];
-                        grad_k0_0 += w.x * r0;
-                        grad_k1_0 += w.y * r0;
-                        grad_k2_0 += w.z * r0;
-                        grad_k3_0 += w.w * r0;
+                    else {
+                        next0 = query4(b, at + (part + 8u + inner / 16u + 0u) % 8u * 4u + (part + 8u + inner / 16u + 0u) / 8u, inner % 16u * 4u);
+                        next1 = query4(b, at + (part + 8u + inner / 16u + 4u) % 8u * 4u + (part + 8u + inner / 16u + 4u) / 8u, inner % 16u * 4u);
                     }
                 }
+                let w_at = 0u + role * 288u + part * 9u + row;
+                let r_at0 = rows_at + column + 0u;
+                let r_at1 = rows_at + column + 8u;
+                {
+                    let w0 = stage[w_at + 0u];
+                    let r0 = stage[r_at0 + 0u];
+                    let r1 = stage[r_at1 + 0u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 9u];
+                    let r0 = stage[r_at0 + 16u];
+                    let r1 = stage[r_at1 + 16u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 18u];
+                    let r0 = stage[r_at0 + 32u];
+                    let r1 = stage[r_at1 + 32u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 27u];
+                    let r0 = stage[r_at0 + 48u];
+                    let r1 = stage[r_at1 + 48u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 36u];
+                    let r0 = stage[r_at0 + 64u];
+                    let r1 = stage[r_at1 + 64u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 45u];
+                    let r0 = stage[r_at0 + 80u];
+                    let r1 = stage[r_at1 + 80u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 54u];
+                    let r0 = stage[r_at0 + 96u];
+                    let r1 = stage[r_at1 + 96u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                {
+                    let w0 = stage[w_at + 63u];
+                    let r0 = stage[r_at0 + 112u];
+                    let r1 = stage[r_at1 + 112u];
+                    sum0_0 += w0.x * r0;
+                    sum0_1 += w0.x * r1;
+                    sum1_0 += w0.y * r0;
+                    sum1_1 += w0.y * r1;
+                    sum2_0 += w0.z * r0;
+                    sum2_1 += w0.z * r1;
+                    sum3_0 += w0.w * r0;
+                    sum3_1 += w0.w * r1;
+                }
+                workgroupBarrier(); // all have read them
             }
         }
-        if (own + 0u < 200u) {
-            keep_grad_v(b, own + 0u, column * 4u, grad_v0_0);
-            keep_grad_k(b, own + 0u, column * 4u, grad_k0_0);
+        if (role == 0u) {
+            if (own + 0u < 200u) {
+                keep_grad_v(b, own + 0u, column * 4u, sum0_0);
+                keep_grad_v(b, own + 0u, (column + 8u) * 4u, sum0_1);
+            }
+            if (own + 1u < 200u) {
+                keep_grad_v(b, own + 1u, column * 4u, sum1_0);
+                keep_grad_v(b, own + 1u, (column + 8u) * 4u, sum1_1);
+            }
+            if (own + 2u < 200u) {
+                keep_grad_v(b, own + 2u, column * 4u, sum2_0);
+                keep_grad_v(b, own + 2u, (column + 8u) * 4u, sum2_1);
+            }
+            if (own + 3u < 200u) {
+                keep_grad_v(b, own + 3u, column * 4u, sum3_0);
+                keep_grad_v(b, own + 3u, (column + 8u) * 4u, sum3_1);
+            }
         }
-        if (own + 1u < 200u) {
-            keep_grad_v(b, own + 1u, column * 4u, grad_v1_0);
-            keep_grad_k(b, own + 1u, column * 4u, grad_k1_0);
-        }
-        if (own + 2u < 200u) {
-            keep_grad_v(b, own + 2u, column * 4u, grad_v2_0);
-            keep_grad_k(b, own + 2u, column * 4u, grad_k2_0);
-        }
-        if (own + 3u < 200u) {
-            keep_grad_v(b, own + 3u, column * 4u, grad_v3_0);
-            keep_grad_k(b, own + 3u, column * 4u, grad_k3_0);
+        else {
+            if (own + 0u < 200u) {
+                keep_grad_k(b, own + 0u, column * 4u, sum0_0);
+                keep_grad_k(b, own + 0u, (column + 8u) * 4u, sum0_1);
+            }
+            if (own + 1u < 200u) {
+                keep_grad_k(b, own + 1u, column * 4u, sum1_0);
+                keep_grad_k(b, own + 1u, (column + 8u) * 4u, sum1_1);
+            }
+            if (own + 2u < 200u) {
+                keep_grad_k(b, own + 2u, column * 4u, sum2_0);
+                keep_grad_k(b, own + 2u, (column + 8u) * 4u, sum2_1);
+            }
+            if (own + 3u < 200u) {
+                keep_grad_k(b, own + 3u, column * 4u, sum3_0);
+                keep_grad_k(b, own + 3u, (column + 8u) * 4u, sum3_1);
+            }
         }
     }
 }

@@ -4,9 +4,12 @@
 //! two give a score, the score a weight, and weighted rows of the other side are summed. The output and the gradient
 //! of `q` walk from the queries, the gradients of `k` and `v` from the keys; only the weights differ. Reading order:
 //! this file, `walk` (what rows do when they meet), then who walks: `plain` (an invocation alone), `tiled` (a workgroup
-//! with tiles in its memory).
+//! with tiles in its memory, which `tile` chooses, `stage` fills, and `exchange` uses for what invocations share).
 
+mod exchange;
 mod plain;
+mod stage;
+mod tile;
 mod tiled;
 mod walk;
 
@@ -20,7 +23,7 @@ use super::fours::Fours;
 use super::index::Axes;
 use super::module::{module_of, n_scalars};
 use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
-use tiled::Tile;
+use tile::Tile;
 
 /// Operands, in the order in which the kernel has them.
 pub(crate) const QUERY: usize = 0;

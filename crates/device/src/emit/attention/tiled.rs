@@ -1,295 +1,377 @@
-//! The walk for real GPUs: a workgroup has a tile of rows, and meets the other side 64 rows at a time.
+//! The walk for real GPUs: a workgroup has a tile of rows, and meets the other side a tile at a time.
 //!
-//! The hard idea is that both operands of every product pass through one *stage* in workgroup memory, a slice at a
-//! time, so that memory depends on the tile and not on the number of columns. Only the weights are there whole: what
-//! registers have found by rows is read by columns. An invocation has four own rows: of the scores it has four
-//! columns, of the sums every 16th quad of columns.
+//! The hard idea is that everything passes through one *stage* in workgroup memory: slices of a product's operands, then
+//! the weights and the rows that they weight, so that memory depends on the tile and not on the number of columns.
+//! All steps of products and sums stand in the text: as loops they take half as long again.
 
+use super::super::Target;
 use super::super::code::Code;
-use super::super::{Schedule, Target};
-use super::walk::{self, Team};
-use super::{BIAS, COTANGENT, Flash, KEY, NAMES, QUERY, Sum, VALUE};
+use super::tile::{ACROSS, Tile};
+use super::walk::{self, AXES, Block};
+use super::{BIAS, COTANGENT, DELTA, Flash, KEY, LOGSUM, QUERY, Sum, VALUE};
 
-/// Rows of the other side that are met at once.
-const OTHERS: usize = 64;
-
-/// Invocations that share four rows: each has four columns of the scores.
-const ACROSS: usize = OTHERS / 4;
-
-/// Steps of a sum that stand in the text one after the other.
-const STEPS: usize = 16;
-
-/// How much of a product a workgroup has at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tile {
-    /// Own rows.
-    rows: usize,
-    /// Columns of both operands of a product that are staged together.
-    slice: usize,
-}
-
-impl Tile {
-    /// The largest tile that fits and still gives every part of a large GPU something to do; `None` if none fits.
-    pub(crate) fn choose(x: &Flash, target: &Target) -> Option<Tile> {
-        let fits = |tile: &Tile| {
-            tile.threads() as u32 <= target.max_invocations && tile.bytes() as u32 <= target.max_workgroup_bytes
-        };
-        let products = [Some(x.own.scored), x.slopes().then_some(x.own.sloped)];
-        // A wider slice needs fewer barriers, unless it is mostly beyond the edge.
-        let widest = if products.into_iter().flatten().all(|operand| whole(x.width(operand))) { 32 } else { 16 };
-        let mut found = None;
-        for rows in [64, 32, 16] {
-            let tiles = [widest, 16].map(|slice| Tile { rows, slice });
-            found = tiles.into_iter().find(fits).or(found);
-            let enough = match target.schedule {
-                Schedule::Shared => x.own.rows >= rows,
-                _ => x.batch * x.own.rows.div_ceil(rows) >= 128,
-            };
-            if found.is_some() && enough {
-                break;
-            }
-        }
-        found
-    }
-
-    /// Invocations of a workgroup.
-    fn threads(&self) -> usize {
-        self.rows / 4 * ACROSS
-    }
-
-    /// `vec4`s from one column of the own rows to the next in workgroup memory; one is padding against conflicts.
-    fn pitch(&self) -> usize {
-        self.rows / 4 + 1
-    }
-
-    /// `vec4`s of the stage: a slice of own rows, then one of others.
-    fn stage(&self) -> usize {
-        self.slice * (self.pitch() + ACROSS + 1)
-    }
-
-    /// Workgroup memory.
-    fn bytes(&self) -> usize {
-        16 * (self.stage() + OTHERS * self.pitch())
-    }
-
-    /// How many rows of this many quads are staged together.
-    fn staged_rows(&self, quads: usize) -> usize {
-        let most = OTHERS.min(self.stage() / quads);
-        1 << most.ilog2()
-    }
-}
-
-/// True iff slices of 32 columns hold no more beyond the edge than slices of 16.
-fn whole(width: usize) -> bool {
-    width.next_multiple_of(32) == width.next_multiple_of(16)
-}
-
-/// Quads of a sum's columns.
-fn quads(sum: &Sum) -> usize {
-    sum.width.div_ceil(4)
+/// A walk in tiles.
+pub(super) struct Walk<'a> {
+    pub(super) x: &'a Flash<'a>,
+    pub(super) tile: &'a Tile,
+    /// What a product has, and what is weighted.
+    pub(super) block: Block,
+    met: Block,
 }
 
 /// How, the code, its workgroups, and the turns of an invocation's loops, where these arguments are bound in strips.
 pub(crate) fn emit(x: &Flash, tile: &Tile, target: &Target, wide: &[bool]) -> (String, String, u32, usize) {
     let mut code = Code::default();
-    let [queries, keys] = if x.from_queries { [tile.rows, OTHERS] } else { [OTHERS, tile.rows] };
+    let [own, other] = tile.extents();
+    let [queries, keys] = if x.from_queries { [own, other] } else { [other, own] };
+    // As far as columns are looked at.
+    let columns = tile.span.max(4 * tile.quads);
     for operand in x.reads() {
-        let block = match operand {
-            BIAS => [queries, keys],
-            KEY | VALUE => [keys, tile.slice],
-            _ => [queries, tile.slice],
-        };
         match operand {
-            QUERY | KEY | VALUE | COTANGENT => x.operand4(&mut code, operand, block, wide),
-            _ => x.operand(&mut code, operand, block),
+            BIAS => x.operand(&mut code, operand, [queries, keys]),
+            KEY | VALUE => x.operand4(&mut code, operand, [keys, columns], wide),
+            QUERY | COTANGENT => x.operand4(&mut code, operand, [queries, columns], wide),
+            _ => x.operand(&mut code, operand, [queries, 1]),
         }
     }
     x.sums.iter().for_each(|sum| x.keep(&mut code, sum, wide));
-    code.line(format!("var<workgroup> stage: array<vec4<f32>, {}>; // slices of the operands", tile.stage()));
-    if !x.sums.is_empty() {
-        let weights = OTHERS * tile.pitch();
-        code.line(format!("var<workgroup> weights: array<vec4<f32>, {weights}>; // [other, own]"));
+    code.line(format!("var<workgroup> stage: array<vec4<f32>, {}>;", tile.stage()));
+    if x.forward() {
+        code.line(format!("var<workgroup> maxima: array<vec4<f32>, {}>;", tile.maxima(x)));
     }
     code.line("");
-    let per_batch = x.own.rows.div_ceil(tile.rows).max(1);
-    let tiles = x.batch * x.own.rows.div_ceil(tile.rows);
+    let per_batch = x.own.rows.div_ceil(own).max(1);
+    let tiles = x.batch * x.own.rows.div_ceil(own);
     let workgroups = x.workgroups(tiles, target);
     code.line(format!("@compute @workgroup_size({})", tile.threads()));
     code.open("fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32)");
-    code.line(format!("let column = local % {ACROSS}u; // of the scores and the sums, in quads"));
-    code.line(format!("let row = local / {ACROSS}u; // of the tile, in fours"));
+    match tile.roles {
+        1 => code.line("let inner = local;"),
+        _ => {
+            let roles = if tile.joint { "" } else { " // 0 has scores, 1 has slopes" };
+            code.line(format!("let role = local / {}u;{roles}", tile.team()));
+            code.line(format!("let inner = local % {}u;", tile.team()));
+        }
+    }
+    code.line(format!("let column = inner % {ACROSS}u; // of the scores and the sums, in quads"));
+    code.line(format!("let row = inner / {ACROSS}u; // of the tile, in fours"));
     code.open(format!("for (var tile = id.x; tile < {tiles}u; tile += {workgroups}u)"));
-    code.line(format!("let b = tile / {per_batch}u;"));
-    code.line(format!("let first = tile % {per_batch}u * {}u;", tile.rows));
+    let (b, first) = match (x.causal, x.from_queries) {
+        (false, _) => (format!("tile / {per_batch}u"), format!("tile % {per_batch}u")),
+        // The longest walks begin first.
+        (true, true) => {
+            (format!("tile % {}u", x.batch.max(1)), format!("({}u - tile / {}u)", per_batch - 1, x.batch.max(1)))
+        }
+        (true, false) => (format!("tile % {}u", x.batch.max(1)), format!("tile / {}u", x.batch.max(1))),
+    };
+    code.line(format!("let b = {b};"));
+    code.line(format!("let first = {first} * {own}u;"));
     code.line("let own = first + row * 4u;");
-    walk::begin(&mut code, x, tile);
     // What is hidden from all rows of the tile is not visited.
     let n = x.other.rows;
     let (start, end) = match (x.causal, x.from_queries) {
         (false, _) => ("0u".to_string(), format!("{n}u")),
-        (true, true) => ("0u".to_string(), format!("min(first + {}u, {n}u)", tile.rows)),
-        (true, false) => (format!("first / {OTHERS}u * {OTHERS}u"), format!("{n}u")),
+        (true, true) => ("0u".to_string(), format!("min(first + {own}u, {n}u)")),
+        (true, false) => (format!("first / {other}u * {other}u"), format!("{n}u")),
     };
+    let walk = Walk { x, tile, block: tile.block(), met: tile.met() };
+    walk.begin(&mut code);
     code.line(format!("let end = {end};"));
-    code.open(format!("for (var at = {start}; at < end; at += {OTHERS}u)"));
-    code.line("let others = at + column * 4u;");
-    walk::meet(&mut code, x, tile);
+    code.open(format!("for (var at = {start}; at < end; at += {other}u)"));
+    let half = if tile.joint { format!(" + role * {}u", tile.summed()) } else { String::new() };
+    code.line(format!("let others = at + column * 4u{half};"));
+    walk.meet(&mut code);
     code.close();
-    walk::finish(&mut code, x, tile);
+    walk.finish(&mut code);
     code.close();
     code.close();
-    let turns = tiles.div_ceil(workgroups.max(1)) * (2 + n.div_ceil(OTHERS) * turns(x, tile));
-    let side = if x.from_queries { "queries" } else { "keys" };
-    let how = format!(
-        "a workgroup {} rows of the {side}, {OTHERS} of the other side at a time in slices of {}; 4 x 4 an invocation",
-        tile.rows, tile.slice
-    );
+    let turns = tiles.div_ceil(workgroups.max(1)) * (2 + n.div_ceil(other) * walk.turns() + 32 * tile.shares());
+    let how = tile.describe(if x.from_queries { "queries" } else { "keys" });
     (how, code.into_text(), workgroups as u32, turns)
 }
 
-/// Turns of the loops for one tile of the other side, and for what is kept.
-fn turns(x: &Flash, tile: &Tile) -> usize {
-    let product = |width: usize| width.div_ceil(tile.slice) * (1 + 2 * tile.slice);
-    let products = product(x.width(x.own.scored)) + if x.slopes() { product(x.width(x.own.sloped)) } else { 0 };
-    let sums: usize = x.sums.iter().map(|sum| 3 * OTHERS + 16 * tile.shares(sum)).sum();
-    products + sums + 3 * ACROSS
-}
-
-/// Appends the loads of `n` quads at `slot` of the stage by all invocations of the workgroup.
-fn load(code: &mut Code, tile: &Tile, n: usize, quad: impl FnOnce(&mut Code)) {
-    let threads = tile.threads();
-    if n == threads {
-        code.open("");
-        code.line("let slot = local;");
-    } else if n.is_multiple_of(threads) {
-        code.open(format!("for (var turn = 0u; turn < {}u; turn++)", n / threads));
-        code.line(format!("let slot = turn * {threads}u + local;"));
-    } else {
-        code.open(format!("for (var slot = local; slot < {n}u; slot += {threads}u)"));
-    }
-    quad(code);
-    code.close();
-}
-
-impl Team for Tile {
-    fn rows(&self) -> (usize, &'static str) {
-        (self.rows, "first")
+impl Walk<'_> {
+    /// Turns of the loops for one tile of the other side.
+    fn turns(&self) -> usize {
+        let tile = self.tile;
+        1 + tile.multiplied() / tile.slice + tile.summed() / tile.part * (1 + tile.rows().div_ceil(tile.team()))
     }
 
-    fn others(&self) -> (usize, &'static str) {
-        (OTHERS, "at")
-    }
-
-    fn shares(&self, sum: &Sum) -> usize {
-        quads(sum).div_ceil(ACROSS)
-    }
-
-    fn column(&self, sum: &Sum, share: usize) -> (String, Option<String>) {
-        let quad = if share == 0 { "column".to_string() } else { format!("(column + {}u)", share * ACROSS) };
-        let inside = ((share + 1) * ACROSS > quads(sum)).then(|| format!("{quad} < {}u", quads(sum)));
-        (format!("{quad} * 4u"), inside)
-    }
-
-    fn leads(&self) -> Option<&'static str> {
-        Some("column == 0u")
-    }
-
-    /// Neighbouring invocations load neighbouring columns.
-    fn product(&self, code: &mut Code, x: &Flash, [own, other]: [usize; 2], name: &str) {
-        (0..4).for_each(|i| code.line(format!("var {name}{i} = vec4<f32>();")));
-        let (slice, pitch, width) = (self.slice, self.pitch(), x.width(own));
-        let others = slice * pitch;
-        let quads = slice / 4;
-        let columns = if width > slice { "c + at_column".to_string() } else { "at_column".to_string() };
-        if width > slice {
-            code.open(format!("for (var c = 0u; c < {width}u; c += {slice}u)"));
+    /// The code of each role, which is given its number.
+    pub(super) fn by_role(&self, code: &mut Code, mut each: impl FnMut(&mut Code, usize)) {
+        if self.tile.roles == 1 {
+            return each(code, 0);
         }
+        code.open("if (role == 0u)");
+        each(code, 0);
+        code.close();
+        code.open("else");
+        each(code, 1);
+        code.close();
+    }
+
+    /// The start of a role's own memory, as the first summand of an address.
+    pub(super) fn of_role(&self, start: usize, size: usize) -> String {
+        match self.tile.roles {
+            1 => format!("{start}u"),
+            _ => format!("{start}u + role * {size}u"),
+        }
+    }
+
+    /// Every own row with every quad of the sums.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let shares = self.tile.shares();
+        (0..self.block.own.n()).flat_map(move |i| (0..shares).map(move |share| (i, share)))
+    }
+
+    fn begin(&self, code: &mut Code) {
+        self.parts().for_each(|(i, share)| code.line(format!("var sum{i}_{share} = vec4<f32>();")));
+        if self.x.forward() {
+            walk::begin(code, &self.block);
+        } else if self.x.from_queries {
+            self.numbers(code);
+        }
+        if self.tile.kept && self.tile.span > 0 {
+            let width = self.tile.multiplied();
+            self.bring(code, &[(true, "", 0, width)], (0, width * self.tile.pitches()[0]));
+        }
+    }
+
+    /// `number0..`: of the queries' rows, the logarithms of the sums for scores, the means for slopes.
+    fn numbers(&self, code: &mut Code) {
+        let rows = if self.x.from_queries { &self.block.own } else { &self.block.other };
+        (0..rows.fours).for_each(|f| code.line(format!("var number{f} = vec4<f32>();")));
+        self.by_role(code, |code, role| walk::numbers(code, self.x, &self.block, [LOGSUM, DELTA][role], "number"));
+    }
+
+    /// Own rows meet a tile of others.
+    fn meet(&self, code: &mut Code) {
+        let x = self.x;
+        if !x.forward() && !x.from_queries {
+            self.numbers(code);
+        }
+        self.product(code);
+        if x.forward() {
+            self.share_scores(code);
+            walk::scores(code, x, &self.met);
+            walk::maxima(code, x, &self.met, |code| self.exchange(code, "higher", "max"));
+            self.parts().for_each(|(i, share)| code.line(format!("sum{i}_{share} *= fade{}.{};", i / 4, AXES[i % 4])));
+            self.fetch(code, "");
+            walk::shares(code, x, &self.met, "");
+            self.publish_shares(code);
+        } else {
+            code.line("workgroupBarrier(); // all have read the slices");
+            self.fetch(code, "");
+            self.role(code, 0, |code| {
+                walk::scores(code, x, &self.block);
+                walk::shares(code, x, &self.block, "number");
+                self.publish_shares(code);
+            });
+            if self.tile.roles > 1 {
+                code.line("workgroupBarrier(); // publishes the shares");
+                self.role(code, 1, |code| self.slopes(code));
+            }
+        }
+        self.accumulate(code);
+    }
+
+    /// What one role does, if there are two.
+    pub(super) fn role(&self, code: &mut Code, role: usize, does: impl FnOnce(&mut Code)) {
+        if self.tile.roles > 1 {
+            code.open(format!("if (role == {role}u)"));
+        }
+        does(code);
+        if self.tile.roles > 1 {
+            code.close();
+        }
+    }
+
+    /// `score0_0..`, or slopes by the same name: the products of the role's operands.
+    fn product(&self, code: &mut Code) {
+        let tile = self.tile;
+        self.block.pairs().for_each(|(i, j)| code.line(format!("var score{i}_{j} = vec4<f32>();")));
+        if tile.span == 0 {
+            return code.line("workgroupBarrier(); // all have read the stage");
+        }
+        let width = tile.multiplied();
+        let looped = width > tile.slice;
+        if looped {
+            code.open(format!("for (var c = 0u; c < {width}u; c += {}u)", tile.slice));
+        }
+        let c = if looped { "c + " } else { "" };
+        let [own_pitch, pitch] = tile.pitches();
+        let [own, size] = [tile.slices()[0], tile.slices().iter().sum()];
         code.line("workgroupBarrier(); // all have read the stage");
-        let side = |code: &mut Code, operand: usize, (rows, first): (usize, &str), (start, pitch): (&str, usize)| {
-            load(code, self, quads * rows, |code| {
-                code.line(format!("let at_row = slot / {quads}u;"));
-                code.line(format!("let at_column = slot % {quads}u * 4u;"));
-                code.line(format!("let four = {}4(b, {first} + at_row, {columns});", NAMES[operand]));
-                for c in 0..4 {
-                    let place = format!("{start}(at_column + {c}u) * {pitch}u + at_row / 4u");
-                    code.line(format!("stage[{place}][at_row % 4u] = four[{c}];"));
+        let sides = [(true, c, 0, tile.slice), (false, c, own, tile.slice)];
+        self.bring(code, if tile.kept { &sides[1..] } else { &sides }, (tile.start(), size));
+        code.line("workgroupBarrier(); // publishes a slice of both operands");
+        let own_start = match (tile.kept, looped) {
+            (true, true) => format!("{} + c * {own_pitch}u", self.of_role(0, width * own_pitch)),
+            (true, false) => self.of_role(0, width * own_pitch),
+            (false, _) => self.of_role(tile.start(), size),
+        };
+        code.line(format!("let l_at = {own_start} + row;"));
+        code.line(format!("let r_at = {} + column;", self.of_role(tile.start() + own, size)));
+        for step in 0..tile.slice {
+            code.open("");
+            for f in 0..self.block.own.fours {
+                code.line(format!("let l{f} = stage[l_at + {}u];", step * own_pitch + f * self.block.own.apart / 4));
+            }
+            for j in 0..self.block.other.fours {
+                code.line(format!("let r{j} = stage[r_at + {}u];", step * pitch + j * self.block.other.apart / 4));
+            }
+            for (i, j) in self.block.pairs() {
+                code.line(format!("score{i}_{j} += l{}.{} * r{j};", i / 4, AXES[i % 4]));
+            }
+            code.close();
+        }
+        if looped {
+            code.close();
+        }
+    }
+
+    /// Where the weight of the first of an invocation's rows lies. The other side's rows are in the order of their
+    /// place in a quad, then of the quads, so that neighbours' stores meet no conflicts.
+    fn weight_at(&self, code: &mut Code) {
+        let (start, pitch) = (self.tile.start(), self.tile.pitches()[0]);
+        let start = if self.tile.joint { self.of_role(start, self.tile.summed() * pitch) } else { format!("{start}u") };
+        code.line(format!("let weight_at = {start} + column * {pitch}u + row;"));
+    }
+
+    /// Every four of own rows with every row of the other side: the place of their weights.
+    fn weights(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+        let (quads, pitch) = (self.quads(), self.tile.pitches()[0]);
+        let (own, other) = (&self.met.own, &self.met.other);
+        let fours = (0..own.fours).flat_map(|f| (0..other.fours).flat_map(move |j| (0..4).map(move |c| (f, j, c))));
+        fours.map(move |(f, j, c)| (f, j, c, (c * quads + j * other.apart / 4) * pitch + f * own.apart / 4))
+    }
+
+    fn publish_shares(&self, code: &mut Code) {
+        if self.tile.sums == 0 {
+            return;
+        }
+        self.weight_at(code);
+        for (f, j, c, place) in self.weights() {
+            let four: Vec<String> = (0..4).map(|i| format!("share{}_{j}.{}", 4 * f + i, AXES[c])).collect();
+            code.line(format!("stage[weight_at + {place}u] = vec4<f32>({});", four.join(", ")));
+        }
+    }
+
+    /// The slopes, from the shares of the other role: beside them, or in their place if no sum has them.
+    fn slopes(&self, code: &mut Code) {
+        if self.tile.sums == 0 {
+            return;
+        }
+        self.weight_at(code);
+        let beside = if self.tile.halves() { 0 } else { self.tile.weights() };
+        for (f, j, c, place) in self.weights() {
+            let four: Vec<String> = (0..4).map(|i| format!("score{}_{j}.{}", 4 * f + i, AXES[c])).collect();
+            let mean = match self.x.from_queries {
+                true => format!("number{f}"),
+                false => format!("number{j}.{}", AXES[c]),
+            };
+            code.line(format!(
+                "stage[weight_at + {}u] = stage[weight_at + {place}u] * (vec4<f32>({}) - {mean}) * {};",
+                place + beside,
+                four.join(", "),
+                self.x.scale()
+            ));
+        }
+    }
+
+    /// The code of each sum: by role, if each has its own.
+    pub(super) fn by_sum(&self, code: &mut Code, mut each: impl FnMut(&mut Code, &Sum)) {
+        match self.x.sums.len() {
+            0 => (),
+            1 => each(code, &self.x.sums[0]),
+            _ => self.by_role(code, |code, role| each(code, &self.x.sums[role])),
+        }
+    }
+
+    /// Adds rows of the other side, times their weights, to the sums.
+    fn accumulate(&self, code: &mut Code) {
+        let tile = self.tile;
+        if tile.sums == 0 || tile.quads == 0 {
+            return;
+        }
+        let (all, part, pitch) = (tile.summed(), tile.part, tile.pitches()[0]);
+        let looped = all > part;
+        if looped {
+            code.open(format!("for (var part = 0u; part < {all}u; part += {part}u)"));
+        }
+        self.put(code, if looped { "part + " } else { "" });
+        code.line("workgroupBarrier(); // publishes the weights and some rows of the other side");
+        if looped && self.waiting().is_some() {
+            code.open(format!("if (part + {part}u < {all}u)"));
+            self.fetch(code, &format!("part + {part}u + "));
+            code.close();
+        }
+        let weights = if tile.halves() { all * pitch } else { tile.weights() };
+        let moved = if looped { format!(" + part * {pitch}u") } else { String::new() };
+        code.line(format!("let w_at = {}{moved} + row;", self.of_role(tile.start(), weights)));
+        let whole = tile.quads.is_multiple_of(ACROSS);
+        for share in 0..tile.shares() {
+            code.line(match whole {
+                true => format!("let r_at{share} = rows_at + column + {}u;", share * ACROSS),
+                // Beyond the edge the last quad is summed again, and not kept.
+                false => {
+                    format!("let r_at{share} = rows_at + min(column + {}u, {}u);", share * ACROSS, tile.quads - 1)
+                }
+            });
+        }
+        for step in 0..part {
+            code.open("");
+            for f in 0..self.block.own.fours {
+                code.line(format!("let w{f} = stage[w_at + {}u];", step * pitch + f * self.block.own.apart / 4));
+            }
+            for share in 0..tile.shares() {
+                code.line(format!("let r{share} = stage[r_at{share} + {}u];", step * tile.quads));
+            }
+            for (i, share) in self.parts() {
+                code.line(format!("sum{i}_{share} += w{}.{} * r{share};", i / 4, AXES[i % 4]));
+            }
+            code.close();
+        }
+        code.line("workgroupBarrier(); // all have read them");
+        if looped {
+            code.close();
+        }
+    }
+
+    /// Keeps what the walk of a tile has found.
+    fn finish(&self, code: &mut Code) {
+        let x = self.x;
+        if x.forward() {
+            code.line("workgroupBarrier(); // all have read the maxima");
+            self.exchange(code, "total", "sum");
+            if self.tile.joint {
+                self.meet_roles(code);
+            }
+            walk::portions(code, x, &self.block);
+        }
+        if self.tile.halves() && self.tile.quads > 0 {
+            self.add_halves(code);
+        }
+        let keep = |code: &mut Code, sum: &Sum| {
+            walk::keep(code, x, &self.block, |code, i| {
+                for share in 0..sum.width.div_ceil(4).div_ceil(ACROSS) {
+                    let (column, inside) = self.tile.column(sum, share);
+                    let factor =
+                        if x.forward() { format!(" * portion{}.{}", i / 4, AXES[i % 4]) } else { String::new() };
+                    let at = self.block.own.at(i);
+                    let keep = format!("keep_{}(b, {at}, {column}, sum{i}_{share}{factor});", sum.name);
+                    walk::guarded(code, inside, &keep);
                 }
             });
         };
-        side(code, own, (self.rows, "first"), ("", pitch));
-        side(code, other, (OTHERS, "at"), (&format!("{others}u + "), ACROSS + 1));
-        code.line("workgroupBarrier(); // publishes a slice of both operands");
-        for step in 0..slice {
-            code.open("");
-            code.line(format!("let l = stage[row + {}u];", step * pitch));
-            code.line(format!("let r = stage[column + {}u];", others + step * (ACROSS + 1)));
-            for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-                code.line(format!("{name}{i} += l.{axis} * r;"));
-            }
-            code.close();
+        match self.tile.halves() {
+            true => self.role(code, 0, |code| keep(code, &x.sums[0])),
+            false => self.by_sum(code, keep),
         }
-        if width > slice {
-            code.close();
+        if x.logsum.is_some() {
+            let leads = if self.tile.joint { "role == 0u && column == 0u" } else { "column == 0u" };
+            let keep = |code: &mut Code, i: usize| walk::keep_log(code, x, &self.block, i, Some(leads.into()));
+            walk::keep(code, x, &self.block, keep);
         }
-    }
-
-    fn exchange(&self, code: &mut Code, name: &str, what: &str, combine: &str) {
-        let fours = self.rows / 4;
-        code.line("workgroupBarrier(); // all have read the stage");
-        code.line(format!("stage[column * {fours}u + row] = {name};"));
-        code.line(format!("workgroupBarrier(); // publishes the {what} of each invocation's columns"));
-        code.line(format!("{name} = stage[row];"));
-        code.open(format!("for (var lane = 1u; lane < {ACROSS}u; lane++)"));
-        code.line(format!("{};", combine.replace("{}", &format!("stage[lane * {fours}u + row]"))));
-        code.close();
-    }
-
-    fn accumulate(&self, code: &mut Code, x: &Flash, sum: &Sum, name: &str) {
-        if self.shares(sum) == 0 {
-            return;
-        }
-        if sum.name != x.sums[0].name {
-            code.line("workgroupBarrier(); // all have read the last weights");
-        }
-        for (n, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-            let four: Vec<String> = (0..4).map(|i| format!("{name}{i}.{axis}")).collect();
-            let place = format!("(column * 4u + {n}u) * {}u + row", self.pitch());
-            code.line(format!("weights[{place}] = vec4<f32>({});", four.join(", ")));
-        }
-        let n = quads(sum);
-        let rows = self.staged_rows(n);
-        code.open(format!("for (var part = 0u; part < min({OTHERS}u, end - at); part += {rows}u)"));
-        code.line("workgroupBarrier(); // publishes the weights; all have read the stage");
-        load(code, self, rows * n, |code| {
-            code.line(format!("let at_row = at + part + slot / {n}u;"));
-            code.line(format!("let c = slot % {n}u * 4u;"));
-            code.line(format!("stage[slot] = {}4(b, at_row, c);", NAMES[sum.operand]));
-        });
-        code.line("workgroupBarrier(); // publishes rows of the other side");
-        let steps = rows.min(STEPS);
-        code.open(format!("for (var step = 0u; step < {rows}u; step += {steps}u)"));
-        code.line(format!("let weight = (part + step) * {}u + row;", self.pitch()));
-        for step in 0..steps {
-            code.open("");
-            code.line(format!("let w = weights[weight + {}u];", step * self.pitch()));
-            for share in 0..self.shares(sum) {
-                // Beyond the edge the last quad is summed again, and not kept.
-                let last = n - 1;
-                let quad = match (share * ACROSS, (share + 1) * ACROSS > n) {
-                    (0, false) => "column".to_string(),
-                    (first, false) => format!("column + {first}u"),
-                    (first, true) => format!("min(column + {first}u, {last}u)"),
-                };
-                code.line(format!("let r{share} = stage[(step + {step}u) * {n}u + {quad}];"));
-            }
-            for (i, axis) in ["x", "y", "z", "w"].into_iter().enumerate() {
-                for share in 0..self.shares(sum) {
-                    code.line(format!("{}{i}_{share} += w.{axis} * r{share};", sum.name));
-                }
-            }
-            code.close();
-        }
-        code.close();
-        code.close();
     }
 }

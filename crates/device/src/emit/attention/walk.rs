@@ -1,224 +1,217 @@
-//! What four own rows do when they meet four of the other side: scores, their maximum, weights, sums.
+//! What an invocation's own rows do when they meet rows of the other side: scores, their maximum, weights.
 //!
 //! The hard idea is that each invocation knows its rows' maxima, but only its own part of their sums: the maximum is
 //! needed at every step and the sum at the end. So one exchange a step is enough, and one more when all is over.
+//!
+//! Names end in the own row, then the four of the other side: `score5_1`. What is hidden is hidden twice, from the
+//! maxima and from the weights, each time by a comparison of row numbers: flags that live between would take registers.
 //!
 //! WGSL promises nothing of NaN. No comparison here takes one for a hidden score or an empty sum, and it matters not
 //! whether `max` keeps or drops it, since its own share is `exp` of it: a NaN score reaches its row's sum, and with it
 //! all results of the row, wherever a device's arithmetic and its `exp` and `log` pass NaN on.
 
 use super::super::code::Code;
-use super::{BIAS, Flash, NAMES, Sum, Weight, greatest, least};
+use super::{BIAS, Flash, NAMES, greatest, least};
 
-/// The invocations that share own rows, and how they come by products of rows.
-///
-/// Their code has in scope `b`, `own`, the first of an invocation's four own rows, `others`, the first of the four that
-/// these meet, and `end`, beyond which no row of the other side is met.
-pub(crate) trait Team {
-    /// Own rows of a team, and the first of them.
-    fn rows(&self) -> (usize, &'static str);
+/// Axes of a four.
+pub(crate) const AXES: [&str; 4] = ["x", "y", "z", "w"];
 
-    /// Rows of the other side that a team meets at once, and the first of them.
-    fn others(&self) -> (usize, &'static str);
-
-    /// Quads of a sum's columns that an invocation has.
-    fn shares(&self, sum: &Sum) -> usize;
-
-    /// The first column of such a quad, and when the quad is not beyond the edge if it may be.
-    fn column(&self, sum: &Sum, share: usize) -> (String, Option<String>);
-
-    /// When an invocation is the one of its team that keeps what rows have one of, if there are others.
-    fn leads(&self) -> Option<&'static str>;
-
-    /// `name0..3`: the products of four own rows with four others.
-    fn product(&self, code: &mut Code, x: &Flash, operands: [usize; 2], name: &str);
-
-    /// Combines a variable of four rows over the invocations of the team; `combine` has `{}` for that of another.
-    fn exchange(&self, code: &mut Code, name: &str, what: &str, combine: &str);
-
-    /// Adds rows of the other side, times the weights `name0..3`, to a sum.
-    fn accumulate(&self, code: &mut Code, x: &Flash, sum: &Sum, name: &str);
+/// Rows of one side that an invocation has, and those of all that walk with it.
+pub(crate) struct Rows {
+    /// The variable that has the first one.
+    pub(crate) name: &'static str,
+    /// How many fours, and how many rows lie from one to the next.
+    pub(crate) fours: usize,
+    pub(crate) apart: usize,
+    /// The variable that has the first row of all, and how many they are.
+    pub(crate) first: &'static str,
+    pub(crate) all: usize,
 }
 
-const AXES: [&str; 4] = ["x", "y", "z", "w"];
+/// The rows that meet.
+pub(crate) struct Block {
+    pub(crate) own: Rows,
+    pub(crate) other: Rows,
+}
 
-/// What an invocation begins its walk with.
-pub(crate) fn begin(code: &mut Code, x: &Flash, team: &dyn Team) {
-    for sum in &x.sums {
-        for (i, share) in (0..4).flat_map(|i| (0..team.shares(sum)).map(move |share| (i, share))) {
-            code.line(format!("var {}{i}_{share} = vec4<f32>();", sum.name));
+impl Rows {
+    /// The number of a row.
+    pub(crate) fn at(&self, i: usize) -> String {
+        format!("{} + {}u", self.name, i / 4 * self.apart + i % 4)
+    }
+
+    /// How many there are.
+    pub(crate) fn n(&self) -> usize {
+        4 * self.fours
+    }
+}
+
+impl Block {
+    /// Every own row with every four of the other side.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let fours = self.other.fours;
+        (0..self.own.n()).flat_map(move |i| (0..fours).map(move |j| (i, j)))
+    }
+}
+
+/// What the forward pass begins its walk with.
+pub(crate) fn begin(code: &mut Code, block: &Block) {
+    for f in 0..block.own.fours {
+        code.line(format!("var top{f} = vec4<f32>({});", least()));
+        code.line(format!("var total{f} = vec4<f32>(); // of the columns that this invocation has"));
+    }
+}
+
+/// `name0..`: what each four of the queries' rows has in an operand that has one number a row.
+pub(crate) fn numbers(code: &mut Code, x: &Flash, block: &Block, operand: usize, name: &str) {
+    let rows = if x.from_queries { &block.own } else { &block.other };
+    for f in 0..rows.fours {
+        let four: Vec<String> = (4 * f..4 * f + 4).map(|i| format!("{}(b, {})", NAMES[operand], rows.at(i))).collect();
+        code.line(format!("{name}{f} = vec4<f32>({});", four.join(", ")));
+    }
+}
+
+/// Scales the scores and adds the bias, of which `seen` says where it is not -∞.
+pub(crate) fn scores(code: &mut Code, x: &Flash, block: &Block) {
+    for (i, j) in block.pairs() {
+        if !x.biased {
+            code.line(format!("score{i}_{j} *= {};", x.scale()));
+            continue;
         }
-    }
-    if x.forward() {
-        code.line(format!("var top = vec4<f32>({});", least()));
-        code.line("var total = vec4<f32>(); // of the columns that this invocation has");
-    } else if x.from_queries {
-        numbers(code, x, "own");
-    }
-}
-
-/// Numbers of four rows of the queries.
-fn numbers(code: &mut Code, x: &Flash, first: &str) {
-    let four = |name: &str| (0..4).map(|i| format!("{name}(b, {first} + {i}u)")).collect::<Vec<_>>().join(", ");
-    code.line(format!("let sum_log = vec4<f32>({});", four("logsum")));
-    if x.slopes() {
-        code.line(format!("let mean = vec4<f32>({});", four("delta")));
-    }
-}
-
-/// Own rows meet others.
-pub(crate) fn meet(code: &mut Code, x: &Flash, team: &dyn Team) {
-    team.product(code, x, [x.own.scored, x.other.scored], "score");
-    let masked = scores(code, x, team);
-    if x.forward() {
-        maxima(code, x, team, masked);
-    } else if !x.from_queries {
-        numbers(code, x, "others");
-    }
-    shares_of(code, x, masked);
-    if x.slopes() {
-        team.product(code, x, [x.own.sloped, x.other.sloped], "slope");
-        for (i, axis) in AXES.into_iter().enumerate() {
-            let mean = if x.from_queries { format!("mean.{axis}") } else { "mean".into() };
-            code.line(format!("slope{i} = share{i} * (slope{i} - {mean}) * {};", x.scale()));
-        }
-    }
-    for sum in &x.sums {
-        team.accumulate(code, x, sum, if sum.weight == Weight::Share { "share" } else { "slope" });
-    }
-}
-
-/// Scales the scores and adds the bias; says what is hidden in `seen0..3`, if anything may be.
-fn scores(code: &mut Code, x: &Flash, team: &dyn Team) -> bool {
-    let n = x.other.rows;
-    let ((rows, first), (at_once, at)) = (team.rows(), team.others());
-    let ragged = !n.is_multiple_of(at_once);
-    let masked = ragged || x.causal || x.biased;
-    for i in 0..4 {
-        let bias = |c: usize| match x.from_queries {
-            true => format!("{}(b, own + {i}u, others + {c}u)", NAMES[BIAS]),
-            false => format!("{}(b, others + {c}u, own + {i}u)", NAMES[BIAS]),
+        let bias = |c: usize| {
+            let (own, other) = (block.own.at(i), block.other.at(4 * j + c));
+            let [query, key] = if x.from_queries { [own, other] } else { [other, own] };
+            format!("{}(b, {query}, {key})", NAMES[BIAS])
         };
-        if x.biased {
-            code.line(format!("let bias{i} = vec4<f32>({});", (0..4).map(bias).collect::<Vec<_>>().join(", ")));
-            code.line(format!("score{i} = score{i} * {} + bias{i};", x.scale()));
-            // By its bits: compilers may assume that there is no infinity.
-            code.line(format!("var seen{i} = bitcast<vec4<u32>>(bias{i}) != vec4<u32>(0xff800000u);"));
-        } else {
-            code.line(format!("score{i} *= {};", x.scale()));
-            if masked {
-                code.line(format!("var seen{i} = vec4<bool>(true);"));
-            }
+        code.line(format!("let bias{i}_{j} = vec4<f32>({});", (0..4).map(bias).collect::<Vec<_>>().join(", ")));
+        code.line(format!("score{i}_{j} = score{i}_{j} * {} + bias{i}_{j};", x.scale()));
+        // By its bits: compilers may assume that there is no infinity.
+        code.line(format!("let seen{i}_{j} = bitcast<vec4<u32>>(bias{i}_{j}) != vec4<u32>(0xff800000u);"));
+    }
+}
+
+/// Replaces what no row may see.
+fn hide(code: &mut Code, x: &Flash, block: &Block, name: &str, otherwise: &str) {
+    if x.biased {
+        for (i, j) in block.pairs() {
+            let kept = format!("select({otherwise}, {name}{i}_{j}, seen{i}_{j})");
+            code.line(format!("{name}{i}_{j} = {kept};"));
         }
     }
+    let n = x.other.rows;
+    let (own, other) = (&block.own, &block.other);
+    let ragged = !n.is_multiple_of(other.all);
     let mut partial: Vec<String> = Vec::new();
     if ragged {
-        partial.push(format!("{at} + {at_once}u > {n}u"));
+        partial.push(format!("{} + {}u > {n}u", other.first, other.all));
     }
     if x.causal {
         partial.push(match x.from_queries {
-            true => format!("{at} + {}u > {first}", at_once - 1),
-            false => format!("{first} + {}u > {at}", rows - 1),
+            true => format!("{} + {}u > {}", other.first, other.all - 1, own.first),
+            false => format!("{} + {}u > {}", own.first, own.all - 1, other.first),
         });
     }
-    if !partial.is_empty() {
-        code.open(format!("if ({})", partial.join(" || ")));
-        code.line("let other = others + vec4<u32>(0u, 1u, 2u, 3u);");
-        for i in 0..4 {
-            let edge = ragged.then(|| format!("(other < vec4<u32>({n}u))"));
-            let order = x.causal.then(|| match x.from_queries {
-                true => format!("(other <= vec4<u32>(own + {i}u))"),
-                false => format!("(other >= vec4<u32>(own + {i}u))"),
-            });
-            let bias = x.biased.then(|| format!("seen{i}"));
-            let all: Vec<String> = [bias, edge, order].into_iter().flatten().collect();
-            code.line(format!("seen{i} = {};", all.join(" & ")));
-        }
-        code.close();
+    if partial.is_empty() {
+        return;
     }
-    masked
+    code.open(format!("if ({})", partial.join(" || ")));
+    for j in 0..other.fours {
+        code.line(format!("let other{j} = {} + vec4<u32>(0u, 1u, 2u, 3u);", other.at(4 * j)));
+    }
+    for (i, j) in block.pairs() {
+        let edge = ragged.then(|| format!("(other{j} < vec4<u32>({n}u))"));
+        let order = x.causal.then(|| {
+            let than = if x.from_queries { "<=" } else { ">=" };
+            format!("(other{j} {than} vec4<u32>({}))", own.at(i))
+        });
+        let all: Vec<String> = [edge, order].into_iter().flatten().collect();
+        code.line(format!("{name}{i}_{j} = select({otherwise}, {name}{i}_{j}, {});", all.join(" & ")));
+    }
+    code.close();
 }
 
-/// The maxima of the rows so far, and what has been summed in proportion to them.
-fn maxima(code: &mut Code, x: &Flash, team: &dyn Team, masked: bool) {
-    code.line("var higher = top;");
-    for (i, axis) in AXES.into_iter().enumerate() {
-        let score = match masked {
-            true => format!("select(vec4<f32>({}), score{i}, seen{i})", least()),
-            false => format!("score{i}"),
-        };
-        code.line(format!("let best{i} = {score};"));
+/// The maxima of the rows so far, in `top0..`, and in `fade0..` what has been summed is to be multiplied with.
+pub(crate) fn maxima(code: &mut Code, x: &Flash, block: &Block, exchange: impl FnOnce(&mut Code)) {
+    hide(code, x, block, "score", &format!("vec4<f32>({})", least()));
+    (0..block.own.fours).for_each(|f| code.line(format!("var higher{f} = top{f};")));
+    for i in 0..block.own.n() {
+        let (f, axis) = (i / 4, AXES[i % 4]);
+        let first = format!("score{i}_0");
+        let best = (1..block.other.fours).fold(first, |best, j| format!("max({best}, score{i}_{j})"));
+        code.line(format!("let best{i} = {best};"));
         let greatest = format!("max(max(best{i}.x, best{i}.y), max(best{i}.z, best{i}.w))");
-        code.line(format!("higher.{axis} = max(higher.{axis}, {greatest});"));
+        code.line(format!("higher{f}.{axis} = max(higher{f}.{axis}, {greatest});"));
     }
-    team.exchange(code, "higher", "maxima", "higher = max(higher, {})");
-    code.line("let fade = exp(top - higher);");
-    code.line("top = higher;");
-    code.line("total *= fade;");
-    for sum in &x.sums {
-        for (i, axis) in AXES.into_iter().enumerate() {
-            (0..team.shares(sum)).for_each(|share| code.line(format!("{}{i}_{share} *= fade.{axis};", sum.name)));
-        }
+    exchange(code);
+    for f in 0..block.own.fours {
+        code.line(format!("let fade{f} = exp(top{f} - higher{f});"));
+        code.line(format!("top{f} = higher{f};"));
+        code.line(format!("total{f} *= fade{f};"));
     }
 }
 
-/// `share0..3`, 0 for what is hidden.
-fn shares_of(code: &mut Code, x: &Flash, masked: bool) {
-    for (i, axis) in AXES.into_iter().enumerate() {
+/// `share0_0..`, 0 for what is hidden; `log` are the logarithms of the sums, where those are known.
+pub(crate) fn shares(code: &mut Code, x: &Flash, block: &Block, log: &str) {
+    for (i, j) in block.pairs() {
+        let (f, axis) = (i / 4, AXES[i % 4]);
         let shift = match (x.forward(), x.from_queries) {
-            (true, _) => format!("vec4<f32>(top.{axis})"),
-            (false, true) => format!("vec4<f32>(sum_log.{axis})"),
-            (false, false) => "sum_log".into(),
+            (true, _) => format!("vec4<f32>(top{f}.{axis})"),
+            (false, true) => format!("vec4<f32>({log}{f}.{axis})"),
+            (false, false) => format!("{log}{j}"),
         };
-        let share = format!("exp(score{i} - {shift})");
-        match masked {
-            true => code.line(format!("let share{i} = select(vec4<f32>(), {share}, seen{i});")),
-            false => code.line(format!("let share{i} = {share};")),
-        }
+        code.line(format!("var share{i}_{j} = exp(score{i}_{j} - {shift});"));
     }
+    hide(code, x, block, "share", "vec4<f32>()");
     if x.forward() {
-        let sum = |i: usize| format!("dot(share{i}, vec4<f32>(1.0f))");
-        code.line(format!("total += vec4<f32>({});", (0..4).map(sum).collect::<Vec<_>>().join(", ")));
+        for f in 0..block.own.fours {
+            let sum = |i: usize| {
+                let shares: Vec<String> = (0..block.other.fours).map(|j| format!("share{i}_{j}")).collect();
+                format!("dot({}, vec4<f32>(1.0f))", shares.join(" + "))
+            };
+            let sums: Vec<String> = (4 * f..4 * f + 4).map(sum).collect();
+            code.line(format!("total{f} += vec4<f32>({});", sums.join(", ")));
+        }
     }
 }
 
-/// Keeps what the walk of a tile has found.
-pub(crate) fn finish(code: &mut Code, x: &Flash, team: &dyn Team) {
-    if x.forward() {
-        team.exchange(code, "total", "sums", "total += {}");
+/// `portion0..`, which make shares of what was summed, once `total0..` are whole.
+pub(crate) fn portions(code: &mut Code, x: &Flash, block: &Block) {
+    for f in 0..block.own.fours {
         // A sum of shares is never -0.
-        code.line("let empty = bitcast<vec4<u32>>(total) == vec4<u32>(); // by its bits, since NaN is not 0");
+        let bits = format!("bitcast<vec4<u32>>(total{f})");
+        code.line(format!("let empty{f} = {bits} == vec4<u32>(); // by its bits, since NaN is not 0"));
         if !x.sums.is_empty() {
-            code.line("let portion = select(1.0f / total, vec4<f32>(), empty);");
+            code.line(format!("let portion{f} = select(1.0f / total{f}, vec4<f32>(), empty{f});"));
         }
     }
-    let ragged = !x.own.rows.is_multiple_of(team.rows().0);
-    for (i, axis) in AXES.into_iter().enumerate() {
+}
+
+/// Keeps what the walk has found, row by row.
+pub(crate) fn keep(code: &mut Code, x: &Flash, block: &Block, mut row: impl FnMut(&mut Code, usize)) {
+    let ragged = !x.own.rows.is_multiple_of(block.own.all);
+    for i in 0..block.own.n() {
         if ragged {
-            code.open(format!("if (own + {i}u < {}u)", x.own.rows));
+            code.open(format!("if ({} < {}u)", block.own.at(i), x.own.rows));
         }
-        for sum in &x.sums {
-            for share in 0..team.shares(sum) {
-                let name = sum.name;
-                let (column, inside) = team.column(sum, share);
-                let factor = if x.forward() { format!(" * portion.{axis}") } else { String::new() };
-                let keep = format!("keep_{name}(b, own + {i}u, {column}, {name}{i}_{share}{factor});");
-                guarded(code, inside, &keep);
-            }
-        }
-        if let Some(arg) = x.logsum {
-            let log = format!("select(log(total.{axis}) + top.{axis}, {}, empty.{axis})", greatest());
-            let keep = format!("a{arg}[b * {}u + own + {i}u] = {log};", x.own.rows);
-            guarded(code, team.leads().map(String::from), &keep);
-        }
+        row(code, i);
         if ragged {
             code.close();
         }
     }
 }
 
+/// Keeps the logarithm of a row's sum, if it is asked for.
+pub(crate) fn keep_log(code: &mut Code, x: &Flash, block: &Block, i: usize, condition: Option<String>) {
+    let (f, axis) = (i / 4, AXES[i % 4]);
+    if let Some(arg) = x.logsum {
+        let log = format!("select(log(total{f}.{axis}) + top{f}.{axis}, {}, empty{f}.{axis})", greatest());
+        let keep = format!("a{arg}[b * {}u + {}] = {log};", x.own.rows, block.own.at(i));
+        guarded(code, condition, &keep);
+    }
+}
+
 /// A line, under a condition if there is one.
-fn guarded(code: &mut Code, condition: Option<String>, line: &str) {
+pub(crate) fn guarded(code: &mut Code, condition: Option<String>, line: &str) {
     condition.iter().for_each(|condition| code.open(format!("if ({condition})")));
     code.line(line);
     condition.iter().for_each(|_| code.close());
