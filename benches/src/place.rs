@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use kiln::Result;
 use kiln::graph::{Device, plan::PlanOptions};
+use kiln::ir::{Backend, KernelTime};
 use kiln_cpu::CpuBackend;
-use kiln_device::{KernelTime, Options, WgpuBackend};
+use kiln_device::{Options, WgpuBackend};
 
 use crate::counted::Counted;
 
@@ -100,7 +101,7 @@ impl Place {
     /// # Errors
     /// If the device failed.
     pub fn take_profile(&self) -> Result<Vec<KernelTime>> {
-        self.gpu.as_ref().map_or(Ok(Vec::new()), |gpu| gpu.take_profile())
+        self.gpu.as_ref().map_or(Ok(Vec::new()), |gpu| gpu.take_times())
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Instant;
 
 use kiln::Result;
-use kiln_device::KernelTime;
+use kiln::ir::KernelTime;
 
 use crate::place::Place;
 use crate::row::Make;
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn kernels_are_summed_by_name_and_sorted_by_time() {
-        let time = |name: &str, gpu_ns| KernelTime { name: name.into(), gpu_ns };
+        let time = |name: &str, gpu_ns| KernelTime { name: name.into(), begin_ns: 0.0, gpu_ns };
         let times = [time("map", 1e3), time("dot", 4e3), time("map", 2e3), time("dot", 5e3)];
         let profile = Profile::of(&times, 2);
         assert_eq!((profile.dispatches(), profile.gpu_ms()), (2, 6e-3));

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kiln_ir::{
-    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Slot, Step,
-    Tape,
+    Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, KernelTime, Readback, Reject, Result,
+    Slot, Step, Tape,
 };
 
 use crate::adapter::{self, AdapterInfo, AdapterKind};
@@ -15,13 +15,13 @@ use crate::gpu::{Gpu, Made, lock};
 use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
 use crate::probe::Probe;
-use crate::profile::{KernelTime, Profiler};
+use crate::profile::Profiler;
 use crate::tape::{Exe, Recorded, accesses_match};
 
 /// How a backend runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Time every kernel, for [`WgpuBackend::take_profile`].
+    /// Time every kernel, for [`Backend::take_times`]: then each has a pass of its own.
     pub profile: bool,
     /// Which schedules kernels get.
     pub schedule: Schedule,
@@ -167,14 +167,6 @@ impl WgpuBackend {
         *self.pool.gpu.made()
     }
 
-    /// How long kernels ran since the last call, in order; empty unless [`Options::profile`] is set.
-    ///
-    /// # Errors
-    /// If the device failed.
-    pub fn take_profile(&self) -> Result<Vec<KernelTime>> {
-        self.profiler.as_ref().map_or(Ok(Vec::new()), |profiler| profiler.take(&self.pool))
-    }
-
     /// Waits until everything submitted is done.
     ///
     /// # Errors
@@ -278,6 +270,10 @@ impl Backend for WgpuBackend {
 
     fn source(&self, exe: &Executable) -> Option<String> {
         Some(exe.get::<Exe>().shader.wgsl.clone())
+    }
+
+    fn take_times(&self) -> Result<Vec<KernelTime>> {
+        self.profiler.as_ref().map_or(Ok(Vec::new()), |profiler| profiler.take(&self.pool))
     }
 
     fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {

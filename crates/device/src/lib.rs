@@ -4,7 +4,7 @@
 //! Nothing here knows of tensors. The hard idea is the split in two: [`emit`](mod@emit) turns a
 //! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
 //!
-//! Reading order: `adapter` (which device), `gpu` (errors and submission), `memory` (buffers),
+//! Reading order: `adapter` (which device), `gpu` (errors), `line` (submission), `memory` (buffers),
 //! `emit` (kernels as WGSL), `pipeline` (compilation), `tape` (replay), `profile`, `probe` (whether
 //! matrices multiply as they should), `backend`.
 
@@ -22,5 +22,4 @@ mod tape;
 pub use adapter::{AdapterInfo, AdapterKind, adapters};
 pub use backend::{Options, WgpuBackend};
 pub use gpu::Made;
-pub use profile::KernelTime;
 pub use wgpu;

@@ -4,19 +4,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use kiln_ir::Result;
+use kiln_ir::{KernelTime, Result};
 
 use crate::gpu::{Gpu, lock};
 use crate::memory::Pool;
-
-/// How long a kernel ran.
-#[derive(Clone, PartialEq, Debug)]
-pub struct KernelTime {
-    /// What the kernel does, as in its label.
-    pub name: String,
-    /// Nanoseconds between its begin and its end.
-    pub gpu_ns: f64,
-}
 
 /// Collects the times of replays until they are asked for.
 #[derive(Default)]
@@ -30,6 +21,9 @@ pub(crate) struct Queries {
     resolved: wgpu::Buffer,
     names: Vec<String>,
 }
+
+/// Replays whose times are kept until somebody asks for them; later ones are not timed.
+const MAX_PENDING: usize = 1024;
 
 /// wgpu's limit for the size of a query set, in queries.
 const MAX_QUERIES: usize = 4096;
@@ -50,7 +44,12 @@ impl Profiler {
     /// Timestamps for these kernels; `None` if there are none, or too many for one set.
     pub(crate) fn begin(&self, gpu: &Gpu, names: &[&str]) -> Option<Queries> {
         let count = 2 * names.len();
-        if names.is_empty() || count > MAX_QUERIES || !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        let known = lock(&self.pending).len() >= MAX_PENDING;
+        if names.is_empty()
+            || known
+            || count > MAX_QUERIES
+            || !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+        {
             return None;
         }
         let label = Some("profile");
@@ -83,8 +82,9 @@ impl Profiler {
             let bytes = pool.read(&queries.resolved, 0..queries.resolved.size()).wait()?;
             let (ticks, _) = bytes.as_chunks::<8>();
             for (name, pair) in queries.names.into_iter().zip(ticks.chunks(2)) {
-                let ticks = u64::from_ne_bytes(pair[1]).saturating_sub(u64::from_ne_bytes(pair[0]));
-                times.push(KernelTime { name, gpu_ns: ticks as f64 * period });
+                let [begin, end] = [pair[0], pair[1]].map(u64::from_ne_bytes);
+                let [begin_ns, gpu_ns] = [begin, end.saturating_sub(begin)].map(|ticks| ticks as f64 * period);
+                times.push(KernelTime { name, begin_ns, gpu_ns });
             }
         }
         Ok(times)

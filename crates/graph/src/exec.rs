@@ -25,7 +25,9 @@ const TIMED_RUN: u32 = 3;
 /// If memory is short; then everything is pending as before. If the device cannot run the program; then every
 /// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
+    let span = device.env().span("capture");
     let captured = capture(targets)?;
+    drop(span);
     if captured.outputs.is_empty() {
         return Ok(());
     }
@@ -89,6 +91,7 @@ fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer])
     if looks && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
         return stepwise::run_timed(device, ready, &args, &captured.scalars);
     }
+    let _span = device.env().span("replay");
     device.backend().replay(&ready.tape, &args, &captured.scalars).map(drop)
 }
 
@@ -98,6 +101,7 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
     if let Some(found) = device.plans().find(key, captured) {
         return Ok(found);
     }
+    let _span = device.env().span("plan and compile");
     let (graph, donatable) = (captured.graph(), &captured.donatable);
     let (why, too_many) = device.plans().news(&graph, donatable);
     crate::inspect::missed(device, why.as_deref(), too_many);

@@ -30,6 +30,7 @@ mod read;
 mod record;
 mod stepwise;
 mod tensor;
+mod timeline;
 pub mod trace;
 mod vjp;
 

@@ -75,7 +75,20 @@ impl Tensor {
     /// Computes what is needed and starts copying the elements.
     fn readback(&self) -> Result<Readback> {
         let (device, buffer) = (self.device(), self.computed()?);
-        Ok(device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel())))
+        let bytes = device.backend().read(&buffer, 0..device.caps().bytes(self.dtype(), self.numel()));
+        Ok(match device.env().timeline {
+            None => bytes,
+            Some(timeline) => {
+                let device = device.clone();
+                Readback::new(move || {
+                    let span = timeline.span("read");
+                    let bytes = bytes.wait()?;
+                    drop(span);
+                    timeline.kernels(device.caps(), &device.backend().take_times()?);
+                    Ok(bytes)
+                })
+            }
+        })
     }
 
     /// The buffer that holds the elements in row-major order, after computing it if need be.

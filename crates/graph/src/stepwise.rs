@@ -10,6 +10,7 @@ use crate::Device;
 use crate::cache::Ready;
 use crate::exec::compile;
 use crate::plan::{Plan, PlanStep};
+use crate::timeline::event;
 
 /// Runs each kernel by itself, waits for it, and shows what it is bound to and how long it took.
 ///
@@ -114,12 +115,11 @@ fn attention_flops(k: &Attention) -> f64 {
 /// The kernels one after the other, as Chrome's trace viewer reads it.
 fn trace(plan: &Plan, times: &[f64]) -> String {
     let mut start = 0.0;
-    let event = |(step, seconds): (&PlanStep, &f64)| {
+    let kernel = |(step, seconds): (&PlanStep, &f64)| {
         let (at, took) = (start, seconds * 1e6);
         start += took;
-        let name = &step.name;
-        format!(r#"{{"name":"{name}","ph":"X","ts":{at:.1},"dur":{took:.1},"pid":0,"tid":0}}"#)
+        event(&step.name, (0, 0), at, took)
     };
-    let events: Vec<String> = plan.steps.iter().zip(times).map(event).collect();
-    format!("{{\"traceEvents\":[\n{}\n]}}\n", events.join(",\n"))
+    let events: String = plan.steps.iter().zip(times).map(kernel).collect();
+    format!("[\n{}\n]\n", events.trim_end_matches(",\n"))
 }

@@ -192,6 +192,17 @@ impl Fence {
     }
 }
 
+/// How long a kernel ran, and when, by the device's own clock.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KernelTime {
+    /// What the kernel does.
+    pub name: String,
+    /// Nanoseconds from a moment of the device's to its begin.
+    pub begin_ns: f64,
+    /// Nanoseconds between its begin and its end.
+    pub gpu_ns: f64,
+}
+
 /// A device that executes kernels.
 pub trait Backend: Send + Sync {
     /// What the device can do.
@@ -224,6 +235,14 @@ pub trait Backend: Send + Sync {
     /// The text that a kernel was compiled from, for people; `None` where there is none.
     fn source(&self, _: &Executable) -> Option<String> {
         None
+    }
+
+    /// How long kernels ran since the last call, in order, after waiting for them; none where nobody times them.
+    ///
+    /// # Errors
+    /// If the device failed.
+    fn take_times(&self) -> Result<Vec<KernelTime>> {
+        Ok(Vec::new())
     }
 
     /// Fixes a sequence of steps over temporaries of these sizes in bytes.

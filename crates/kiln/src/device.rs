@@ -63,7 +63,7 @@ impl DeviceExt for Device {
 
     #[cfg(feature = "wgpu")]
     fn gpu(n: usize) -> Result<Device> {
-        kiln_device::WgpuBackend::gpu(n, kiln_device::Options::default()).map(Device::new)
+        kiln_device::WgpuBackend::gpu(n, options()).map(Device::new)
     }
 
     #[cfg(not(feature = "wgpu"))]
@@ -74,13 +74,20 @@ impl DeviceExt for Device {
 
     #[cfg(feature = "wgpu")]
     fn from_wgpu(device: kiln_device::wgpu::Device, queue: kiln_device::wgpu::Queue) -> Device {
-        Device::new(kiln_device::WgpuBackend::from_wgpu(device, queue, kiln_device::Options::default()))
+        Device::new(kiln_device::WgpuBackend::from_wgpu(device, queue, options()))
     }
+}
+
+/// Kernels are timed if somebody wants to see when they ran.
+#[cfg(feature = "wgpu")]
+fn options() -> kiln_device::Options {
+    let profile = std::env::var_os("KILN_TRACE").is_some_and(|path| !path.is_empty());
+    kiln_device::Options { profile, ..kiln_device::Options::default() }
 }
 
 #[cfg(feature = "wgpu")]
 fn best_gpu() -> Result<Option<Device>> {
-    Ok(kiln_device::WgpuBackend::best(kiln_device::Options::default())?.map(Device::new))
+    Ok(kiln_device::WgpuBackend::best(options())?.map(Device::new))
 }
 
 #[cfg(not(feature = "wgpu"))]

@@ -33,6 +33,7 @@
 //! | `KILN_THREADS` | threads of the CPU backend |
 //! | `KILN_DEBUG` | `1` adapter and limits, `2` one line a kernel, `3` why neighbours did not fuse, `4` WGSL, `5` graphs |
 //! | `KILN_DUMP` | a directory for graph, plan and kernels of each new plan |
+//! | `KILN_TRACE` | a file for what host and GPU did when, for Chrome's trace viewer or Perfetto; times every kernel |
 //! | `KILN_CHECK=cpu` | compares every kernel with the reference and stops at the first difference |
 
 #![forbid(unsafe_code)]

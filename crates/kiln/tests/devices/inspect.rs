@@ -4,14 +4,19 @@ use std::process::Command;
 
 use kiln::prelude::*;
 
+/// The device that a child's variable names, or the CPU.
+fn child_device() -> Device {
+    match std::env::var("KILN_DEVICE") {
+        Ok(_) => Device::best().unwrap(),
+        Err(_) => Device::cpu(),
+    }
+}
+
 /// What the child does: a few steps of something that has a contraction, a row and an update.
 #[test]
 #[ignore = "the child of the other tests"]
 fn child() {
-    let device = match std::env::var("KILN_DEVICE") {
-        Ok(_) => Device::best().unwrap(),
-        Err(_) => Device::cpu(),
-    };
+    let device = child_device();
     let mut model = Linear::new(6, 4, &device);
     let mut opt = Sgd::new(0.1).momentum(0.9).build(&model);
     let x = Tensor::from_f64(&(0..30).map(|i| f64::from(i) / 10.0).collect::<Vec<_>>(), &[5, 6], DType::F32, &device);
@@ -26,7 +31,7 @@ fn child() {
 #[test]
 #[ignore = "the child of the other tests"]
 fn ragged() {
-    let device = Device::cpu();
+    let device = child_device();
     let model = Linear::new(6, 4, &device);
     for n in 1..=12 {
         let x = Tensor::ones(&[n, 6], &device).detach();
@@ -84,6 +89,26 @@ fn a_dump_holds_graph_plan_kernels_and_times() {
     let traces = plans.iter().filter_map(|plan| std::fs::read_to_string(plan.join("timeline.json")).ok());
     assert!(traces.into_iter().any(|t| t.contains("\"ph\":\"X\"")), "a plan that ran three times has a timeline");
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_trace_shows_when_host_and_gpu_work() {
+    let path = std::env::temp_dir().join(format!("kiln-trace-{}.json", std::process::id()));
+    let traced = |device: &str| {
+        run_child("inspect::ragged", &[("KILN_TRACE", path.to_str().unwrap()), ("KILN_DEVICE", device)]);
+        std::fs::read_to_string(&path).unwrap()
+    };
+    let events = |text: &str, of: &str| text.lines().filter(|line| line.contains(of)).count();
+    let cpu = traced("cpu");
+    for name in ["capture", "plan and compile", "replay", "read"] {
+        assert!(events(&cpu, &format!("{{\"name\":\"{name}\",\"ph\":\"X\"")) >= 12, "{name}: {cpu}");
+    }
+    assert!(cpu.starts_with("[\n") && cpu.lines().skip(1).all(|l| l.starts_with('{') && l.ends_with("},")), "{cpu}");
+    if crate::common::gpu().is_some() {
+        let gpu = traced("gpu");
+        assert!(events(&gpu, "\"pid\":1,\"tid\":0") >= 12 && events(&gpu, "process_name") == 2, "{gpu}");
+    }
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
