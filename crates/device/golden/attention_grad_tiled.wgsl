@@ -388,7 +388,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                     score3_0 += l0.w * r0;
                 }
             }
-            workgroupBarrier(); // all have read the slices
             var next0 = vec4<f32>();
             var next1 = vec4<f32>();
             if (role == 0u) {
@@ -399,6 +398,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 next0 = query4(b, at + (inner / 16u + 0u) % 8u * 4u + (inner / 16u + 0u) / 8u, inner % 16u * 4u);
                 next1 = query4(b, at + (inner / 16u + 4u) % 8u * 4u + (inner / 16u + 4u) / 8u, inner % 16u * 4u);
             }
+            workgroupBarrier(); // all have read the slices
             if (role == 0u) {
                 score0_0 *= 0.125f;
                 score1_0 *= 0.125f;

@@ -638,6 +638,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                     score7_0 += l1.w * r0;
                 }
             }
+            var next0 = vec4<f32>();
+            var next1 = vec4<f32>();
+            var next2 = vec4<f32>();
+            var next3 = vec4<f32>();
+            next0 = value4(b, at + (inner / 16u + 0u) % 8u * 4u + (inner / 16u + 0u) / 8u, inner % 16u * 4u);
+            next1 = value4(b, at + (inner / 16u + 4u) % 8u * 4u + (inner / 16u + 4u) / 8u, inner % 16u * 4u);
+            next2 = value4(b, at + (inner / 16u + 8u) % 8u * 4u + (inner / 16u + 8u) / 8u, inner % 16u * 4u);
+            next3 = value4(b, at + (inner / 16u + 12u) % 8u * 4u + (inner / 16u + 12u) / 8u, inner % 16u * 4u);
             score0_0 *= 0.125f;
             score1_0 *= 0.125f;
             score2_0 *= 0.125f;
@@ -717,14 +725,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             sum6_1 *= fade1.z;
             sum7_0 *= fade1.w;
             sum7_1 *= fade1.w;
-            var next0 = vec4<f32>();
-            var next1 = vec4<f32>();
-            var next2 = vec4<f32>();
-            var next3 = vec4<f32>();
-            next0 = value4(b, at + (inner / 16u + 0u) % 8u * 4u + (inner / 16u + 0u) / 8u, inner % 16u * 4u);
-            next1 = value4(b, at + (inner / 16u + 4u) % 8u * 4u + (inner / 16u + 4u) / 8u, inner % 16u * 4u);
-            next2 = value4(b, at + (inner / 16u + 8u) % 8u * 4u + (inner / 16u + 8u) / 8u, inner % 16u * 4u);
-            next3 = value4(b, at + (inner / 16u + 12u) % 8u * 4u + (inner / 16u + 12u) / 8u, inner % 16u * 4u);
             var share0_0 = exp(score0_0 - vec4<f32>(top0.x));
             var share1_0 = exp(score1_0 - vec4<f32>(top0.y));
             var share2_0 = exp(score2_0 - vec4<f32>(top0.z));

@@ -323,6 +323,10 @@ fn each_part_alone() {
         check(&Case::new(&[2], [19, 5], [23, 7]).causal(), &[part]);
     }
     check(&Case::new(&[2], [19, 5], [23, 7]), &[Part::GradV, Part::GradK]);
+    // Alone in the largest tiles, which halves of a workgroup share.
+    for part in [Part::LogSum, Part::GradK, Part::GradV] {
+        check(&Case::new(&[2], [70, 12], [67, 20]).causal(), &[part]);
+    }
 }
 
 #[test]
@@ -403,7 +407,14 @@ fn what_no_kernel_can_do_is_refused() {
 #[test]
 fn tiles_fit_every_device() {
     let wide = |t: usize, d: usize| Case::new(&[1], [t, d], [9, d]).causal();
-    for (case, parts) in [(wide(70, 128), FORWARD), (wide(70, 64), GRAD_KV), (wide(5, 20), GRAD_Q)] {
+    for (case, parts) in [
+        (wide(70, 128), FORWARD),
+        (wide(70, 64), FORWARD),
+        (wide(70, 64), GRAD_Q),
+        (wide(70, 64), GRAD_KV),
+        (wide(40, 96), GRAD_KV),
+        (wide(5, 20), GRAD_Q),
+    ] {
         let kernel = Kernel::Attention(case.kernel(parts).0);
         for (max_workgroup_bytes, max_invocations) in
             [(8 << 10, 256), (16 << 10, 128), (32 << 10, 32), (48 << 10, 1024)]
@@ -418,6 +429,10 @@ fn tiles_fit_every_device() {
             assert!(16 * quads <= max_workgroup_bytes, "{}", shader.wgsl);
             let threads = number(shader.wgsl.split_once("@workgroup_size(").unwrap().1);
             assert!(threads <= max_invocations, "{}", shader.wgsl);
+            // Steps stand in the text one after the other, but no more than drivers take in without delay.
+            assert!(shader.wgsl.lines().count() <= 3000, "{}", shader.wgsl);
+            // What every WebGPU device has is enough for tiles.
+            assert!(quads > 0 || max_workgroup_bytes < 16 << 10 || max_invocations < 128, "{}", shader.wgsl);
         }
     }
 }

@@ -72,13 +72,6 @@ impl Walk<'_> {
         (if self.tile.joint { self.tile.summed() } else { self.tile.extents()[1] }) / 4
     }
 
-    /// How many quads of the rows that are summed wait in an invocation's registers, if their number allows it.
-    pub(super) fn waiting(&self) -> Option<usize> {
-        let (team, quads) = (self.tile.team(), self.tile.quads.max(1));
-        let n = self.tile.rows() / team;
-        (team.is_multiple_of(quads) && self.tile.rows().is_multiple_of(team) && n <= AT_ONCE).then_some(n)
-    }
-
     /// The call that brings a quad of a row that is summed; rows are in the order of the weights.
     fn summed(&self, operand: usize, row: &str, quad: &str) -> String {
         let quads = self.quads();
@@ -90,36 +83,45 @@ impl Walk<'_> {
         format!("{}4(b, {first}{row} % {quads}u * 4u + {row} / {quads}u, {quad} * 4u)", NAMES[operand])
     }
 
+    /// The places among the rows of a part that an invocation fills, each guarded where not all have one.
+    fn slots(&self, code: &mut Code, mut each: impl FnMut(&mut Code, usize)) {
+        let (team, rows) = (self.tile.team(), self.tile.rows());
+        for i in 0..self.tile.waiting() {
+            let all = (i + 1) * team <= rows;
+            if !all {
+                code.open(format!("if (inner < {}u)", rows - i * team));
+            }
+            each(code, i);
+            if !all {
+                code.close();
+            }
+        }
+    }
+
     /// Begins to bring the rows from `part` on.
     pub(super) fn fetch(&self, code: &mut Code, part: &str) {
-        let Some(n) = self.waiting().filter(|_| self.tile.sums > 0) else { return };
         let (team, quads) = (self.tile.team(), self.tile.quads);
-        if part.is_empty() {
-            (0..n).for_each(|i| code.line(format!("var next{i} = vec4<f32>();")));
-        }
         self.by_sum(code, |code, sum| {
-            for i in 0..n {
-                let row = format!("{part}inner / {quads}u + {}u", i * team / quads);
-                code.line(format!("next{i} = {};", self.summed(sum.operand, &row, &format!("inner % {quads}u"))));
-            }
+            self.slots(code, |code, i| {
+                let (row, quad) = match team.is_multiple_of(quads) {
+                    true => (format!("inner / {quads}u + {}u", i * team / quads), format!("inner % {quads}u")),
+                    false => {
+                        let slot = format!("(inner + {}u)", i * team);
+                        (format!("{slot} / {quads}u"), format!("{slot} % {quads}u"))
+                    }
+                };
+                code.line(format!("next{i} = {};", self.summed(sum.operand, &format!("{part}{row}"), &quad)));
+            });
         });
     }
 
-    /// Stages the rows of a part.
-    pub(super) fn put(&self, code: &mut Code, part: &str) {
+    /// Stages what was brought.
+    pub(super) fn put(&self, code: &mut Code) {
         let tile = self.tile;
         let start = self.of_role(tile.start() + tile.sums * tile.weights(), tile.rows());
         code.line(format!("let rows_at = {start};"));
-        if let Some(n) = self.waiting() {
-            (0..n).for_each(|i| code.line(format!("stage[rows_at + inner + {}u] = next{i};", i * tile.team())));
-            return;
-        }
-        code.open(format!("for (var slot = inner; slot < {}u; slot += {}u)", tile.rows(), tile.team()));
-        self.by_sum(code, |code, sum| {
-            let row = format!("{part}slot / {}u", tile.quads);
-            let call = self.summed(sum.operand, &row, &format!("slot % {}u", tile.quads));
-            code.line(format!("stage[rows_at + slot] = {call};"));
+        self.slots(code, |code, i| {
+            code.line(format!("stage[rows_at + inner + {}u] = next{i};", i * tile.team()));
         });
-        code.close();
     }
 }

@@ -38,6 +38,12 @@ const SHAPES: [Shape; 5] = [
     Shape { rows: 16, others: 32, own_fours: 1, other_fours: 1, columns: 128, joint: false, speed: 40 },
 ];
 
+/// Columns of a product that are staged together, most first: unrolled, so no more than text and memory have room for.
+const SLICES: [usize; 6] = [48, 40, 32, 24, 16, 8];
+
+/// Quads of rows that an invocation brings for a sum while it does something else: they wait in registers.
+const WAITING: usize = 8;
+
 /// Whether own rows stay in memory, and rows that are staged for a sum, best first.
 const KEPT_AND_PART: [(bool, usize); 6] = [(true, 32), (true, 16), (false, 32), (false, 16), (false, 8), (false, 4)];
 
@@ -95,7 +101,7 @@ impl Tile {
         let sloped = if x.slopes() { x.width(x.own.sloped) } else { 0 };
         let columns = x.width(x.own.scored).max(sloped);
         let span = |slice: usize| columns.next_multiple_of(if joint { 2 * slice } else { slice });
-        let slices = [32, 16, 8].into_iter().filter(|&slice| span(slice) == span(8));
+        let slices = SLICES.into_iter().filter(|&slice| span(slice) == span(8));
         let mut tiles = slices.flat_map(|slice| {
             let (span, sums, quads) = (span(slice), x.sums.len(), width.div_ceil(4));
             KEPT_AND_PART.map(|(kept, part)| Tile { shape, roles, joint, span, slice, kept, sums, quads, part })
@@ -103,7 +109,8 @@ impl Tile {
         tiles.find(|tile| {
             let threads = tile.threads() as u32;
             let bytes = 16 * (tile.stage() + tile.maxima(x)) as u32;
-            tile.part <= tile.summed() && threads <= target.max_invocations && bytes <= target.max_workgroup_bytes
+            let waits = tile.part <= tile.summed() && tile.waiting() <= WAITING;
+            waits && threads <= target.max_invocations && bytes <= target.max_workgroup_bytes
         })
     }
 
@@ -155,9 +162,9 @@ impl Tile {
         self.roles > 1 && self.sums == 1
     }
 
-    /// Rows of the other side that a role adds to a sum.
+    /// Rows of the other side that a role adds to a sum, or has the weights of.
     pub(crate) fn summed(&self) -> usize {
-        self.shape.others / (1 + usize::from(self.halves()))
+        self.shape.others / (1 + usize::from(self.joint || self.halves()))
     }
 
     /// Quads of a sum's columns that an invocation has.
@@ -198,6 +205,11 @@ impl Tile {
     /// Rows of the other side, as many as a role has of them.
     pub(crate) fn rows(&self) -> usize {
         self.part * self.quads
+    }
+
+    /// Quads of them that an invocation brings.
+    pub(crate) fn waiting(&self) -> usize {
+        self.rows().div_ceil(self.team())
     }
 
     /// Scores that a role gives to the other.

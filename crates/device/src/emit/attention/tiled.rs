@@ -94,7 +94,7 @@ impl Walk<'_> {
     /// Turns of the loops for one tile of the other side.
     fn turns(&self) -> usize {
         let tile = self.tile;
-        1 + tile.multiplied() / tile.slice + tile.summed() / tile.part * (1 + tile.rows().div_ceil(tile.team()))
+        1 + tile.multiplied() / tile.slice + tile.summed() / tile.part
     }
 
     /// The code of each role, which is given its number.
@@ -152,16 +152,16 @@ impl Walk<'_> {
         }
         self.product(code);
         if x.forward() {
+            self.begin_rows(code);
             self.share_scores(code);
             walk::scores(code, x, &self.met);
             walk::maxima(code, x, &self.met, |code| self.exchange(code, "higher", "max"));
             self.parts().for_each(|(i, share)| code.line(format!("sum{i}_{share} *= fade{}.{};", i / 4, AXES[i % 4])));
-            self.fetch(code, "");
             walk::shares(code, x, &self.met, "");
             self.publish_shares(code);
         } else {
+            self.begin_rows(code);
             code.line("workgroupBarrier(); // all have read the slices");
-            self.fetch(code, "");
             self.role(code, 0, |code| {
                 walk::scores(code, x, &self.block);
                 walk::shares(code, x, &self.block, "number");
@@ -173,6 +173,14 @@ impl Walk<'_> {
             }
         }
         self.accumulate(code);
+    }
+
+    /// Begins to bring the first rows of the sums.
+    fn begin_rows(&self, code: &mut Code) {
+        if self.tile.sums > 0 && self.tile.quads > 0 {
+            (0..self.tile.waiting()).for_each(|i| code.line(format!("var next{i} = vec4<f32>();")));
+            self.fetch(code, "");
+        }
     }
 
     /// What one role does, if there are two.
@@ -299,9 +307,9 @@ impl Walk<'_> {
         if looped {
             code.open(format!("for (var part = 0u; part < {all}u; part += {part}u)"));
         }
-        self.put(code, if looped { "part + " } else { "" });
+        self.put(code);
         code.line("workgroupBarrier(); // publishes the weights and some rows of the other side");
-        if looped && self.waiting().is_some() {
+        if looped {
             code.open(format!("if (part + {part}u < {all}u)"));
             self.fetch(code, &format!("part + {part}u + "));
             code.close();
