@@ -255,7 +255,7 @@ impl Captured {
             ends[id] |= match kind {
                 // It stands between a leaf and one view of it.
                 Kind::Offset(_) => ending[id] > 0,
-                _ => node.handles() == 0 && node.books().uses == ending[id],
+                _ => node.handles() == 0 && node.uses() == ending[id],
             };
             if ends[id] {
                 self.inputs(id as NodeId).iter().for_each(|&i| ending[i as usize] += 1);

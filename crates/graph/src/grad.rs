@@ -119,12 +119,13 @@ fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet
 fn pull_back(node: &Arc<Node>, g: &Tensor, depends: &HashSet<u64>, copies: &mut Copies) -> Vec<(u64, Tensor)> {
     let Source::Op(op) = &node.source else { return Vec::new() };
     let value = copies.of(node, node.region);
-    let inputs: Vec<Arc<Node>> = value.books().inputs.clone();
+    let (inputs, adjoint): (Vec<Tensor>, _) = {
+        let books = value.books();
+        (books.inputs.iter().cloned().map(Tensor::from_node).collect(), books.adjoint.clone())
+    };
     if inputs.is_empty() {
         return Vec::new();
     }
-    let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
-    let adjoint = value.books().adjoint.clone();
     let wanted = |t: &Tensor| depends.contains(&copies.original(t.node().id));
     let found: Vec<(u64, Tensor)> = match (op, adjoint.map(|a| *a)) {
         (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
