@@ -30,14 +30,14 @@ impl Inputs {
         }
     }
 
-    /// Appends the nodes to a list.
-    pub(crate) fn give(self, to: &mut Vec<Arc<Node>>) {
+    /// Hands the nodes over, one by one.
+    pub(crate) fn each(self, f: impl FnMut(Arc<Node>)) {
         match self {
             Inputs::None => {}
-            Inputs::One(nodes) => to.extend(nodes),
-            Inputs::Two(nodes) => to.extend(nodes),
-            Inputs::Three(nodes) => to.extend(nodes),
-            Inputs::Many(nodes) => to.extend(nodes),
+            Inputs::One(nodes) => nodes.into_iter().for_each(f),
+            Inputs::Two(nodes) => nodes.into_iter().for_each(f),
+            Inputs::Three(nodes) => nodes.into_iter().for_each(f),
+            Inputs::Many(nodes) => nodes.into_iter().for_each(f),
         }
     }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Node {
     pub(crate) region: Region,
     /// How often it is wanted, and the bits [`DONE`] and [`CLAIMS`].
     word: AtomicU64,
-    /// The last capture that met this node, and where it stands in it; for whoever holds the device's marks.
+    /// The last walk that met this node, and what it found; for whoever holds the device's marks.
     mark: AtomicU64,
     books: Mutex<Books>,
 }
@@ -159,15 +159,19 @@ impl Node {
         self.books.lock().expect("no code panics while it holds a node's books")
     }
 
-    /// The last capture that marked this node, and the place that it gave it.
+    fn own_books(&mut self) -> &mut Books {
+        self.books.get_mut().expect("no code panics while it holds a node's books")
+    }
+
+    /// The last walk that marked this node, and what it wrote.
     pub(crate) fn mark(&self) -> (u32, NodeId) {
         let mark = self.mark.load(Ordering::Relaxed);
         ((mark >> 32) as u32, mark as NodeId)
     }
 
     /// Marks the node.
-    pub(crate) fn set_mark(&self, walk: u32, place: NodeId) {
-        self.mark.store(u64::from(walk) << 32 | u64::from(place), Ordering::Relaxed);
+    pub(crate) fn set_mark(&self, walk: u32, what: NodeId) {
+        self.mark.store(u64::from(walk) << 32 | u64::from(what), Ordering::Relaxed);
     }
 
     /// The number of live handles.
@@ -281,11 +285,19 @@ impl Node {
 }
 
 impl Books {
-    /// Takes every node that this one keeps alive.
-    fn known(&mut self, known: &mut Vec<Arc<Node>>) {
-        std::mem::take(&mut self.inputs).give(known);
+    /// Lets go of the nodes that this one keeps alive; gives those that nothing else does.
+    fn forget(&mut self, last: &mut Vec<Arc<Node>>) {
+        let mut forget = |node: Arc<Node>| {
+            // No handle names it, so nobody else looks at it any more.
+            if Arc::strong_count(&node) == 1 {
+                last.push(node);
+            } else if let Some(mut node) = Arc::into_inner(node) {
+                node.own_books().forget(last);
+            }
+        };
+        std::mem::take(&mut self.inputs).each(&mut forget);
         if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take().map(|a| *a) {
-            known.extend([image, weight]);
+            [image, weight].into_iter().for_each(forget);
         }
     }
 }
@@ -305,16 +317,11 @@ fn abandon(mut unwanted: Vec<Arc<Node>>) {
 /// Long chains drop without recursion.
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut stack = Vec::new();
-        self.books.get_mut().expect("no code panics while it holds a node's books").known(&mut stack);
-        while let Some(node) = stack.pop() {
-            // The last owner takes what the node knows, so that nothing is left for its own drop. No handle names it,
-            // so nobody else looks at it any more.
-            if Arc::strong_count(&node) == 1 {
-                node.books().known(&mut stack);
-            } else if let Some(mut last) = Arc::into_inner(node) {
-                last.books.get_mut().expect("no code panics while it holds a node's books").known(&mut stack);
-            }
+        let mut last = Vec::new();
+        self.own_books().forget(&mut last);
+        while let Some(node) = last.pop() {
+            // Nothing is left for its own drop.
+            node.books().forget(&mut last);
         }
     }
 }
