@@ -45,7 +45,7 @@ enum Kind {
     /// The entry's node, a leaf, from an element on that the n-th scalar names.
     Offset(u32),
     /// Another view than the one recorded, since its input begins elsewhere.
-    View(Movement),
+    View(Box<Movement>),
     /// What the node says.
     Recorded,
 }
@@ -56,7 +56,7 @@ impl Entry {
             (Kind::Leaf(n), _) => Op::Leaf(*n),
             (Kind::Scalar(n), _) => Op::Scalar(*n),
             (Kind::Offset(n), _) => Op::Offset(*n),
-            (Kind::View(movement), _) => Op::View(movement.clone()),
+            (Kind::View(movement), _) => Op::View((**movement).clone()),
             (Kind::Recorded, Source::Op(op)) => op.clone(),
             (Kind::Recorded, Source::Leaf | Source::Scalar { .. }) => unreachable!("these have kinds of their own"),
         }
@@ -65,8 +65,10 @@ impl Entry {
     /// True iff this is what it computes.
     fn is(&self, op: &Op) -> bool {
         match (&self.kind, op) {
-            (Kind::Leaf(n), Op::Leaf(m)) | (Kind::Scalar(n), Op::Scalar(m)) | (Kind::Offset(n), Op::Offset(m)) => n == m,
-            (Kind::View(movement), Op::View(other)) => movement == other,
+            (Kind::Leaf(n), Op::Leaf(m)) | (Kind::Scalar(n), Op::Scalar(m)) | (Kind::Offset(n), Op::Offset(m)) => {
+                n == m
+            }
+            (Kind::View(movement), Op::View(other)) => **movement == *other,
             (Kind::Recorded, op) => matches!(&self.node.source, Source::Op(own) if same_op(own, op)),
             (Kind::Leaf(_) | Kind::Scalar(_) | Kind::Offset(_) | Kind::View(_), _) => false,
         }
@@ -131,7 +133,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
                     captured.push(beside, Kind::Offset(captured.scalars.len() as u32 - 1), 0);
                     wanted.push(false);
                     captured.inputs.push(captured.entries.len() as NodeId - 1);
-                    Kind::View(movement)
+                    Kind::View(Box::new(movement))
                 }
             },
             (_, Source::Leaf) => unreachable!("a leaf has a value, or `behind` refused it"),
@@ -170,7 +172,7 @@ fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<(u64, Arc<Node>)>> {
         first
     };
     let mut stack: Vec<Arc<Node>> = targets.iter().filter(|t| met(t, TARGET)).cloned().collect();
-    let mut found = Vec::with_capacity(128);
+    let mut found = Vec::with_capacity(64);
     while let Some(node) = stack.pop() {
         let books = node.books();
         match &books.value {

@@ -4,9 +4,10 @@
 //! into those of its operands, in terms of ordinary tensor methods, so gradients have gradients.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use kiln_ir::{NodeId, Op};
+use kiln_ir::expr::E;
+use kiln_ir::{Expr, NodeId, Op};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
@@ -72,7 +73,8 @@ impl Tensor {
     /// The same value, through which no gradient flows.
     #[track_caller]
     pub fn detach(&self) -> Tensor {
-        crate::ops::map(&[self], &kiln_ir::expr::E::input(0))
+        static SAME: LazyLock<Arc<Expr>> = LazyLock::new(|| E::input(0).build().into());
+        Tensor::map(&[self], &SAME)
     }
 }
 
@@ -116,7 +118,7 @@ impl Between {
         };
         root.set_mark(walk, NO);
         let mut stack = vec![root.clone()];
-        let mut found = Vec::with_capacity(128);
+        let mut found = Vec::with_capacity(64);
         while let Some(node) = stack.pop() {
             stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float()).filter(met).cloned());
             found.push((node.id, node));
