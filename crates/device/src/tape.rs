@@ -103,10 +103,13 @@ impl Recorded {
         profiler: Option<&crate::profile::Profiler>,
     ) -> Result<Ticket> {
         let gpu = &pool.gpu;
-        let groups = self.bind(pool, args)?;
+        // Held while commands are written: groups are used where they are kept.
+        let mut groups = lock(&self.groups);
+        self.bind(pool, args, &mut groups)?;
         self.write_scalars(pool, scalars)?;
         let encoder = || gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") });
-        let running = || self.steps.iter().zip(&groups).filter(|(step, _)| step.exe().shader.workgroups > 0);
+        let bound = self.steps.iter().zip(&groups.steps).filter(|(step, _)| step.exe().shader.workgroups > 0);
+        let running = || bound.clone().map(|(step, known)| (step, &known.last().expect("`bind` placed it there").1));
         let ticket = match profiler {
             None => {
                 let mut running = running();
@@ -114,7 +117,15 @@ impl Recorded {
                     let mut encoder = encoder();
                     let descriptor = wgpu::ComputePassDescriptor { label: Some("replay"), timestamp_writes: None };
                     let mut pass = encoder.begin_compute_pass(&descriptor);
-                    running.by_ref().take(n).for_each(|(step, group)| step.dispatch(&mut pass, group));
+                    let mut last: Option<&Exe> = None;
+                    for (step, group) in running.by_ref().take(n) {
+                        // Layers alike share a kernel.
+                        if !last.is_some_and(|last| std::ptr::eq(last, step.exe())) {
+                            pass.set_pipeline(&step.exe().pipeline.pipeline);
+                        }
+                        last = Some(step.exe());
+                        step.dispatch(&mut pass, group);
+                    }
                     drop(pass);
                     encoder.finish()
                 };
@@ -135,7 +146,9 @@ impl Recorded {
                     let timestamp_writes = queries.as_ref().map(|q| q.writes(n as u32));
                     let label = Some(step.exe().shader.name.as_str());
                     let descriptor = wgpu::ComputePassDescriptor { label, timestamp_writes };
-                    step.dispatch(&mut encoder.begin_compute_pass(&descriptor), group);
+                    let mut pass = encoder.begin_compute_pass(&descriptor);
+                    pass.set_pipeline(&step.exe().pipeline.pipeline);
+                    step.dispatch(&mut pass, group);
                 }
                 if let Some(queries) = queries {
                     profiler.end(queries, &mut encoder);
@@ -149,13 +162,12 @@ impl Recorded {
 
     fn write_scalars(&self, pool: &Pool, scalars: &[u32]) -> Result<()> {
         let Some(uniforms) = &self.uniforms else { return Ok(()) };
-        let word = |n: &Option<u32>| match n {
-            None => Some(0),
-            Some(n) => scalars.get(*n as usize).copied(),
-        };
-        let words: Option<Vec<u32>> = uniforms.words.iter().map(word).collect();
         let missing = || Error::new(ErrorKind::Kernel, format!("replay: only {} scalars were given", scalars.len()));
-        let bytes: Vec<u8> = words.ok_or_else(missing)?.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        if uniforms.words.iter().flatten().any(|&n| n as usize >= scalars.len()) {
+            return Err(missing());
+        }
+        let word = |n: &Option<u32>| n.map_or(0, |n| scalars[n as usize]).to_ne_bytes();
+        let bytes: Vec<u8> = uniforms.words.iter().flat_map(word).collect();
         let mut last = lock(&uniforms.last);
         if *last != bytes {
             pool.gpu.line.write(&uniforms.buffer, 0, &bytes);
@@ -164,30 +176,32 @@ impl Recorded {
         Ok(())
     }
 
-    /// A bind group for each step.
-    fn bind(&self, pool: &Pool, args: &[Buffer]) -> Result<Vec<wgpu::BindGroup>> {
-        let mut cache = lock(&self.groups);
+    /// Sees to it that the last group of each step is of these arguments.
+    fn bind(&self, pool: &Pool, args: &[Buffer], groups: &mut Groups) -> Result<()> {
         // What the pool gave up must not live on in a bind group.
-        if cache.generation != pool.generation() {
-            *cache = Groups { generation: pool.generation(), steps: Vec::new() };
+        if groups.generation != pool.generation() {
+            *groups = Groups { generation: pool.generation(), steps: Vec::new() };
         }
-        cache.steps.resize_with(self.steps.len(), Vec::new);
-        let groups = self.steps.iter().zip(&mut cache.steps).map(|(step, known)| {
-            let memories = step.binds.iter().map(|&(slot, bytes)| self.memory(step, args, slot, bytes));
-            let memories: Vec<(&Memory, u64)> = memories.collect::<Result<_>>()?;
-            let serials: Vec<u64> = memories.iter().map(|m| m.0.serial).collect();
-            if let Some(at) = known.iter().position(|(key, _)| *key == serials) {
-                // Most recently used last.
-                known[at..].rotate_left(1);
-            } else {
-                if known.len() == MAX_GROUPS {
-                    known.remove(0);
+        groups.steps.resize_with(self.steps.len(), Vec::new);
+        for (step, known) in self.steps.iter().zip(&mut groups.steps) {
+            let memory = |&(slot, bytes): &(Slot, u64)| self.memory(step, args, slot, bytes);
+            let is_of = |(key, _): &(Vec<u64>, wgpu::BindGroup)| {
+                key.iter().zip(&step.binds).all(|(&serial, bind)| memory(bind).is_ok_and(|m| m.0.serial == serial))
+            };
+            // Mostly it is the one that was used last, or that comes round again.
+            match known.iter().rposition(is_of) {
+                Some(at) => known[at..].rotate_left(1),
+                None => {
+                    let memories: Vec<(&Memory, u64)> = step.binds.iter().map(memory).collect::<Result<_>>()?;
+                    if known.len() == MAX_GROUPS {
+                        known.remove(0);
+                    }
+                    let serials = memories.iter().map(|m| m.0.serial).collect();
+                    known.push((serials, self.group(pool, step, &memories)));
                 }
-                known.push((serials, self.group(pool, step, &memories)));
             }
-            Ok(known.last().expect("a group was just placed there").1.clone())
-        });
-        groups.collect()
+        }
+        Ok(())
     }
 
     fn memory<'a>(
@@ -235,11 +249,10 @@ impl RecordedStep {
         self.exe.get()
     }
 
+    /// Dispatches the kernel, whose pipeline is set.
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, group: &wgpu::BindGroup) {
-        let exe = self.exe();
-        pass.set_pipeline(&exe.pipeline.pipeline);
         pass.set_bind_group(0, group, &[]);
-        pass.dispatch_workgroups(exe.shader.workgroups, 1, 1);
+        pass.dispatch_workgroups(self.exe().shader.workgroups, 1, 1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use kiln_ir::{Executable, Expr, ExprNode, Graph, Kernel, Op, Tape};
+use kiln_ir::{Executable, Expr, ExprNode, Graph, Kernel, NodeId, Op, Tape};
 use rustc_hash::{FxHashMap as HashMap, FxHasher};
 
 use crate::capture::Captured;
@@ -32,16 +32,25 @@ pub(crate) struct Ready {
 
 struct Entry {
     graph: Graph,
+    /// The inputs of all nodes, one after the other.
+    inputs: Vec<NodeId>,
     donatable: Vec<bool>,
     ready: Arc<Ready>,
     family: u64,
     last_use: u64,
 }
 
+impl Entry {
+    /// True iff the plan is of this program. Two that differ mostly do so early on.
+    fn is_of(&self, program: &Captured) -> bool {
+        self.donatable == program.donatable && program.is(&self.graph, &self.inputs)
+    }
+}
+
 /// The plans and kernels of one device.
 #[derive(Default)]
 pub(crate) struct Plans {
-    entries: HashMap<u64, Entry>,
+    entries: Vec<Entry>,
     /// Compiled kernels by [`kernel_key`].
     pub(crate) kernels: HashMap<u128, Executable>,
     /// For each family of programs, how many plans it took for new dims.
@@ -55,22 +64,19 @@ pub(crate) struct Plans {
 
 impl Plans {
     /// The plan of an equal program, if there is one.
-    pub(crate) fn find(&mut self, key: u64, program: &Captured) -> Option<Arc<Ready>> {
+    pub(crate) fn find(&mut self, program: &Captured) -> Option<Arc<Ready>> {
         self.clock += 1;
-        let entry = self.entries.get_mut(&key)?;
-        let same = entry.donatable == program.donatable && program.is(&entry.graph);
-        same.then(|| {
-            entry.last_use = self.clock;
-            self.last = Some(entry.ready.plan.clone());
-            entry.ready.clone()
-        })
+        let entry = self.entries.iter_mut().find(|e| e.is_of(program))?;
+        entry.last_use = self.clock;
+        self.last = Some(entry.ready.plan.clone());
+        Some(entry.ready.clone())
     }
 
     /// Why a program is new: in what it differs from the last one of its family, or from the last one; and whether
     /// its family takes more plans than it should.
     pub(crate) fn news(&mut self, graph: &Graph, donatable: &[bool]) -> (Option<String>, bool) {
         let family = family(graph);
-        let nearest = self.entries.values().max_by_key(|e| (e.family == family, e.last_use));
+        let nearest = self.entries.iter().max_by_key(|e| (e.family == family, e.last_use));
         let Some(nearest) = nearest else { return (None, false) };
         let difference = difference((&nearest.graph, &nearest.donatable), (graph, donatable));
         let n = self.families.entry(family).or_insert(0);
@@ -79,11 +85,13 @@ impl Plans {
     }
 
     /// Keeps a plan; the one that was not used for longest goes.
-    pub(crate) fn keep(&mut self, key: u64, graph: Graph, donatable: Vec<bool>, ready: Arc<Ready>) {
+    pub(crate) fn keep(&mut self, graph: Graph, donatable: Vec<bool>, ready: Arc<Ready>) {
+        let oldest = |entries: &[Entry]| (0..entries.len()).min_by_key(|&n| entries[n].last_use);
+        // Another thread may have planned the same program meanwhile; the newer of two such plans is never found.
         if self.entries.len() >= PLANS_MAX
-            && let Some(oldest) = self.entries.iter().min_by_key(|(_, e)| e.last_use).map(|(k, _)| *k)
+            && let Some(oldest) = oldest(&self.entries)
         {
-            self.entries.remove(&oldest);
+            self.entries.swap_remove(oldest);
         }
         // A kernel that no plan holds may go; so may counts, which then start anew.
         if self.kernels.len() > KERNELS_MAX {
@@ -94,7 +102,8 @@ impl Plans {
         }
         self.last = Some(ready.plan.clone());
         let family = family(&graph);
-        self.entries.insert(key, Entry { graph, donatable, ready, family, last_use: self.clock });
+        let inputs = graph.nodes.iter().flat_map(|n| &n.inputs).copied().collect();
+        self.entries.push(Entry { graph, inputs, donatable, ready, family, last_use: self.clock });
     }
 }
 
@@ -119,24 +128,6 @@ pub(crate) fn same_op(a: &Op, b: &Op) -> bool {
         (Op::Map(e), Op::Map(f)) => Arc::ptr_eq(e, f) || same_steps(e, f),
         (Op::Const(v), Op::Const(w)) => v.to_bits() == w.to_bits(),
         (op, other) => op == other,
-    }
-}
-
-/// Feeds an op to a hash.
-pub(crate) fn hash_op(op: &Op, h: &mut FxHasher) {
-    std::mem::discriminant(op).hash(h);
-    match op {
-        Op::Leaf(n) | Op::Scalar(n) | Op::Offset(n) => n.hash(h),
-        Op::Const(v) => v.to_bits().hash(h),
-        Op::Iota(axis) | Op::Gather(axis) => axis.hash(h),
-        Op::Map(expr) => expr.nodes.iter().for_each(|n| hash_step(n, h)),
-        Op::Reduce(op, axes) => (op, axes).hash(h),
-        Op::View(movement) => movement.hash(h),
-        Op::Scatter { axis, size } => (axis, size).hash(h),
-        Op::Dot(c) => c.hash(h),
-        Op::Attention(attend) => attend.hash(h),
-        Op::Scan(scan) => scan.hash(h),
-        Op::Sort(sort) => sort.hash(h),
     }
 }
 

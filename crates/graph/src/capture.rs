@@ -3,13 +3,11 @@
 //! A program is a list of entries over recorded nodes. It can be hashed and compared as it is; only one that is
 //! new becomes a [`Graph`], since most steps of a loop are not.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use kiln_ir::{Buffer, Graph, Movement, NodeId, Op, Result};
-use rustc_hash::FxHasher;
 
-use crate::cache::{hash_op, same_op};
+use crate::cache::same_op;
 use crate::node::{Node, Region, Source, Value};
 
 /// A program and everything that a run of it needs.
@@ -47,9 +45,48 @@ enum Kind {
     /// The entry's node, a leaf, from an element on that the n-th scalar names.
     Offset(u32),
     /// Another view than the one recorded, since its input begins elsewhere.
-    View(Movement),
+    View(Box<Movement>),
     /// What the node says.
     Recorded,
+}
+
+impl Entry {
+    fn op(&self) -> Op {
+        match (&self.kind, &self.node.source) {
+            (Kind::Leaf(n), _) => Op::Leaf(*n),
+            (Kind::Scalar(n), _) => Op::Scalar(*n),
+            (Kind::Offset(n), _) => Op::Offset(*n),
+            (Kind::View(movement), _) => Op::View((**movement).clone()),
+            (Kind::Recorded, Source::Op(op)) => op.clone(),
+            (Kind::Recorded, Source::Leaf | Source::Scalar { .. }) => unreachable!("these have kinds of their own"),
+        }
+    }
+
+    /// True iff this is what it computes.
+    fn is(&self, op: &Op) -> bool {
+        match (&self.kind, op) {
+            (Kind::Leaf(n), Op::Leaf(m)) | (Kind::Scalar(n), Op::Scalar(m)) | (Kind::Offset(n), Op::Offset(m)) => {
+                n == m
+            }
+            (Kind::View(movement), Op::View(other)) => **movement == *other,
+            (Kind::Recorded, op) => matches!(&self.node.source, Source::Op(own) if same_op(own, op)),
+            (Kind::Leaf(_) | Kind::Scalar(_) | Kind::Offset(_) | Kind::View(_), _) => false,
+        }
+    }
+
+    fn is_view(&self) -> bool {
+        matches!(self.kind, Kind::View(_))
+            || matches!((&self.kind, &self.node.source), (Kind::Recorded, Source::Op(Op::View(_))))
+    }
+
+    /// True iff it costs nothing to compute again.
+    fn is_free(&self) -> bool {
+        match &self.kind {
+            Kind::Scalar(_) | Kind::Offset(_) => true,
+            Kind::Recorded => matches!(self.node.source, Source::Op(Op::Const(_) | Op::Iota(_))),
+            Kind::Leaf(_) | Kind::View(_) => false,
+        }
+    }
 }
 
 /// Everything that is not computed behind the targets. Outputs are the targets, and whatever else on
@@ -64,18 +101,14 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     let Some(first) = targets.first() else { return Ok(Captured::default()) };
     // Marks on nodes tell what was met: one capture of a device at a time.
     let mut marks = first.device.marks();
-    // A mark of four billion captures ago is no danger.
-    *marks = marks.wrapping_add(1).max(1);
-    let walk = *marks;
+    let walk = marks.next();
     let nodes = behind(targets, walk)?;
-    let mut captured = Captured {
-        entries: Vec::with_capacity(nodes.len() + 4),
-        inputs: Vec::with_capacity(3 * nodes.len()),
-        ..Captured::default()
-    };
+    let mut captured = Captured::default();
+    captured.entries.reserve(nodes.len() + 4);
+    captured.inputs.reserve(3 * nodes.len());
     let mut wanted: Vec<bool> = Vec::with_capacity(nodes.len() + 4);
     let mut stages = Stages::default();
-    for node in nodes {
+    for (_, node) in nodes {
         let books = node.books();
         let kind = match (&books.value, &node.source) {
             (Value::Ready(buffer), _) => {
@@ -100,7 +133,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
                     captured.push(beside, Kind::Offset(captured.scalars.len() as u32 - 1), 0);
                     wanted.push(false);
                     captured.inputs.push(captured.entries.len() as NodeId - 1);
-                    Kind::View(movement)
+                    Kind::View(Box::new(movement))
                 }
             },
             (_, Source::Leaf) => unreachable!("a leaf has a value, or `behind` refused it"),
@@ -116,9 +149,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
         wanted.push(asked);
         if live {
             let base = captured.base(id);
-            let is_free =
-                captured.op(base, |op| matches!(op, Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Offset(_)));
-            wanted[base as usize] |= !is_free;
+            wanted[base as usize] |= !captured.entries[base as usize].is_free();
         }
     }
     let computed = |&id: &NodeId| wanted[id as usize] && !matches!(captured.entries[id as usize].kind, Kind::Leaf(_));
@@ -131,8 +162,8 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
 const TARGET: NodeId = NodeId::MAX;
 const NOWHERE: NodeId = NodeId::MAX - 1;
 
-/// The targets and what they are computed from, down to values that exist; in recorded order.
-fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
+/// The targets and what they are computed from, down to values that exist; in recorded order, each with its id.
+fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<(u64, Arc<Node>)>> {
     let met = |node: &Arc<Node>, place: NodeId| {
         let first = node.mark().0 != walk;
         if first {
@@ -141,7 +172,7 @@ fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
         first
     };
     let mut stack: Vec<Arc<Node>> = targets.iter().filter(|t| met(t, TARGET)).cloned().collect();
-    let mut found = Vec::with_capacity(128);
+    let mut found = Vec::with_capacity(64);
     while let Some(node) = stack.pop() {
         let books = node.books();
         match &books.value {
@@ -158,9 +189,9 @@ fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
             Value::Ready(_) => {}
         }
         drop(books);
-        found.push(node);
+        found.push((node.id, node));
     }
-    found.sort_unstable_by_key(|n| n.id);
+    found.sort_unstable_by_key(|n| n.0);
     Ok(found)
 }
 
@@ -176,6 +207,13 @@ impl Stages {
             self.0.len() - 1
         });
         at as u32 + 1
+    }
+}
+
+/// What reads goes before what it reads: each then drops alone, and not in chains.
+impl Drop for Captured {
+    fn drop(&mut self) {
+        while self.entries.pop().is_some() {}
     }
 }
 
@@ -210,22 +248,9 @@ impl Captured {
         &self.inputs[start as usize..self.entries[id].end as usize]
     }
 
-    /// Calls `f` with what an entry computes.
-    fn op<R>(&self, id: NodeId, f: impl FnOnce(&Op) -> R) -> R {
-        let entry = &self.entries[id as usize];
-        match (&entry.kind, &entry.node.source) {
-            (Kind::Leaf(n), _) => f(&Op::Leaf(*n)),
-            (Kind::Scalar(n), _) => f(&Op::Scalar(*n)),
-            (Kind::Offset(n), _) => f(&Op::Offset(*n)),
-            (Kind::View(movement), _) => f(&Op::View(movement.clone())),
-            (Kind::Recorded, Source::Op(op)) => f(op),
-            (Kind::Recorded, Source::Leaf | Source::Scalar { .. }) => unreachable!("these have kinds of their own"),
-        }
-    }
-
     /// The first entry behind views.
     fn base(&self, mut id: NodeId) -> NodeId {
-        while self.op(id, |op| matches!(op, Op::View(_))) {
+        while self.entries[id as usize].is_view() {
             id = self.inputs(id)[0];
         }
         id
@@ -255,7 +280,7 @@ impl Captured {
             ends[id] |= match kind {
                 // It stands between a leaf and one view of it.
                 Kind::Offset(_) => ending[id] > 0,
-                _ => node.handles() == 0 && node.books().uses == ending[id],
+                _ => node.handles() == 0 && node.uses() == ending[id],
             };
             if ends[id] {
                 self.inputs(id as NodeId).iter().for_each(|&i| ending[i as usize] += 1);
@@ -265,41 +290,24 @@ impl Captured {
         self.leaves.iter().map(|(id, _)| free(*id)).collect()
     }
 
-    /// The hash of what a plan depends on; [`Captured::is`] tells what it has in common with others.
-    pub(crate) fn key(&self) -> u64 {
-        let mut h = FxHasher::default();
-        for (entry, id) in self.entries.iter().zip(0..) {
-            self.op(id, |op| hash_op(op, &mut h));
-            let inputs = self.inputs(id);
-            (inputs, entry.node.dtype, entry.stage).hash(&mut h);
-            // Other dims follow from these and from the ops.
-            if inputs.is_empty() {
-                entry.node.shape.hash(&mut h);
-            }
-        }
-        (&self.outputs, &self.donatable).hash(&mut h);
-        h.finish()
-    }
-
-    /// True iff a graph is this program, but for source lines.
-    pub(crate) fn is(&self, graph: &Graph) -> bool {
-        let same = |(entry, id): (&Entry, NodeId)| {
-            let (node, other) = (&entry.node, &graph.nodes[id as usize]);
-            self.op(id, |op| same_op(op, &other.op))
-                && self.inputs(id) == other.inputs
-                && node.shape == other.shape
-                && node.dtype == other.dtype
+    /// True iff a graph with these inputs is this program, but for source lines.
+    pub(crate) fn is(&self, graph: &Graph, inputs: &[NodeId]) -> bool {
+        let same = |(entry, other): (&Entry, &kiln_ir::Node)| {
+            // What is derived has its dims and dtype from its op and its inputs.
+            entry.is(&other.op)
                 && entry.stage == other.stage
+                && (!other.inputs.is_empty() || (entry.node.shape, entry.node.dtype) == (other.shape, other.dtype))
         };
-        self.outputs == graph.outputs
-            && self.entries.len() == graph.nodes.len()
-            && self.entries.iter().zip(0..).all(same)
+        self.entries.len() == graph.nodes.len()
+            && self.outputs == graph.outputs
+            && self.inputs == inputs
+            && self.entries.iter().zip(&graph.nodes).all(same)
     }
 
     /// The program as plain data.
     pub(crate) fn graph(&self) -> Graph {
         let node = |(entry, id): (&Entry, NodeId)| kiln_ir::Node {
-            op: self.op(id, Op::clone),
+            op: entry.op(),
             inputs: self.inputs(id).to_vec(),
             shape: entry.node.shape,
             dtype: entry.node.dtype,

@@ -12,6 +12,7 @@ use kiln_ir::Op;
 use rustc_hash::FxHashMap as HashMap;
 
 use crate::Tensor;
+use crate::inputs::Inputs;
 use crate::node::{Adjoint, Node, Region, Source};
 
 thread_local! {
@@ -79,13 +80,14 @@ impl Copies {
                 stack.pop();
                 continue;
             }
-            let inputs = next.books().inputs.clone();
+            let inputs = next.books().inputs.to_vec();
             let missing: Vec<Arc<Node>> = inputs.iter().filter(|i| self.known(i, region).is_none()).cloned().collect();
             if !missing.is_empty() {
                 stack.extend(missing);
                 continue;
             }
-            let inputs = inputs.iter().map(|i| self.known(i, region).expect("none is missing")).collect();
+            let known = |i| self.known(i, region).expect("none is missing");
+            let inputs = Inputs::Many(inputs.iter().map(known).collect());
             let meta = (next.shape, next.dtype);
             let region = Region::Recomputed(stage);
             let copy = Node::new(&next.device, next.source.clone(), inputs, meta, next.location, region);

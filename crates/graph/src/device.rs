@@ -19,10 +19,21 @@ struct Inner {
     options: PlanOptions,
     env: Env,
     plans: Mutex<Plans>,
-    /// How many captures marked nodes of this device.
-    marks: Mutex<u32>,
+    marks: Mutex<Marks>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
+}
+
+/// The right to mark nodes of a device, one walk at a time.
+#[derive(Default)]
+pub(crate) struct Marks(u32);
+
+impl Marks {
+    /// A number for a walk, which no mark has yet; one of four billion walks ago is no danger.
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(1).max(1);
+        self.0
+    }
 }
 
 impl Device {
@@ -87,7 +98,7 @@ impl Device {
     }
 
     /// The right to mark nodes.
-    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, u32> {
+    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
         // A walk that panicked left marks that no later one takes for its own.
         self.0.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -97,8 +97,7 @@ fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer])
 
 /// The program's plan, compiled and recorded; from the cache if it was met before.
 pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
-    let key = captured.key();
-    if let Some(found) = device.plans().find(key, captured) {
+    if let Some(found) = device.plans().find(captured) {
         return Ok(found);
     }
     let _span = device.env().span("plan and compile");
@@ -113,7 +112,7 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
     plans.n_planned += 1;
     crate::inspect::planned(device, number, &plan, &steps);
     let ready = Arc::new(Ready { plan, tape, number, n_runs: AtomicU32::new(0) });
-    plans.keep(key, graph, donatable.clone(), ready.clone());
+    plans.keep(graph, donatable.clone(), ready.clone());
     Ok(ready)
 }
 

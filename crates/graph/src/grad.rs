@@ -4,9 +4,10 @@
 //! into those of its operands, in terms of ordinary tensor methods, so gradients have gradients.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use kiln_ir::Op;
+use kiln_ir::expr::E;
+use kiln_ir::{Expr, NodeId, Op};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
@@ -45,32 +46,35 @@ impl Tensor {
             panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
         }
         let mut copies = Copies::default();
-        let (nodes, depends) = between(self.node(), &targets);
-        let mut cotangents: HashMap<u64, Tensor> = HashMap::with_capacity_and_hasher(nodes.len(), Default::default());
-        cotangents.insert(self.node().id, cotangent.clone());
-        for node in nodes.iter().rev() {
+        let between = Between::new(self.node(), &targets);
+        let mut cotangents: Vec<Option<Tensor>> = vec![None; between.nodes.len()];
+        if let Some(last) = between.place(self.node().id) {
+            cotangents[last] = Some(cotangent.clone());
+        }
+        for (n, node) in between.nodes.iter().enumerate().rev() {
             // What is asked for keeps its cotangent; everything else passes it on.
             let Some(g) = (match targets.contains(&node.id) {
-                true => cotangents.get(&node.id).cloned(),
-                false => cotangents.remove(&node.id),
+                true => cotangents[n].clone(),
+                false => cotangents[n].take(),
             }) else {
                 continue;
             };
-            for (input, d) in pull_back(node, &g, &depends, &mut copies) {
-                let sum = match cotangents.remove(&input) {
+            for (input, d) in pull_back(node, &g, &between, &mut copies) {
+                let Some(place) = between.place(input) else { continue };
+                cotangents[place] = Some(match cotangents[place].take() {
                     Some(before) => before + d,
                     None => d,
-                };
-                cotangents.insert(input, sum);
+                });
             }
         }
-        wrt.iter().map(|t| cotangents.get(&t.node().id).cloned()).collect()
+        wrt.iter().map(|t| cotangents[between.place(t.node().id)?].clone()).collect()
     }
 
     /// The same value, through which no gradient flows.
     #[track_caller]
     pub fn detach(&self) -> Tensor {
-        crate::ops::map(&[self], &kiln_ir::expr::E::input(0))
+        static SAME: LazyLock<Arc<Expr>> = LazyLock::new(|| E::input(0).build().into());
+        Tensor::map(&[self], &SAME)
     }
 }
 
@@ -92,40 +96,65 @@ fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'s
     }
 }
 
-/// The nodes that `root` is computed from and that depend on a target, in recorded order, and their ids.
-fn between(root: &Arc<Node>, targets: &HashSet<u64>) -> (Vec<Arc<Node>>, HashSet<u64>) {
-    let mut seen = HashSet::with_capacity_and_hasher(256, Default::default());
-    seen.insert(root.id);
-    let mut stack = vec![root.clone()];
-    let mut found = Vec::with_capacity(128);
-    while let Some(node) = stack.pop() {
-        stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float() && seen.insert(i.id)).cloned());
-        found.push(node);
-    }
-    found.sort_unstable_by_key(|n| n.id);
-    let mut depends = targets.clone();
-    found.retain(|node| {
-        let does = depends.contains(&node.id) || node.books().inputs.iter().any(|i| depends.contains(&i.id));
-        if does {
-            depends.insert(node.id);
+/// The nodes that a root is computed from and that depend on a target, in recorded order.
+struct Between {
+    nodes: Vec<Arc<Node>>,
+    places: HashMap<u64, usize>,
+}
+
+impl Between {
+    fn new(root: &Arc<Node>, targets: &HashSet<u64>) -> Between {
+        // Marks on nodes tell what was met, and then whether it depends on a target.
+        const NO: NodeId = 0;
+        const YES: NodeId = 1;
+        let mut marks = root.device.marks();
+        let walk = marks.next();
+        let met = |node: &&Arc<Node>| {
+            let first = node.mark().0 != walk;
+            if first {
+                node.set_mark(walk, NO);
+            }
+            first
+        };
+        root.set_mark(walk, NO);
+        let mut stack = vec![root.clone()];
+        let mut found = Vec::with_capacity(64);
+        while let Some(node) = stack.pop() {
+            stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float()).filter(met).cloned());
+            found.push((node.id, node));
         }
-        does
-    });
-    (found, depends)
+        found.sort_unstable_by_key(|n| n.0);
+        let mut nodes = Vec::with_capacity(found.len());
+        for (id, node) in found {
+            let reads = |i: &Arc<Node>| i.mark() == (walk, YES);
+            if targets.contains(&id) || node.books().inputs.iter().any(reads) {
+                node.set_mark(walk, YES);
+                nodes.push(node);
+            }
+        }
+        let places = nodes.iter().zip(0..).map(|(node, place)| (node.id, place)).collect();
+        Between { nodes, places }
+    }
+
+    /// Where a node stands, if it is one of these.
+    fn place(&self, id: u64) -> Option<usize> {
+        self.places.get(&id).copied()
+    }
 }
 
 /// The cotangents of a node's operands, each with the operand's id.
 #[track_caller]
-fn pull_back(node: &Arc<Node>, g: &Tensor, depends: &HashSet<u64>, copies: &mut Copies) -> Vec<(u64, Tensor)> {
+fn pull_back(node: &Arc<Node>, g: &Tensor, between: &Between, copies: &mut Copies) -> Vec<(u64, Tensor)> {
     let Source::Op(op) = &node.source else { return Vec::new() };
     let value = copies.of(node, node.region);
-    let inputs: Vec<Arc<Node>> = value.books().inputs.clone();
+    let (inputs, adjoint): (Vec<Tensor>, _) = {
+        let books = value.books();
+        (books.inputs.iter().cloned().map(Tensor::from_node).collect(), books.adjoint.clone())
+    };
     if inputs.is_empty() {
         return Vec::new();
     }
-    let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::from_node).collect();
-    let adjoint = value.books().adjoint.clone();
-    let wanted = |t: &Tensor| depends.contains(&copies.original(t.node().id));
+    let wanted = |t: &Tensor| between.place(copies.original(t.node().id)).is_some();
     let found: Vec<(u64, Tensor)> = match (op, adjoint.map(|a| *a)) {
         (Op::Dot(c), Some(Adjoint::Conv { image, weight, options })) => {
             let [image, weight] = [image, weight].map(Tensor::from_node);

@@ -21,6 +21,7 @@ mod env;
 mod exec;
 mod formulas;
 mod grad;
+mod inputs;
 mod inspect;
 mod node;
 mod ops;

@@ -4,14 +4,19 @@
 //! not computed yet and reads it. A node that nobody wants gives up its buffer and its own claims at
 //! once. What a computed node was computed from stays known as its *history*, which claims nothing;
 //! gradients may revive it.
+//!
+//! Who wants a node is counted in one word, with two bits of its state, so that recording and dropping
+//! handles lock nothing. The bits change only while the books are locked. A node is abandoned by exchanging
+//! a word without counts for one without claims: whoever wants it after that sees that it must be revived.
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kiln_ir::{Buffer, DType, Error, NodeId, Op, Shape};
 
 use crate::clock::Origin;
+use crate::inputs::Inputs;
 use crate::{Conv2dOptions, Device};
 
 /// What a node computes, with values where the program only has slots.
@@ -59,8 +64,9 @@ pub(crate) struct Node {
     pub(crate) dtype: DType,
     pub(crate) location: &'static Location<'static>,
     pub(crate) region: Region,
-    handles: AtomicUsize,
-    /// The last capture that met this node, and where it stands in it; for whoever holds the device's marks.
+    /// How often it is wanted, and the bits [`DONE`] and [`CLAIMS`].
+    word: AtomicU64,
+    /// The last walk that met this node, and what it found; for whoever holds the device's marks.
     mark: AtomicU64,
     books: Mutex<Books>,
 }
@@ -68,12 +74,8 @@ pub(crate) struct Node {
 /// The part of a node that changes.
 pub(crate) struct Books {
     /// What it is computed from; empty once it is cut.
-    pub(crate) inputs: Vec<Arc<Node>>,
+    pub(crate) inputs: Inputs,
     pub(crate) value: Value,
-    /// Claims by nodes that are wanted and not computed.
-    pub(crate) uses: usize,
-    /// True iff this node claims its inputs.
-    claims: bool,
     /// Where its history was cut.
     pub(crate) cut: Option<&'static Location<'static>>,
     /// A shorter way back than through the inputs.
@@ -87,18 +89,34 @@ pub(crate) enum Adjoint {
     Conv { image: Arc<Node>, weight: Arc<Node>, options: Conv2dOptions },
 }
 
+/// One live handle, in a node's word.
+const HANDLE: u64 = 1;
+
+/// One claim by a node that is wanted and not computed.
+const USE: u64 = 1 << 31;
+
+/// All handles and claims.
+const WANTS: u64 = CLAIMS - 1;
+
+/// True iff the node claims its inputs.
+const CLAIMS: u64 = 1 << 62;
+
+/// True iff the value is not pending.
+const DONE: u64 = 1 << 63;
+
 impl Node {
     /// Records an op, claiming its inputs.
     pub(crate) fn new(
         device: &Device,
         source: Source,
-        inputs: Vec<Arc<Node>>,
+        inputs: Inputs,
         (shape, dtype): (Shape, DType),
         location: &'static Location<'static>,
         region: Region,
     ) -> Arc<Node> {
         inputs.iter().for_each(|i| i.claim());
-        Node::build(device, source, inputs, Value::Pending, (shape, dtype), (location, region))
+        let books = Books { inputs, value: Value::Pending, cut: None, adjoint: None };
+        Node::build(device, source, books, (shape, dtype), (location, region))
     }
 
     /// A node that has its value.
@@ -108,30 +126,30 @@ impl Node {
         meta: (Shape, DType),
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        Node::build(device, Source::Leaf, Vec::new(), Value::Ready(buffer), meta, (location, Region::None))
+        let books = Books { inputs: Inputs::None, value: Value::Ready(buffer), cut: None, adjoint: None };
+        Node::build(device, Source::Leaf, books, meta, (location, Region::None))
     }
 
+    #[inline]
     fn build(
         device: &Device,
         source: Source,
-        inputs: Vec<Arc<Node>>,
-        value: Value,
+        books: Books,
         (shape, dtype): (Shape, DType),
         (location, region): (&'static Location<'static>, Region),
     ) -> Arc<Node> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let books = Books { inputs, value, uses: 0, claims: true, cut: None, adjoint: None };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let device = device.clone();
+        let state = if matches!(books.value, Value::Pending) { CLAIMS } else { DONE };
         Arc::new(Node {
             id,
-            device,
+            device: device.clone(),
             source,
             shape,
             dtype,
             location,
             region,
-            handles: AtomicUsize::new(0),
+            word: AtomicU64::new(state),
             mark: AtomicU64::new(0),
             books: Mutex::new(books),
         })
@@ -141,125 +159,169 @@ impl Node {
         self.books.lock().expect("no code panics while it holds a node's books")
     }
 
-    /// The last capture that marked this node, and the place that it gave it.
+    fn own_books(&mut self) -> &mut Books {
+        self.books.get_mut().expect("no code panics while it holds a node's books")
+    }
+
+    /// The last walk that marked this node, and what it wrote.
     pub(crate) fn mark(&self) -> (u32, NodeId) {
         let mark = self.mark.load(Ordering::Relaxed);
         ((mark >> 32) as u32, mark as NodeId)
     }
 
     /// Marks the node.
-    pub(crate) fn set_mark(&self, walk: u32, place: NodeId) {
-        self.mark.store(u64::from(walk) << 32 | u64::from(place), Ordering::Relaxed);
+    pub(crate) fn set_mark(&self, walk: u32, what: NodeId) {
+        self.mark.store(u64::from(walk) << 32 | u64::from(what), Ordering::Relaxed);
     }
 
+    /// The number of live handles.
     pub(crate) fn handles(&self) -> usize {
-        self.handles.load(Ordering::Acquire)
+        (self.word.load(Ordering::Acquire) & (USE - 1)) as usize
+    }
+
+    /// The number of claims by nodes that are wanted and not computed.
+    pub(crate) fn uses(&self) -> usize {
+        ((self.word.load(Ordering::Acquire) & WANTS) / USE) as usize
+    }
+
+    /// True iff the value is pending.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.word.load(Ordering::Acquire) & DONE == 0
     }
 
     pub(crate) fn add_handle(&self) {
-        self.handles.fetch_add(1, Ordering::AcqRel);
+        self.word.fetch_add(HANDLE, Ordering::AcqRel);
     }
 
     pub(crate) fn drop_handle(&self) {
-        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let mut books = self.books();
-            if books.uses == 0 {
-                let inputs = books.abandon();
-                drop(books);
-                unclaim(inputs);
+        if self.lose(HANDLE) {
+            let mut unwanted = Vec::new();
+            self.abandon(&mut unwanted);
+            abandon(unwanted);
+        }
+    }
+
+    /// Takes a handle or a claim away; true iff it was the last.
+    fn lose(&self, want: u64) -> bool {
+        self.word.fetch_sub(want, Ordering::AcqRel) & WANTS == want
+    }
+
+    /// Adds a claim, reviving claims on what must be computed first.
+    fn claim(&self) {
+        if self.word.fetch_add(USE, Ordering::AcqRel) & (DONE | CLAIMS) == 0 {
+            let mut stack: Vec<Arc<Node>> = Vec::new();
+            self.revive(&mut stack);
+            while let Some(node) = stack.pop() {
+                node.revive(&mut stack);
             }
         }
     }
 
-    /// Adds a use, reviving claims on what must be computed first.
-    fn claim(self: &Arc<Node>) {
-        let mut stack = vec![self.clone()];
-        while let Some(node) = stack.pop() {
-            let mut books = node.books();
-            books.uses += 1;
-            if matches!(books.value, Value::Pending) && !books.claims {
-                books.claims = true;
-                stack.extend(books.inputs.iter().cloned());
-            }
+    /// Claims the inputs, if the node is pending and does not yet; adds those that must be revived in turn.
+    fn revive(&self, stack: &mut Vec<Arc<Node>>) {
+        let books = self.books();
+        if self.word.load(Ordering::Acquire) & (DONE | CLAIMS) == 0 {
+            self.word.fetch_or(CLAIMS, Ordering::AcqRel);
+            let asleep = |i: &&Arc<Node>| i.word.fetch_add(USE, Ordering::AcqRel) & (DONE | CLAIMS) == 0;
+            stack.extend(books.inputs.iter().filter(asleep).cloned());
+        }
+    }
+
+    /// If still nobody wants the node: frees its buffer and returns its claims. Adds the inputs that nobody wants then.
+    fn abandon(&self, unwanted: &mut Vec<Arc<Node>>) {
+        let mut books = self.books();
+        let before = self.word.load(Ordering::Acquire);
+        let state = match books.value {
+            Value::Pending => 0,
+            Value::Ready(_) if !books.inputs.is_empty() => 0,
+            Value::Ready(_) | Value::Gone | Value::Failed(_) => DONE,
+        };
+        // Who wants it again meanwhile will lose it again.
+        let alone = before & WANTS == 0;
+        if !alone || self.word.compare_exchange(before, state, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        if let Value::Ready(_) = books.value {
+            books.value = if state == DONE { Value::Gone } else { Value::Pending };
+        }
+        if before & CLAIMS != 0 {
+            unclaim(&books.inputs, unwanted);
         }
     }
 
     /// The node's elements are in this buffer now. With `cut`, it forgets how they were computed.
     pub(crate) fn computed(&self, buffer: Buffer, cut: Option<&'static Location<'static>>) {
+        let mut unwanted = Vec::new();
         let mut books = self.books();
         books.value = Value::Ready(buffer);
-        let claimed = std::mem::take(&mut books.claims);
-        let adjoint = cut.and_then(|_| books.adjoint.take());
-        let inputs = match cut {
-            Some(_) => std::mem::take(&mut books.inputs),
-            None if claimed => books.inputs.clone(),
-            None => Vec::new(),
-        };
-        books.cut = books.cut.or(cut);
-        drop(books);
-        drop(adjoint);
-        if claimed {
-            unclaim(inputs);
+        if self.settle() {
+            unclaim(&books.inputs, &mut unwanted);
         }
+        books.cut = books.cut.or(cut);
+        let history = cut.map(|_| (std::mem::take(&mut books.inputs), books.adjoint.take()));
+        drop(books);
+        abandon(unwanted);
+        drop(history);
     }
 
     /// A plan that should have computed this, or that took its buffer, failed.
     pub(crate) fn fail(&self, error: &Error) {
+        let mut unwanted = Vec::new();
         let mut books = self.books();
         books.value = Value::Failed(error.clone());
-        let inputs = if std::mem::take(&mut books.claims) { books.inputs.clone() } else { Vec::new() };
+        if self.settle() {
+            unclaim(&books.inputs, &mut unwanted);
+        }
         drop(books);
-        unclaim(inputs);
+        abandon(unwanted);
+    }
+
+    /// Nothing is pending any more, and nothing claimed; true iff the inputs were. For whoever holds the books.
+    fn settle(&self) -> bool {
+        let before = self.word.load(Ordering::Acquire) & (DONE | CLAIMS);
+        self.word.fetch_xor(before ^ DONE, Ordering::AcqRel);
+        before & CLAIMS != 0
     }
 }
 
 impl Books {
-    /// Nobody wants the node: frees its buffer, and returns the inputs that lose a claim.
-    fn abandon(&mut self) -> Vec<Arc<Node>> {
-        if let Value::Ready(_) = self.value {
-            self.value = if self.inputs.is_empty() { Value::Gone } else { Value::Pending };
-        }
-        match std::mem::take(&mut self.claims) {
-            true => self.inputs.clone(),
-            false => Vec::new(),
-        }
-    }
-}
-
-impl Books {
-    /// Takes every node that this one keeps alive.
-    fn known(&mut self) -> Vec<Arc<Node>> {
-        let mut known = std::mem::take(&mut self.inputs);
+    /// Lets go of the nodes that this one keeps alive; gives those that nothing else does.
+    fn forget(&mut self, last: &mut Vec<Arc<Node>>) {
+        let mut forget = |node: Arc<Node>| {
+            // No handle names it, so nobody else looks at it any more.
+            if Arc::strong_count(&node) == 1 {
+                last.push(node);
+            } else if let Some(mut node) = Arc::into_inner(node) {
+                node.own_books().forget(last);
+            }
+        };
+        std::mem::take(&mut self.inputs).each(&mut forget);
         if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take().map(|a| *a) {
-            known.extend([image, weight]);
+            [image, weight].into_iter().for_each(forget);
         }
-        known
     }
 }
 
-/// Takes one use from each node, and so on to their inputs where nobody wants them any more.
-fn unclaim(mut stack: Vec<Arc<Node>>) {
-    while let Some(node) = stack.pop() {
-        let mut books = node.books();
-        books.uses -= 1;
-        if books.uses == 0 && node.handles() == 0 {
-            let inputs = books.abandon();
-            drop(books);
-            stack.extend(inputs);
-        }
+/// Takes a claim from each node; adds those that nobody wants any more.
+fn unclaim(nodes: &[Arc<Node>], unwanted: &mut Vec<Arc<Node>>) {
+    unwanted.extend(nodes.iter().filter(|node| node.lose(USE)).cloned());
+}
+
+/// Abandons nodes, and so on to their inputs where nobody wants them any more.
+fn abandon(mut unwanted: Vec<Arc<Node>>) {
+    while let Some(node) = unwanted.pop() {
+        node.abandon(&mut unwanted);
     }
 }
 
 /// Long chains drop without recursion.
 impl Drop for Node {
     fn drop(&mut self) {
-        let books = self.books.get_mut().expect("no code panics while it holds a node's books");
-        let mut stack = books.known();
-        while let Some(node) = stack.pop() {
-            if let Some(mut last) = Arc::into_inner(node) {
-                let books = last.books.get_mut().expect("no code panics while it holds a node's books");
-                stack.append(&mut books.known());
-            }
+        let mut last = Vec::new();
+        self.own_books().forget(&mut last);
+        while let Some(node) = last.pop() {
+            // Nothing is left for its own drop.
+            node.books().forget(&mut last);
         }
     }
 }

@@ -96,8 +96,7 @@ impl Tensor {
         let device = self.device();
         // Another shape of the same elements has the same bytes.
         let node = behind_reshapes(self.node().clone());
-        let pending = matches!(node.books().value, Value::Pending);
-        if pending {
+        if node.is_pending() {
             assert!(
                 !trace::is_recording(),
                 "jit: a value is read while the step is recorded; help: return it, and read it then"

@@ -11,7 +11,8 @@ use kiln_ir::{DType, Op, PointOp, Result, Shape, infer};
 use rustc_hash::FxHashSet;
 
 use crate::checkpoint::region;
-use crate::node::{Node, Source, Value};
+use crate::inputs::Inputs;
+use crate::node::{Node, Source};
 use crate::{Device, Tensor};
 
 thread_local! {
@@ -30,15 +31,15 @@ pub(crate) fn try_record(op: Op, inputs: &[&Tensor], location: &'static Location
         return fail(&format!("operands on two devices, {device} and {}", other.device()));
     }
     // Most ops have few inputs, and these need no list.
-    let (mut few, mut many) = ([(Shape::scalar(), DType::F32); 3], Vec::new());
-    let meta = |t: &&Tensor| (*t.shape(), t.dtype());
+    let (mut few, mut many) = ([(inputs[0].shape(), inputs[0].dtype()); 8], Vec::new());
+    let metas = inputs.iter().map(|t| (t.shape(), t.dtype()));
     let metas = match few.get_mut(..inputs.len()) {
-        Some(metas) => {
-            metas.iter_mut().zip(inputs).for_each(|(to, t)| *to = meta(t));
-            &*metas
+        Some(few) => {
+            few.iter_mut().zip(metas).for_each(|(to, meta)| *to = meta);
+            &*few
         }
         None => {
-            many.extend(inputs.iter().map(meta));
+            many.extend(metas);
             &many
         }
     };
@@ -79,8 +80,7 @@ fn add(
     meta: (Shape, DType),
     location: &'static Location<'static>,
 ) -> Tensor {
-    let inputs = inputs.iter().map(|t| t.node().clone()).collect();
-    let node = Node::new(device, source, inputs, meta, location, region());
+    let node = Node::new(device, source, Inputs::of(inputs), meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
         if recorded.len() == recorded.capacity() {
             recorded.retain(|n| n.upgrade().is_some_and(|n| is_wanted(&n)));
@@ -90,13 +90,9 @@ fn add(
     Tensor::from_node(node)
 }
 
-fn is_pending(node: &Node) -> bool {
-    matches!(node.books().value, Value::Pending)
-}
-
 /// True iff a handle names a node and it is not computed yet; once no handle does, none ever will.
 fn is_wanted(node: &Node) -> bool {
-    node.handles() > 0 && is_pending(node)
+    node.handles() > 0 && node.is_pending()
 }
 
 /// What this thread recorded on a device, still holds, and has not computed; views stand for what they view.
@@ -114,7 +110,7 @@ pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
     for node in nodes.into_iter().filter(|n| n.device == *device) {
         let base = behind_views(node);
         let is_op = matches!(&base.source, Source::Op(op) if !matches!(op, Op::Const(_) | Op::Iota(_)));
-        if is_op && is_pending(&base) && known.insert(base.id) {
+        if is_op && base.is_pending() && known.insert(base.id) {
             held.push(base);
         }
     }
@@ -123,7 +119,7 @@ pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
 
 fn behind_views(mut node: Arc<Node>) -> Arc<Node> {
     while let Source::Op(Op::View(_)) = node.source
-        && is_pending(&node)
+        && node.is_pending()
     {
         let inner = node.books().inputs[0].clone();
         node = inner;

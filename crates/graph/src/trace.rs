@@ -15,7 +15,7 @@ use kiln_ir::{Buffer, DType, Error, ErrorKind, Result};
 use crate::cache::Ready;
 use crate::capture::{Captured, capture};
 use crate::clock::{Clock, Numbers, Origin};
-use crate::node::{Node, Source, Value};
+use crate::node::{Node, Source};
 use crate::plan::Output;
 use crate::{Device, Tensor, exec, generator_state, set_generator_state};
 
@@ -94,8 +94,7 @@ impl Trace {
         let (ticks, draws) = (ticks.collect::<Vec<_>>(), generator_state().1.wrapping_sub(self.generator.1));
         let cut = Location::caller();
         let results: Vec<Arc<Node>> = state.iter().chain(outputs).map(|t| t.node().clone()).collect();
-        let pending = |node: &&Arc<Node>| matches!(node.books().value, Value::Pending);
-        let targets: Vec<Arc<Node>> = results.iter().filter(pending).cloned().collect();
+        let targets: Vec<Arc<Node>> = results.iter().filter(|node| node.is_pending()).cloned().collect();
         let Some(first) = targets.first() else {
             return Err(Error::new(ErrorKind::Unsupported, "jit: the step computes nothing"));
         };
@@ -319,7 +318,7 @@ impl Replay {
 /// True iff a tensor is the only name of its value, also for what is not computed yet.
 fn is_alone(t: &Tensor) -> bool {
     let node = t.node();
-    node.handles() == 1 && Arc::strong_count(node) == 1 && node.books().uses == 0
+    node.handles() == 1 && Arc::strong_count(node) == 1 && node.uses() == 0
 }
 
 /// The buffer of an input, after computing it if need be; `None` for a number of the host.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kiln_ir::attention::{Attend, Part, compose};
 use kiln_ir::scan::Scan;
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
+use kiln_ir::{Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp, Shape};
 
 use crate::node::Source;
 use crate::record::{record, source};
@@ -53,10 +53,20 @@ fn map(expr: &Arc<Expr>, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -
     let mut found = Vec::with_capacity(x.len());
     for (t, rule) in x.iter().zip(&rules.of_input) {
         let Some(rule) = rule.as_ref().filter(|_| t.dtype().is_float() && wanted(t)) else { continue };
-        let inputs: Vec<&Tensor> = rule.named.iter().map(|&n| value(n)).collect();
+        let (mut few, mut many) = ([g; 4], Vec::new());
+        let inputs = match few.get_mut(..rule.named.len()) {
+            Some(few) => {
+                few.iter_mut().zip(&rule.named).for_each(|(to, &n)| *to = value(n));
+                &*few
+            }
+            None => {
+                many.extend(rule.named.iter().map(|&n| value(n)));
+                &many
+            }
+        };
         let formula = |expr: &Arc<Expr>| match expr.nodes.as_slice() {
             [ExprNode::Input(0)] => inputs[0].clone(),
-            _ => record(Op::Map(expr.clone()), &inputs),
+            _ => record(Op::Map(expr.clone()), inputs),
         };
         let d = match &rule.positive {
             Some(positive) if t.shape() != y.shape() => -formula(positive).sum_to(t.shape()),
@@ -185,10 +195,11 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
 #[track_caller]
 pub(crate) fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
     let (target, repeated) = behind_repeats(lhs, c.batch);
-    let (b, m, n, k) = axes(c);
-    let own: Vec<usize> = b.iter().copied().filter(|a| !repeated.contains(a)).collect();
-    let g_perm = [own.as_slice(), &shift(&m, c.batch), &repeated, &shift(&n, c.batch + c.m)].concat();
-    let rhs_perm = [own.as_slice(), &repeated, &shift(&n, c.batch + c.k), &shift(&k, c.batch)].concat();
+    let own = others(c.batch, &repeated);
+    let (m, n) = (axes(c.batch, c.m), axes(c.batch + c.m, c.n));
+    let (k_rhs, n_rhs) = (axes(c.batch, c.k), axes(c.batch + c.k, c.n));
+    let g_perm = Axes::of(&[&own, &m, &repeated, &n]);
+    let rhs_perm = Axes::of(&[&own, &repeated, &n_rhs, &k_rhs]);
     let axes = Contraction { batch: own.len(), m: c.m, n: c.k, k: repeated.len() + c.n };
     let d = g.permute(&g_perm).contract(&rhs.permute(&rhs_perm), axes);
     (target.node().id, d.reshape(target.dims()))
@@ -198,10 +209,10 @@ pub(crate) fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u
 #[track_caller]
 fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
     let (target, repeated) = behind_repeats(rhs, c.batch);
-    let (b, m, n, k) = axes(c);
-    let own: Vec<usize> = b.iter().copied().filter(|a| !repeated.contains(a)).collect();
-    let lhs_perm = [own.as_slice(), &shift(&k, c.batch + c.m), &repeated, &shift(&m, c.batch)].concat();
-    let g_perm = [own.as_slice(), &repeated, &shift(&m, c.batch), &shift(&n, c.batch + c.m)].concat();
+    let own = others(c.batch, &repeated);
+    let (m, n, k_lhs) = (axes(c.batch, c.m), axes(c.batch + c.m, c.n), axes(c.batch + c.m, c.k));
+    let lhs_perm = Axes::of(&[&own, &k_lhs, &repeated, &m]);
+    let g_perm = Axes::of(&[&own, &repeated, &m, &n]);
     let axes = Contraction { batch: own.len(), m: c.k, n: c.n, k: repeated.len() + c.m };
     let d = lhs.permute(&lhs_perm).contract(&g.permute(&g_perm), axes);
     (target.node().id, d.reshape(target.dims()))
@@ -249,16 +260,19 @@ fn meaning(attend: Attend, x: &[Tensor], g: &Tensor, wanted: Range<usize>) -> Ve
     x[wanted].iter().zip(found).filter_map(|(t, d)| Some((t.node().id, d?))).collect()
 }
 
-type Axes = Vec<usize>;
+/// A list of axes, as long as a shape at most.
+type Axes = Shape;
 
-/// The axes of each kind, counted from 0.
-fn axes(c: Contraction) -> (Axes, Axes, Axes, Axes) {
-    let count = |n: usize| (0..n).collect();
-    (count(c.batch), count(c.m), count(c.n), count(c.k))
+/// So many axes from one on.
+fn axes(first: usize, n: usize) -> Axes {
+    let mut axes = Axes::new(&[0; Shape::MAX_RANK][..n]);
+    (0..n).for_each(|i| axes = axes.with(i, first + i));
+    axes
 }
 
-fn shift(axes: &[usize], by: usize) -> Vec<usize> {
-    axes.iter().map(|a| a + by).collect()
+/// The batch axes that are not repeated.
+fn others(n_batch: usize, repeated: &[usize]) -> Axes {
+    (0..n_batch).filter(|a| !repeated.contains(a)).fold(Axes::scalar(), |axes, a| Axes::of(&[&axes, &[a]]))
 }
 
 /// What an operand repeats along batch axes, and along which; itself and none if it is no such view.

@@ -79,12 +79,12 @@ impl Extents {
     }
 
     fn dims(&self, last: [usize; 2]) -> Shape {
-        Shape::new(&[&self.batch[..], &last].concat())
+        Shape::of(&[&self.batch, &last])
     }
 }
 
 /// The shape and dtype of a part, or the rule that the inputs break.
-pub(crate) fn infer(attend: Attend, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), String> {
+pub(crate) fn infer(attend: Attend, inputs: &[(&Shape, DType)]) -> Result<(Shape, DType), String> {
     let n = if attend.part.is_backward() { 7 } else { 4 };
     if inputs.len() != n {
         return Err(format!("takes {n} operands, got {}", inputs.len()));
@@ -93,7 +93,7 @@ pub(crate) fn infer(attend: Attend, inputs: &[(Shape, DType)]) -> Result<(Shape,
     if q.rank() < 2 || q.rank() != k.rank() || q.rank() != v.rank() {
         return Err(format!("q, k and v have one rank of at least 2: {q}, {k}, {v}"));
     }
-    let x = Extents::of(&q, &k, &v);
+    let x = Extents::of(q, k, v);
     let wide = dtype.compute();
     let expected = [
         (x.dims([x.t, x.d]), dtype),
@@ -109,7 +109,7 @@ pub(crate) fn infer(attend: Attend, inputs: &[(Shape, DType)]) -> Result<(Shape,
     }
     let names = ["q", "k", "v", "mask", "logsum", "delta", "g"];
     for ((name, found), expected) in names.iter().zip(inputs).zip(&expected) {
-        if found != expected {
+        if (*found.0, found.1) != *expected {
             return Err(format!("{name} is {}{}, expected {}{}", found.1, found.0, expected.1, expected.0));
         }
     }

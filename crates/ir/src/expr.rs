@@ -6,6 +6,7 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::rc::Rc;
 
+use crate::ops::Typing;
 use crate::{DType, PointOp};
 
 /// One step of a formula; operands are positions of earlier steps.
@@ -65,6 +66,9 @@ impl Expr {
     /// # Errors
     /// As [`Expr::types`].
     pub fn dtype(&self, inputs: &[DType]) -> Result<DType, String> {
+        if let Some(dtype) = self.plain_dtype(inputs) {
+            return Ok(dtype);
+        }
         // Asked at each recording: short formulas need no memory for it.
         const SHORT: usize = 32;
         let (mut short, mut long) = ([None; SHORT], Vec::new());
@@ -77,6 +81,23 @@ impl Expr {
         };
         self.fill_types(inputs, types)?;
         Ok(types.last().expect("a formula has at least one node").unwrap_or(DType::F32))
+    }
+
+    /// The dtype of the value, if that is one float dtype throughout: arithmetic on inputs, and literals beside them.
+    fn plain_dtype(&self, inputs: &[DType]) -> Option<DType> {
+        let (&first, rest) = inputs.split_first()?;
+        let is_literal = |node: &ExprNode| matches!(node, ExprNode::Const(_));
+        let plain = |node: &ExprNode| match node {
+            ExprNode::Input(_) | ExprNode::Const(_) => true,
+            ExprNode::Op(op, args) => {
+                let row = op.row();
+                matches!(row.typing, Typing::Float | Typing::Number)
+                    && args[..row.arity].iter().any(|&a| !is_literal(&self.nodes[a as usize]))
+            }
+            ExprNode::Cast(..) => false,
+        };
+        let is_one = first.is_float() && rest.iter().all(|&other| other == first);
+        (is_one && self.nodes.iter().all(plain) && !self.nodes.last().is_some_and(is_literal)).then_some(first)
     }
 
     /// The dtype of each node, `None` for a literal that has taken none.

@@ -129,7 +129,7 @@ impl Op {
 ///
 /// # Panics
 /// For sources (leaf, const, scalar, iota): those state their own shape.
-pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), String> {
+pub fn infer(op: &Op, inputs: &[(&Shape, DType)]) -> Result<(Shape, DType), String> {
     let arity = |n: usize| match inputs.len() == n {
         true => Ok(()),
         false => Err(format!("takes {n} operands, got {}", inputs.len())),
@@ -137,15 +137,17 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
     match op {
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) => panic!("infer: {} is a source", op.name()),
         Op::Map(expr) => {
-            arity(expr.n_inputs())?;
-            let mut shape = Shape::scalar();
-            for (s, _) in inputs.iter().filter(|(s, _)| s.rank() > 0) {
+            let row = expr.row();
+            arity(row.map_or_else(|| expr.n_inputs(), |op| op.row().arity))?;
+            let mut shapes = inputs.iter().map(|i| i.0).filter(|s| s.rank() > 0);
+            let mut shape = shapes.next().copied().unwrap_or(Shape::scalar());
+            for s in shapes {
                 if *s != shape {
                     shape = shape.broadcast(s).ok_or("shapes do not broadcast")?;
                 }
             }
             // A single row's dtype needs no list.
-            if let Some(op) = expr.row() {
+            if let Some(op) = row {
                 let operand = |n: usize| inputs[n.min(inputs.len() - 1)].1;
                 return Ok((shape, op.result(&[operand(0), operand(1), operand(2)][..inputs.len()])?));
             }
@@ -161,7 +163,7 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
         }
         Op::Reduce(reduce, axes) => {
             arity(1)?;
-            let (mut shape, dtype) = inputs[0];
+            let (mut shape, dtype) = (*inputs[0].0, inputs[0].1);
             if !axes.windows(2).all(|w| w[0] < w[1]) {
                 return Err(format!("axes {axes:?} are not ascending"));
             }
@@ -180,11 +182,11 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
         }
         Op::Offset(_) => {
             arity(1)?;
-            Ok(inputs[0])
+            Ok((*inputs[0].0, inputs[0].1))
         }
         Op::View(movement) => {
             arity(1)?;
-            Ok((movement.shape(&inputs[0].0)?, inputs[0].1))
+            Ok((movement.shape(inputs[0].0)?, inputs[0].1))
         }
         &Op::Gather(axis) => {
             arity(2)?;
@@ -196,7 +198,7 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             if table[axis] == 0 {
                 return Err(format!("axis {axis} of the table is empty"));
             }
-            Ok((Shape::new(&[&table[..axis], &index[..], &table[axis + 1..]].concat()), dtype))
+            Ok((Shape::of(&[&table[..axis], index, &table[axis + 1..]]), dtype))
         }
         &Op::Scatter { axis, size } => {
             arity(2)?;
@@ -206,7 +208,7 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             if values.rank() < end || values[axis..end] != index[..] {
                 return Err(format!("values {values} do not have the index's dims {index} at axis {axis}"));
             }
-            Ok((Shape::new(&[&values[..axis], &[size], &values[end..]].concat()), dtype))
+            Ok((Shape::of(&[&values[..axis], &[size], &values[end..]]), dtype))
         }
         Op::Dot(c) => {
             arity(2)?;
@@ -225,7 +227,7 @@ pub fn infer(op: &Op, inputs: &[(Shape, DType)]) -> Result<(Shape, DType), Strin
             if rhs[c.batch..c.batch + c.k] != *k {
                 return Err(format!("inner dims differ: {lhs} and {rhs}"));
             }
-            Ok((Shape::new(&[batch, m, &rhs[c.batch + c.k..]].concat()), a))
+            Ok((Shape::of(&[batch, m, &rhs[c.batch + c.k..]]), a))
         }
         Op::Attention(attend) => attention::infer(*attend, inputs),
         Op::Scan(scan) => {
@@ -263,8 +265,8 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
             Op::Iota(axis) if *axis >= node.shape.rank() => return fail(format!("axis {axis} out of range")),
             Op::Iota(_) => found,
             _ => {
-                let inputs: Vec<_> = node.inputs.iter().map(|&i| &graph.nodes[i as usize]).collect();
-                match infer(&node.op, &inputs.iter().map(|n| (n.shape, n.dtype)).collect::<Vec<_>>()) {
+                let inputs = node.inputs.iter().map(|&i| &graph.nodes[i as usize]);
+                match infer(&node.op, &inputs.map(|n| (&n.shape, n.dtype)).collect::<Vec<_>>()) {
                     Ok(meta) => meta,
                     Err(why) => return fail(why),
                 }
@@ -299,7 +301,7 @@ impl Graph {
     /// If [`infer`] refuses it.
     #[track_caller]
     pub fn apply(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
-        let metas: Vec<_> = inputs.iter().map(|&i| &self.nodes[i as usize]).map(|n| (n.shape, n.dtype)).collect();
+        let metas: Vec<_> = inputs.iter().map(|&i| &self.nodes[i as usize]).map(|n| (&n.shape, n.dtype)).collect();
         let (shape, dtype) = infer(&op, &metas).unwrap_or_else(|why| panic!("{}: {why}", op.name()));
         self.push(Node { op, inputs: inputs.to_vec(), shape, dtype, location: Some(Location::caller()), stage: 0 })
     }

@@ -113,10 +113,10 @@ impl Movement {
             Movement::Reshape(to) if to.numel() == x.numel() => Ok(*to),
             Movement::Reshape(to) => Err(format!("numel differs: {} ≠ {} of {to}", x.numel(), to.numel())),
             Movement::Permute(perm) => {
-                let mut seen = perm.clone();
-                seen.sort_unstable();
-                match seen.iter().copied().eq(0..rank) {
-                    true => Ok(Shape::new(&perm.iter().map(|&p| x[p]).collect::<Vec<_>>())),
+                let mut seen = [false; Shape::MAX_RANK];
+                let is_new = |&p: &usize| p < rank && !std::mem::replace(&mut seen[p], true);
+                match perm.len() == rank && perm.iter().all(is_new) {
+                    true => Ok(perm.iter().enumerate().fold(*x, |out, (axis, &p)| out.with(axis, x[p]))),
                     false => Err(format!("{perm:?} is not a permutation of 0..{rank}")),
                 }
             }

@@ -43,14 +43,14 @@ pub(crate) fn extents(x: &Shape, axis: usize) -> [usize; 3] {
 }
 
 /// The shape and dtype of a scan, or the rule that the input breaks.
-pub(crate) fn infer(scan: Scan, (x, dtype): (Shape, DType)) -> Result<(Shape, DType), String> {
+pub(crate) fn infer(scan: Scan, (x, dtype): (&Shape, DType)) -> Result<(Shape, DType), String> {
     if scan.axis >= x.rank() {
         return Err(format!("axis {} out of range for rank {}", scan.axis, x.rank()));
     }
     match (scan.op, dtype) {
         (ReduceOp::ArgMax, _) => Err("positions are no running reduction".into()),
         (_, DType::Bool) => Err("takes numbers, got bool".into()),
-        _ => Ok((x, dtype)),
+        _ => Ok((*x, dtype)),
     }
 }
 

@@ -36,13 +36,30 @@ impl Shape {
     pub fn new(dims: &[usize]) -> Shape {
         assert!(dims.len() <= Shape::MAX_RANK, "shape: rank {} exceeds {}: {dims:?}", dims.len(), Shape::MAX_RANK);
         let mut s = Shape { dims: [0; Shape::MAX_RANK], rank: dims.len() as u8 };
-        s.dims[..dims.len()].copy_from_slice(dims);
+        s.dims.iter_mut().zip(dims).for_each(|(to, dim)| *to = *dim);
+        s
+    }
+
+    /// The shape whose dims are those of these lists, one after the other.
+    ///
+    /// ```
+    /// assert_eq!(*kiln_ir::Shape::of(&[&[2, 3], &[], &[4]]), [2, 3, 4]);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Shape::new`].
+    #[track_caller]
+    pub fn of(parts: &[&[usize]]) -> Shape {
+        let rank: usize = parts.iter().map(|dims| dims.len()).sum();
+        assert!(rank <= Shape::MAX_RANK, "shape: rank {rank} exceeds {}: {:?}", Shape::MAX_RANK, parts.concat());
+        let mut s = Shape { dims: [0; Shape::MAX_RANK], rank: rank as u8 };
+        s.dims.iter_mut().zip(parts.iter().copied().flatten()).for_each(|(to, dim)| *to = *dim);
         s
     }
 
     /// The scalar shape `[]`.
-    pub fn scalar() -> Shape {
-        Shape::new(&[])
+    pub const fn scalar() -> Shape {
+        Shape { dims: [0; Shape::MAX_RANK], rank: 0 }
     }
 
     /// Number of axes.

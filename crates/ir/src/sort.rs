@@ -58,7 +58,7 @@ impl Sort {
 }
 
 /// The shape and dtype of a part, or the rule that the input breaks.
-pub(crate) fn infer(sort: Sort, (x, dtype): (Shape, DType)) -> Result<(Shape, DType), String> {
+pub(crate) fn infer(sort: Sort, (x, dtype): (&Shape, DType)) -> Result<(Shape, DType), String> {
     if sort.axis >= x.rank() {
         return Err(format!("axis {} out of range for rank {}", sort.axis, x.rank()));
     }

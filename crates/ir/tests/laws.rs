@@ -195,11 +195,11 @@ fn scatter_is_the_adjoint_of_gather_and_both_clamp() {
 fn mistakes_name_the_rule() {
     let s = Shape::new;
     let dot = Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 1 });
-    let infer = |op: &Op, a: Shape, b: Shape| kiln_ir::infer(op, &[(a, DType::F32), (b, DType::F32)]).unwrap_err();
+    let infer = |op: &Op, a: Shape, b: Shape| kiln_ir::infer(op, &[(&a, DType::F32), (&b, DType::F32)]).unwrap_err();
     assert_eq!(infer(&dot, s(&[4, 3]), s(&[5, 2])), "inner dims differ: [4, 3] and [5, 2]");
     let add = Op::Map(Expr::of(kiln_ir::PointOp::Add).into());
     assert_eq!(infer(&add, s(&[4]), s(&[3])), "shapes do not broadcast");
-    let mixed = kiln_ir::infer(&add, &[(s(&[1]), DType::F32), (s(&[1]), DType::I32)]).unwrap_err();
+    let mixed = kiln_ir::infer(&add, &[(&s(&[1]), DType::F32), (&s(&[1]), DType::I32)]).unwrap_err();
     assert_eq!(mixed, "takes numbers of one dtype");
 }
 

@@ -1,7 +1,9 @@
 //! Compositions: softmax, losses, activations. None has a node of its own; fusion makes each one kernel.
 
-use kiln_ir::PointOp;
+use std::sync::{Arc, LazyLock};
+
 use kiln_ir::expr::E;
+use kiln_ir::{Expr, PointOp};
 
 use super::{axis_of, map};
 use crate::Tensor;
@@ -83,9 +85,12 @@ impl Tensor {
     /// If the dtype is not a float.
     #[track_caller]
     pub fn gelu(&self) -> Tensor {
-        let x = E::input(0);
-        let phi = (&x * std::f64::consts::FRAC_1_SQRT_2).map(PointOp::Erf) + 1.0;
-        map(&[self], &(x * 0.5 * phi))
+        static GELU: LazyLock<Arc<Expr>> = LazyLock::new(|| {
+            let x = E::input(0);
+            let phi = (&x * std::f64::consts::FRAC_1_SQRT_2).map(PointOp::Erf) + 1.0;
+            (x * 0.5 * phi).build().into()
+        });
+        Tensor::map(&[self], &GELU)
     }
 
     /// `x · sigmoid(x)`, also called swish.
@@ -94,8 +99,11 @@ impl Tensor {
     /// If the dtype is not a float.
     #[track_caller]
     pub fn silu(&self) -> Tensor {
-        let x = E::input(0);
-        map(&[self], &(&x * x.map(PointOp::Sigmoid)))
+        static SILU: LazyLock<Arc<Expr>> = LazyLock::new(|| {
+            let x = E::input(0);
+            (&x * x.map(PointOp::Sigmoid)).build().into()
+        });
+        Tensor::map(&[self], &SILU)
     }
 
     /// `(x − mean) / √(var + eps)` over the last axis, without an affine map.

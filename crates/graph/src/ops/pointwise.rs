@@ -205,8 +205,8 @@ impl Tensor {
     /// `x²`.
     #[track_caller]
     pub fn square(&self) -> Tensor {
-        let x = E::input(0);
-        map(&[self], &(&x * &x))
+        static SQUARE: LazyLock<Arc<Expr>> = LazyLock::new(|| (E::input(0) * E::input(0)).build().into());
+        Tensor::map(&[self], &SQUARE)
     }
 
     /// The elements converted to a dtype. To an integer it truncates and saturates; to `bool` it is

@@ -1,7 +1,9 @@
 //! Reductions. Axes may be negative, counting from the end; the reduced axes vanish, or stay as
 //! dims of 1 in the `_keepdim` forms.
 
-use kiln_ir::{DType, Op, ReduceOp, Shape};
+use std::sync::Arc;
+
+use kiln_ir::{DType, Expr, ExprNode, Op, PointOp, ReduceOp, Shape};
 
 use super::axis_of;
 use crate::Tensor;
@@ -72,7 +74,8 @@ impl Tensor {
         assert!(self.dtype().is_float(), "mean: takes floats, got {}{}", self.dtype(), self.shape());
         let sum = self.sum_keepdim(axes);
         let n = self.numel().checked_div(sum.numel()).unwrap_or(0);
-        super::map(&[&sum], &(kiln_ir::expr::E::input(0) / n as f64))
+        let nodes = vec![ExprNode::Input(0), ExprNode::Const(n as f64), ExprNode::Op(PointOp::Div, [0, 1, 0])];
+        record(Op::Map(Arc::new(Expr { nodes })), &[&sum])
     }
 
     /// Mean of all elements, a scalar.
@@ -149,6 +152,9 @@ impl Tensor {
     /// Summed over what was broadcast, back to a shape that broadcasts to this one's.
     #[track_caller]
     pub(crate) fn sum_to(&self, shape: &Shape) -> Tensor {
+        if self.shape() == shape {
+            return self.clone();
+        }
         let new = self.rank() - shape.rank();
         let repeated = |&a: &usize| a < new || (shape[a - new] == 1 && self.dims()[a] != 1);
         let axes: Vec<isize> = (0..self.rank()).filter(repeated).map(|a| a as isize).collect();
