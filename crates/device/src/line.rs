@@ -5,7 +5,8 @@
 //! late that anybody could see, and a loop of short steps submits several at a time.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kiln_ir::{Error, ErrorKind, Result};
@@ -38,6 +39,8 @@ pub(crate) struct Line {
     queue: wgpu::Queue,
     /// How long a submission is watched before the thread sleeps until it is over.
     watched: Duration,
+    /// The last ticket that is known to be over.
+    over: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -57,6 +60,7 @@ struct State {
     staged: u64,
 }
 
+#[derive(Clone)]
 struct Submission {
     index: wgpu::SubmissionIndex,
     /// The last of its commands.
@@ -71,7 +75,7 @@ impl Line {
         let watched = if software { Duration::ZERO } else { WATCHED };
         let (pending, in_flight, came) = (Vec::new(), VecDeque::new(), Instant::now());
         let state = Mutex::new(State { pending, in_flight, last: Ticket(0), came, staged: 0 });
-        Line { device, queue, watched, state }
+        Line { device, queue, watched, over: Arc::default(), state }
     }
 
     /// Takes commands, which may wait for others.
@@ -126,10 +130,10 @@ impl Line {
         if !state.in_flight.iter().any(is_in) && !state.pending.is_empty() {
             self.flush(&mut state);
         }
-        let Some(submission) = state.in_flight.iter().find(|s| is_in(s)) else { return Ok(()) };
-        let (index, last) = (submission.index.clone(), submission.last);
+        let Some(submission) = state.in_flight.iter().find(|s| is_in(s)).cloned() else { return Ok(()) };
+        let last = submission.last;
         drop(state);
-        self.poll(index)?;
+        self.finish(submission)?;
         lock(&self.state).in_flight.retain(|submission| submission.last > last);
         Ok(())
     }
@@ -138,7 +142,9 @@ impl Line {
     fn flush(&self, state: &mut State) {
         self.make_room(state);
         let index = self.queue.submit(state.pending.drain(..));
-        state.in_flight.push_back(Submission { index, last: state.last, at: Instant::now() });
+        let (over, last) = (self.over.clone(), state.last);
+        self.queue.on_submitted_work_done(move || drop(over.fetch_max(last.0, Ordering::AcqRel)));
+        state.in_flight.push_back(Submission { index, last, at: Instant::now() });
         state.staged = 0;
     }
 
@@ -150,28 +156,31 @@ impl Line {
         while many(&state.in_flight) {
             let oldest = state.in_flight.pop_front().expect("the queue is not empty");
             // A failure to wait is a lost device, which the next check reports.
-            let _ = self.poll(oldest.index);
+            let _ = self.finish(oldest);
         }
     }
 
     fn is_busy(&self, state: &State) -> bool {
-        state.in_flight.back().is_some_and(|submission| !self.is_over(&submission.index))
+        state.in_flight.back().is_some_and(|submission| !self.is_over(submission.last))
     }
 
-    fn is_over(&self, index: &wgpu::SubmissionIndex) -> bool {
-        let at_once = wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::ZERO) };
-        self.device.poll(at_once).is_ok()
+    /// Asks wgpu what is over by now. A wait of no time would tell as well, but it must not run beside another thread's:
+    /// wgpu 30.0.1 panics if that one clears away what this one has just seen running.
+    fn is_over(&self, ticket: Ticket) -> bool {
+        let is_over = || self.over.load(Ordering::Acquire) >= ticket.0;
+        is_over() || (self.device.poll(wgpu::PollType::Poll).is_ok() && is_over())
     }
 
-    fn poll(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+    /// Waits until a submission is over.
+    fn finish(&self, submission: Submission) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < self.watched {
-            if self.is_over(&index) {
+            if self.is_over(submission.last) {
                 return Ok(());
             }
             std::hint::spin_loop();
         }
-        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission.index), timeout: None };
         let lost = |e| Error::caused_by(ErrorKind::DeviceLost, "waiting for the device failed", e);
         self.device.poll(wait).map(|_| ()).map_err(lost)
     }

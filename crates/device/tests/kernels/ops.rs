@@ -250,3 +250,36 @@ fn sequences_run_in_order() {
         }
     }
 }
+
+/// Threads that submit and wait on one device: none of them sees what another's waiting has cleared away.
+#[test]
+fn threads_wait_for_one_device() {
+    let Some(device) = device(Schedule::Auto) else { return };
+    use kiln_ir::{Backend, Slot, Step};
+    let mut body = Body::default();
+    let x = body.load(0, DType::F32, Index::var(0));
+    let y = body.op(PointOp::Neg, &[x], DType::F32);
+    body.store(1, Index::var(0), y);
+    let args = vec![read(DType::F32, N), write(DType::F32, N)];
+    let kernel = Kernel::Loop(Loop { outer: vec![N], row: vec![], args, body });
+    let exe = device.compile(std::slice::from_ref(&kernel)).remove(0).unwrap();
+    let binds = (0..2).zip(kernel.args()).map(|(n, arg)| (Slot::Arg(n), arg.access)).collect();
+    let tape = device.record(&[Step { exe, binds, scalars: vec![] }], &[]).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u32 {
+            let tape = &tape;
+            scope.spawn(move || {
+                let values = numbers(thread, N, DType::F32, (-1.0, 1.0));
+                let buffers = [upload(device, DType::F32, &values), upload(device, DType::F32, &values)];
+                for turn in 0..100 {
+                    let fence = device.replay(tape, &buffers, &[]).unwrap();
+                    match turn % 3 {
+                        0 => fence.wait().unwrap(),
+                        1 => assert_eq!(download(device, DType::F32, 1, &buffers[1]), [-values[0]]),
+                        _ => drop(fence),
+                    }
+                }
+            });
+        }
+    });
+}
