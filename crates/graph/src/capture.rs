@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kiln_ir::{Buffer, Graph, Movement, NodeId, Op, Result};
 
 use crate::cache::same_op;
-use crate::node::{Node, Region, Source, Value};
+use crate::node::{Node, Region, Source, Value, in_order};
 
 /// A program and everything that a run of it needs.
 #[derive(Default)]
@@ -108,7 +108,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     captured.inputs.reserve(3 * nodes.len());
     let mut wanted: Vec<bool> = Vec::with_capacity(nodes.len() + 4);
     let mut stages = Stages::default();
-    for (_, node) in nodes {
+    for node in nodes {
         let books = node.books();
         let kind = match (&books.value, &node.source) {
             (Value::Ready(buffer), _) => {
@@ -162,8 +162,8 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
 const TARGET: NodeId = NodeId::MAX;
 const NOWHERE: NodeId = NodeId::MAX - 1;
 
-/// The targets and what they are computed from, down to values that exist; in recorded order, each with its id.
-fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<(u64, Arc<Node>)>> {
+/// The targets and what they are computed from, down to values that exist; in recorded order.
+fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
     let met = |node: &Arc<Node>, place: NodeId| {
         let first = node.mark().0 != walk;
         if first {
@@ -185,14 +185,17 @@ fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<(u64, Arc<Node>)>> {
                     node.location
                 );
             }
-            Value::Pending => stack.extend(books.inputs.iter().filter(|i| met(i, NOWHERE)).cloned()),
+            Value::Pending => {
+                for input in books.inputs.iter().filter(|i| met(i, NOWHERE)) {
+                    stack.push(input.clone());
+                }
+            }
             Value::Ready(_) => {}
         }
         drop(books);
-        found.push((node.id, node));
+        found.push(node);
     }
-    found.sort_unstable_by_key(|n| n.0);
-    Ok(found)
+    Ok(in_order(found))
 }
 
 /// Stages numbered by where they come in a program, so that equal programs are equal.

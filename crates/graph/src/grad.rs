@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
 use crate::checkpoint::Copies;
-use crate::node::{Adjoint, Node, Source};
+use crate::node::{Adjoint, Node, Source, in_order};
 use crate::vjp::{left, vjp};
 
 impl Tensor {
@@ -120,14 +120,15 @@ impl Between {
         let mut stack = vec![root.clone()];
         let mut found = Vec::with_capacity(64);
         while let Some(node) = stack.pop() {
-            stack.extend(node.books().inputs.iter().filter(|i| i.dtype.is_float()).filter(met).cloned());
-            found.push((node.id, node));
+            for input in node.books().inputs.iter().filter(|i| i.dtype.is_float()).filter(met) {
+                stack.push(input.clone());
+            }
+            found.push(node);
         }
-        found.sort_unstable_by_key(|n| n.0);
         let mut nodes = Vec::with_capacity(found.len());
-        for (id, node) in found {
+        for node in in_order(found) {
             let reads = |i: &Arc<Node>| i.mark() == (walk, YES);
-            if targets.contains(&id) || node.books().inputs.iter().any(reads) {
+            if targets.contains(&node.id) || node.books().inputs.iter().any(reads) {
                 node.set_mark(walk, YES);
                 nodes.push(node);
             }

@@ -302,6 +302,25 @@ impl Books {
     }
 }
 
+/// Nodes in recorded order. Most of what one program reads was recorded one after the other, and finds its place
+/// without being compared with others.
+pub(crate) fn in_order(nodes: Vec<Arc<Node>>) -> Vec<Arc<Node>> {
+    let n_places = 2 * nodes.len();
+    let newest = nodes.iter().map(|node| node.id).max().unwrap_or(0);
+    let first = (newest + 1).saturating_sub(n_places as u64);
+    let (mut sorted, mut places) = (Vec::with_capacity(nodes.len()), Vec::new());
+    places.resize_with(n_places, || None);
+    for node in nodes {
+        match node.id.checked_sub(first) {
+            Some(at) => places[at as usize] = Some(node),
+            None => sorted.push(node),
+        }
+    }
+    sorted.sort_unstable_by_key(|node| node.id);
+    sorted.extend(places.into_iter().flatten());
+    sorted
+}
+
 /// Takes a claim from each node; adds those that nobody wants any more.
 fn unclaim(nodes: &[Arc<Node>], unwanted: &mut Vec<Arc<Node>>) {
     unwanted.extend(nodes.iter().filter(|node| node.lose(USE)).cloned());
@@ -323,5 +342,73 @@ impl Drop for Node {
             // Nothing is left for its own drop.
             node.books().forget(&mut last);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+
+    fn device() -> Device {
+        Device::new(kiln_cpu::CpuBackend::with_threads(1))
+    }
+
+    #[test]
+    fn nodes_come_in_recorded_order_however_far_apart() {
+        let device = device();
+        let mut tensors: Vec<Tensor> = Vec::new();
+        for n in 0..40 {
+            // Others are recorded between them, ever fewer.
+            (n..9).for_each(|_| drop(Tensor::zeros(&[2], &device)));
+            tensors.push(Tensor::zeros(&[2], &device));
+        }
+        let ids: Vec<u64> = tensors.iter().map(|t| t.node().id).collect();
+        let mixed = (0..40).map(|n| tensors[n * 7 % 40].node().clone()).collect();
+        assert_eq!(in_order(mixed).iter().map(|node| node.id).collect::<Vec<_>>(), ids);
+        assert!(in_order(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn threads_that_record_from_one_tensor_leave_no_claim() -> kiln_ir::Result<()> {
+        let device = device();
+        let x = Tensor::new(&[1.0f32, 2.0], &[2], &device)?;
+        let y = x.exp();
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (x, y) = (&x, &y);
+                scope.spawn(move || {
+                    for round in 0..500 {
+                        let sum = y + x;
+                        if (round + n) % 50 == 0 {
+                            sum.to_vec::<f32>().expect("the host has memory");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((x.node().handles(), y.node().handles(), y.node().uses()), (1, 1, 0));
+        // All that is left is the claim of `y`, if it is pending.
+        assert_eq!(x.node().uses(), usize::from(y.node().is_pending()));
+        drop(y);
+        assert_eq!(x.node().uses(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn what_nobody_wants_is_revived_by_who_reads_it() -> kiln_ir::Result<()> {
+        let x = Tensor::new(&[1.0f32, 2.0], &[2], &device())?;
+        let y = x.exp();
+        let node = y.node().clone();
+        drop(y);
+        assert_eq!((node.uses(), x.node().uses()), (0, 0));
+        let y = Tensor::from_node(node);
+        let z = &y + 1.0;
+        assert_eq!((y.node().uses(), x.node().uses()), (1, 1));
+        drop(z);
+        assert_eq!((y.node().uses(), x.node().uses()), (0, 1));
+        drop(y);
+        assert_eq!(x.node().uses(), 0);
+        Ok(())
     }
 }

@@ -276,3 +276,28 @@ impl Neg for E {
         self.map(PointOp::Neg)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OPS;
+
+    /// What is seen at a glance is what types each step.
+    #[test]
+    fn plain_formulas_have_the_dtype_of_their_steps() {
+        let x = E::input(0);
+        let mut formulas: Vec<Expr> = OPS.iter().map(|row| Expr::of(row.op)).collect();
+        formulas.extend([x.build(), (&x + 1.0).build(), (E::lit(2.0) * 3.0 * &x).build(), E::lit(1.0).build()]);
+        formulas.extend([Expr::cast(DType::I32), (&x * &x / (E::input(1) + 0.5)).map(PointOp::Sqrt).build()]);
+        let mut n_plain = 0;
+        for formula in &formulas {
+            for dtype in DType::ALL {
+                let inputs = vec![dtype; formula.n_inputs().max(1)];
+                let found = formula.types(&inputs).map(|types| types[types.len() - 1]);
+                assert_eq!(formula.dtype(&inputs), found, "{formula:?} of {dtype}");
+                n_plain += usize::from(formula.plain_dtype(&inputs).is_some());
+            }
+        }
+        assert!(n_plain > 50, "{n_plain}");
+    }
+}
