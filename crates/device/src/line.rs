@@ -143,7 +143,9 @@ impl Line {
         self.make_room(state);
         let index = self.queue.submit(state.pending.drain(..));
         let (over, last) = (self.over.clone(), state.last);
-        self.queue.on_submitted_work_done(move || drop(over.fetch_max(last.0, Ordering::AcqRel)));
+        self.queue.on_submitted_work_done(move || {
+            over.fetch_max(last.0, Ordering::AcqRel);
+        });
         state.in_flight.push_back(Submission { index, last, at: Instant::now() });
         state.staged = 0;
     }

@@ -9,7 +9,7 @@ use super::code::Code;
 use super::looped::columns;
 use super::meet::{Meeting, Partial};
 use super::reduce::Reduction;
-use super::rows::{Rows, decompose};
+use super::rows::{Rows, decompose, weight};
 use super::strip::Strip;
 use super::{Schedule, Target};
 
@@ -51,7 +51,8 @@ impl<'a> Columns<'a> {
             return None;
         }
         let strip = Strip::new(&rows.scope, rows.outer - 1, true);
-        let steps = rows.passes()[0].iter().filter(|p| **p).count();
+        let pass = &rows.passes()[0];
+        let steps = weight(&rows.scope.body.instrs, |v| pass[v]);
         let alone = once.iter().any(|s| rows.per_word(s) > 1 && !strip.is_whole_store(s));
         let n_whole = (0..strip.differs.len()).filter(|&v| strip.is_whole(v) && rows.varies_in_row(v)).count();
         if strip.width == 1 || alone || steps > MAX_STEPS || n_whole == 0 {

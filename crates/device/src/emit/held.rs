@@ -11,7 +11,7 @@ use super::Target;
 use super::code::Code;
 use super::meet::{Meeting, Partial};
 use super::reduce::Reduction;
-use super::rows::{Rows, decompose};
+use super::rows::{Rows, decompose, weight};
 use super::strip::Strip;
 
 /// Strips of a row that a lane should have, or twice as many elements; a pass has no loop up to twice as many.
@@ -89,7 +89,7 @@ impl<'a> Held<'a> {
             (0..strip.differs.len()).map(|v| again(v) && is_loaded_first(rows, &strip, v)).collect();
         let n_held = held.iter().filter(|h| **h).count();
         let lines = |at_once: usize| {
-            let steps = |pass: &Vec<bool>| pass.iter().filter(|p| **p).count();
+            let steps = |pass: &Vec<bool>| weight(&rows.scope.body.instrs, |v| pass[v]);
             passes.iter().map(steps).max().unwrap_or(0) * at_once * strip.width
         };
         let whole = turns <= 2 * strips && lines(turns) <= MAX_LINES;

@@ -7,7 +7,7 @@ use kiln_ir::kernel::{Instr, Store, Value};
 
 use super::Target;
 use super::code::Code;
-use super::rows::{Rows, decompose, reached};
+use super::rows::{Rows, decompose, reached, weight};
 use super::strip::Strip;
 
 /// Bytes that an invocation of a large loop asks for at once of each argument: as one strip, or as several elements
@@ -48,7 +48,7 @@ impl<'a> Points<'a> {
         }
         let mut strip = Strip::new(&rows.scope, rank - 1, false);
         let wanted = reached(body.stores.iter().map(|s| s.value), &body.instrs);
-        let steps = wanted.iter().zip(&strip.differs).filter(|(w, d)| **w && **d).count();
+        let steps = weight(&body.instrs, |v| wanted[v] && strip.differs[v]);
         let packed = body.stores.iter().any(|s| rows.per_word(s) > 1);
         let apart = |v: usize| wanted[v] && strip.is_apart(v);
         let whole = body.stores.iter().all(|s| strip.is_whole_store(s));

@@ -4,8 +4,8 @@
 //! value waits for a later pass over the row. Passes recompute what they need instead of keeping it:
 //! loads of a row that was just read are cheap, and nothing limits the length of a row.
 
-use kiln_ir::DType;
 use kiln_ir::kernel::{Instr, Loop, Store, Value};
+use kiln_ir::{DType, PointOp};
 
 use super::body::Scope;
 use super::code::{Code, per_word};
@@ -193,4 +193,11 @@ pub(crate) fn reached(values: impl Iterator<Item = Value>, instrs: &[Instr]) -> 
         }
     }
     reached
+}
+
+/// About how many operations the steps are that `counted` picks: a random word is a hundred, and its text as long, so
+/// that a loop which has it for each of four neighbours takes seconds to compile.
+pub(crate) fn weight(instrs: &[Instr], counted: impl Fn(usize) -> bool) -> usize {
+    let of = |instr: &Instr| if matches!(instr, Instr::Op(PointOp::Threefry, _)) { 100 } else { 1 };
+    instrs.iter().enumerate().filter(|(v, _)| counted(*v)).map(|(_, instr)| of(instr)).sum()
 }

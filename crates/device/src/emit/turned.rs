@@ -10,7 +10,7 @@ use super::Target;
 use super::code::{Code, value_type};
 use super::index::Axes;
 use super::plan::bytes;
-use super::rows::{Rows, decompose, reached};
+use super::rows::{Rows, decompose, reached, weight};
 use super::strip::Strip;
 
 /// The side of a tile, and how far apart its rows are.
@@ -63,7 +63,7 @@ impl<'a> Turned<'a> {
         if !packed {
             writes = writes.in_elements();
         }
-        let steps = wanted.iter().filter(|w| **w).count();
+        let steps = weight(&body.instrs, |v| wanted[v]);
         let whole = writes.width == 1 || body.stores.iter().all(|s| writes.is_whole_store(s));
         let size = SIZE.max(least).min(1 << target.max_invocations.ilog2());
         let square = SIDE * SIDE / writes.width;

@@ -224,3 +224,19 @@ fn what_lies_turned_goes_through_tiles() {
         assert!(wgsl.contains(text) && wgsl.contains("tile_f32_0"), "{wgsl}");
     }
 }
+
+/// Its text is long: four times of it would take a driver seconds.
+#[test]
+fn random_words_stand_in_the_text_once() {
+    let n = 4096;
+    let mut body = Body::default();
+    let place = body.push(Instr::Coord(Index::var(0)), DType::I32);
+    let counter = body.push(Instr::Cast(DType::U32, place), DType::U32);
+    let key = body.constant(DType::U32, 7.0);
+    let word = body.op(PointOp::Threefry, &[key, key, counter], DType::U32);
+    body.store(0, Index::var(0), word);
+    let kernel = Kernel::Loop(Loop { outer: vec![n], row: vec![], args: vec![write(DType::U32, n)], body });
+    let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
+    assert_eq!(wgsl.matches("k_threefry_u32(").count(), 2, "its definition and a call: {wgsl}");
+    check(&kernel, &[vec![0.0; n]], &[], 0.0);
+}
