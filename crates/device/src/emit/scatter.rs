@@ -151,8 +151,9 @@ const BLOCKS: usize = 1024;
 const SIZE: usize = 256;
 
 /// Elements of the index that a workgroup looks at before it adds what it found; a power of two below 2¹⁶, since the
-/// place in a piece is half a word.
-const PIECE: usize = 4096;
+/// place in a piece is half a word. Lists as long as a piece take 8 KiB, so that many workgroups are at work side by side
+/// while each waits for the index.
+const PIECE: usize = 1024;
 
 /// Elements of the index, and slices of one row, that an invocation asks for at once.
 const AT_ONCE: usize = 4;
@@ -237,36 +238,46 @@ fn find(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize;
     code.close();
 }
 
-/// Adds what was found of a piece to the rows of the block, each by a team; the first piece starts from zero.
+/// Adds what was found of a piece to the rows of the block, each by a team. The first piece writes every row; later ones
+/// go from word to word, since few rows have some.
 fn add(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 3]) {
-    let width = width(k, x);
-    let strips = x.inner / width;
+    let strips = x.inner / width(k, x);
     let team = strips.max(1).next_power_of_two().min(size);
-    let zero = match width {
-        1 => format!("{}()", value_type(k.args[2].dtype)),
-        _ => format!("{}()", vector_type(k.args[2].dtype)),
-    };
+    let (first, step) = (format!("local / {team}u"), size / team);
     let only = x.index <= piece;
-    code.open(format!(
-        "for (var row = local / {team}u; row < min({block}u, {}u - first); row += {}u)",
-        x.size,
-        size / team
-    ));
-    code.line("let start = place_of(row << 16u, count);");
-    code.line("let end = place_of((row + 1u) << 16u, count);");
     if !only {
-        code.open("if (piece > 0u && start == end)");
-        code.line("continue;");
-        code.close();
+        code.open("if (piece == 0u)");
     }
+    code.open(format!("for (var row = {first}; row < min({block}u, {}u - first); row += {step}u)", x.size));
+    code.line("let start = place_of(row << 16u, count);");
+    add_row(code, k, x, (strips, team), true);
+    code.close();
+    if only {
+        return;
+    }
+    code.close();
+    code.open("else");
+    code.open(format!("for (var start = {first}; start < count; start += {step}u)"));
+    code.line("let row = sorted[start] >> 16u;");
+    code.open("if (start > 0u && (sorted[start - 1u] >> 16u) == row)");
+    code.line("continue; // another team has the row");
+    code.close();
+    add_row(code, k, x, (strips, team), false);
+    code.close();
+    code.close();
+}
+
+/// Adds the words from `start` on that belong to `row` to zero, or to what is there.
+fn add_row(code: &mut Code, k: &Scatter, x: &Extents, (strips, team): (usize, usize), to_zero: bool) {
+    let width = width(k, x);
+    code.line("let end = place_of((row + 1u) << 16u, count);");
     code.open(format!("for (var inner = local % {team}u; inner < {strips}u; inner += {team}u)"));
     let result = format!("a2[(outer * {}u + first + row) * {strips}u + inner]", x.size);
-    code.line(format!("var sum = {zero};"));
-    if !only {
-        code.open("if (piece > 0u)");
-        code.line(format!("sum = {result};"));
-        code.close();
-    }
+    code.line(match (to_zero, width) {
+        (false, _) => format!("var sum = {result};"),
+        (true, 1) => format!("var sum = {}();", value_type(k.args[2].dtype)),
+        (true, _) => format!("var sum = {}();", vector_type(k.args[2].dtype)),
+    });
     code.line("var n = start;");
     let slice = |n: &str| {
         let from = format!("(outer * {}u + piece + (sorted[{n}] & 0xffffu)) * {strips}u + inner", x.index);
@@ -281,7 +292,6 @@ fn add(code: &mut Code, k: &Scatter, x: &Extents, [size, piece, block]: [usize; 
     code.line(format!("sum += {};", slice("n")));
     code.close();
     code.line(format!("{result} = sum;"));
-    code.close();
     code.close();
 }
 
