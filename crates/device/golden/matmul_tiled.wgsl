@@ -90,8 +90,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let row = inner / 8u;
     for (var tile = id.x; tile < 256u; tile += 256u) {
         let b = tile / 256u;
-        let m = (tile / 128u % 2u * 8u + tile % 8u) * 64u;
-        let n = tile / 8u % 16u * 64u;
+        let band = tile % 256u / 128u * 8u;
+        let high = 8u; // tiles of the band below each other
+        let within = tile % 256u % 128u;
+        let m = (band + within % high) * 64u;
+        let n = within / high * 64u;
         var acc0_0 = vec4<f32>();
         var acc0_1 = vec4<f32>();
         var acc1_0 = vec4<f32>();

@@ -104,9 +104,7 @@ impl Line {
     pub(crate) fn begin(&self, commands: wgpu::CommandBuffer) {
         let mut state = lock(&self.state);
         state.pending.push(commands);
-        self.make_room(&mut state);
-        self.queue.submit(state.pending.drain(..));
-        state.staged = 0;
+        self.send(&mut state);
     }
 
     /// Copies bytes to a buffer after all commands so far.
@@ -139,15 +137,20 @@ impl Line {
     }
 
     /// Submits what waits, after waiting until few enough submissions are under way.
-    fn flush(&self, state: &mut State) {
+    fn send(&self, state: &mut State) -> wgpu::SubmissionIndex {
         self.make_room(state);
-        let index = self.queue.submit(state.pending.drain(..));
+        state.staged = 0;
+        self.queue.submit(state.pending.drain(..))
+    }
+
+    /// As [`Line::send`], of commands that are waited for by their ticket.
+    fn flush(&self, state: &mut State) {
+        let index = self.send(state);
         let (over, last) = (self.over.clone(), state.last);
         self.queue.on_submitted_work_done(move || {
             over.fetch_max(last.0, Ordering::AcqRel);
         });
         state.in_flight.push_back(Submission { index, last, at: Instant::now() });
-        state.staged = 0;
     }
 
     fn make_room(&self, state: &mut State) {

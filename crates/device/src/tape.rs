@@ -9,7 +9,7 @@ use kiln_ir::kernel::Access;
 use kiln_ir::{Buffer, Caps, Error, ErrorKind, Result, Slot, Step};
 
 use crate::emit::Shader;
-use crate::gpu::lock;
+use crate::gpu::{Gpu, lock};
 use crate::line::Ticket;
 use crate::memory::{Memory, Pool};
 use crate::pipeline::Pipeline;
@@ -107,28 +107,12 @@ impl Recorded {
         let mut groups = lock(&self.groups);
         self.bind(pool, args, &mut groups)?;
         self.write_scalars(pool, scalars)?;
-        let encoder = || gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") });
         let bound = self.steps.iter().zip(&groups.steps).filter(|(step, _)| step.exe().shader.workgroups > 0);
         let running = || bound.clone().map(|(step, known)| (step, &known.last().expect("`bind` placed it there").1));
         let ticket = match profiler {
             None => {
                 let mut running = running();
-                let mut part = |n: usize| {
-                    let mut encoder = encoder();
-                    let descriptor = wgpu::ComputePassDescriptor { label: Some("replay"), timestamp_writes: None };
-                    let mut pass = encoder.begin_compute_pass(&descriptor);
-                    let mut last: Option<&Exe> = None;
-                    for (step, group) in running.by_ref().take(n) {
-                        // Layers alike share a kernel.
-                        if !last.is_some_and(|last| std::ptr::eq(last, step.exe())) {
-                            pass.set_pipeline(&step.exe().pipeline.pipeline);
-                        }
-                        last = Some(step.exe());
-                        step.dispatch(&mut pass, group);
-                    }
-                    drop(pass);
-                    encoder.finish()
-                };
+                let mut part = |n: usize| in_one_pass(gpu, running.by_ref().take(n));
                 match self.steps.len() > LONG {
                     true => {
                         gpu.line.begin(part(FIRST));
@@ -141,7 +125,7 @@ impl Recorded {
             Some(profiler) => {
                 let names: Vec<&str> = running().map(|(step, _)| step.exe().shader.name.as_str()).collect();
                 let queries = profiler.begin(gpu, &names);
-                let mut encoder = encoder();
+                let mut encoder = encoder(gpu);
                 for (n, (step, group)) in running().enumerate() {
                     let timestamp_writes = queries.as_ref().map(|q| q.writes(n as u32));
                     let label = Some(step.exe().shader.name.as_str());
@@ -242,6 +226,31 @@ impl Recorded {
             entries: &entries,
         })
     }
+}
+
+fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
+    gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") })
+}
+
+/// The commands of steps with their groups.
+fn in_one_pass<'a>(
+    gpu: &Gpu,
+    steps: impl Iterator<Item = (&'a RecordedStep, &'a wgpu::BindGroup)>,
+) -> wgpu::CommandBuffer {
+    let mut encoder = encoder(gpu);
+    let descriptor = wgpu::ComputePassDescriptor { label: Some("replay"), timestamp_writes: None };
+    let mut pass = encoder.begin_compute_pass(&descriptor);
+    let mut last: Option<&Exe> = None;
+    for (step, group) in steps {
+        // Layers alike share a kernel.
+        if !last.is_some_and(|last| std::ptr::eq(last, step.exe())) {
+            pass.set_pipeline(&step.exe().pipeline.pipeline);
+        }
+        last = Some(step.exe());
+        step.dispatch(&mut pass, group);
+    }
+    drop(pass);
+    encoder.finish()
 }
 
 impl RecordedStep {

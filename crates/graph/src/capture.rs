@@ -1,6 +1,6 @@
 //! Capture: what lies behind some tensors, as a program with the values of its slots.
 //!
-//! A program is a list of entries over recorded nodes. It can be hashed and compared as it is; only one that is
+//! A program is a list of entries over recorded nodes. It can be compared as it is; only one that is
 //! new becomes a [`Graph`], since most steps of a loop are not.
 
 use std::sync::Arc;

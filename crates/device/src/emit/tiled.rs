@@ -115,7 +115,7 @@ pub(crate) fn emit(x: &Matmul, tile: &Tile, target: &Target) -> (String, u32, Ve
     code.open("fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) local: u32)");
     places(&mut code, tile);
     code.open(format!("for (var tile = id.x; tile < {}u; tile += {workgroups}u)", tile.tiles(x)));
-    corner(&mut code, x, tile);
+    corner(&mut code, [x.m.div_ceil(tile.m), x.n.div_ceil(tile.n)], [tile.m, tile.n]);
     contract(&mut code, x, tile, &sides);
     add_slices(&mut code, tile);
     keep(&mut code, x, tile);
@@ -157,22 +157,21 @@ fn places(code: &mut Code, tile: &Tile) {
     code.line(format!("let row = {below};"));
 }
 
-/// The tile's batch, first row and first column; tiles of a band go down before they go across.
-fn corner(code: &mut Code, x: &Matmul, tile: &Tile) {
+/// The batch, first row and first column of tile number `tile`, of so many below and beside each other in a batch, each
+/// of these extents; tiles of a band go down before they go across.
+pub(crate) fn corner(code: &mut Code, [rows, columns]: [usize; 2], [m, n]: [usize; 2]) {
     // An empty result has no tiles, but its text divides by their number all the same.
-    let (rows, columns) = (x.m.div_ceil(tile.m).max(1), x.n.div_ceil(tile.n).max(1));
-    let band = (1..=BAND).rev().find(|band| rows.is_multiple_of(*band)).unwrap_or(1);
+    let (rows, columns) = (rows.max(1), columns.max(1));
     code.line(format!("let b = tile / {}u;", rows * columns));
-    let (m, n) = match band {
-        1 => (format!("tile / {columns}u % {rows}u"), format!("tile % {columns}u")),
-        _ if rows == band => (format!("tile % {band}u"), format!("tile / {band}u % {columns}u")),
-        _ => (
-            format!("(tile / {}u % {}u * {band}u + tile % {band}u)", band * columns, rows / band),
-            format!("tile / {band}u % {columns}u"),
-        ),
+    code.line(format!("let band = tile % {}u / {}u * {BAND}u;", rows * columns, BAND * columns));
+    let high = match rows % BAND {
+        0 => format!("{BAND}u"),
+        _ => format!("min({BAND}u, {rows}u - band)"),
     };
-    code.line(format!("let m = {m} * {}u;", tile.m));
-    code.line(format!("let n = {n} * {}u;", tile.n));
+    code.line(format!("let high = {high}; // tiles of the band below each other"));
+    code.line(format!("let within = tile % {}u % {}u;", rows * columns, BAND * columns));
+    code.line(format!("let m = (band + within % high) * {m}u;"));
+    code.line(format!("let n = within / high * {n}u;"));
 }
 
 /// The sums of an invocation's block, over its part of k.

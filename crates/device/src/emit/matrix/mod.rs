@@ -10,6 +10,7 @@ mod side;
 use super::code::Code;
 use super::dot::Matmul;
 use super::epilogue::Epilogue;
+use super::tiled::corner;
 use super::{Matrix, Schedule, Target};
 use side::Side;
 
@@ -66,10 +67,6 @@ impl Tile {
         matrix.size as usize * self.kept_pitch()
     }
 }
-
-/// Tiles of a result that follow each other down a column before the next column begins: what they
-/// read of both operands is then still in the cache.
-const DOWN: usize = 8;
 
 /// Rows, columns and steps from which on tiles are chosen unasked: below, most of a tile is beyond the edge.
 const LEAST: usize = 32;
@@ -179,7 +176,7 @@ impl Plan {
             true => code.open(format!("for (var tile = id.x; tile < {tiles}u; tile += {workgroups}u)")),
             false => code.line("let tile = id.x;"),
         }
-        place(&mut code, tile, rows, columns);
+        corner(&mut code, [rows, columns], [tile.m, tile.n]);
         self.contract(&mut code, x);
         match self.sums {
             Some(arg) => self.store(&mut code, x, arg),
@@ -291,18 +288,4 @@ impl Plan {
         code.line("workgroupBarrier(); // all have read the sums");
         code.close();
     }
-}
-
-/// Where tile number `tile` lies, of so many below and beside each other.
-fn place(code: &mut Code, tile: &Tile, rows: usize, columns: usize) {
-    code.line(format!("let b = tile / {}u;", rows * columns));
-    code.line(format!("let band = tile % {}u / {}u * {DOWN}u;", rows * columns, DOWN * columns));
-    let high = match rows % DOWN {
-        0 => format!("{DOWN}u"),
-        _ => format!("min({DOWN}u, {rows}u - band)"),
-    };
-    code.line(format!("let high = {high}; // tiles of the band below each other"));
-    code.line(format!("let within = tile % {}u % {}u;", rows * columns, DOWN * columns));
-    code.line(format!("let m = (band + within % high) * {}u;", tile.m));
-    code.line(format!("let n = within / high * {}u;", tile.n));
 }

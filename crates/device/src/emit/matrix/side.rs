@@ -34,7 +34,7 @@ impl Side {
     /// The operand, or `None` where it computes, has bounds, looks up, or has no quads.
     pub(super) fn of(x: &Matmul, left: bool) -> Option<Side> {
         let (arg, index) = x.halves(left)?;
-        let groups = groups(left);
+        let groups = Matmul::groups_of(left);
         let mut dims = groups.map(|g| x.groups[g].clone()).concat();
         let mut strides: Vec<usize> =
             index.affine(dims.len())?.into_iter().map(usize::try_from).collect::<Result<_, _>>().ok()?;
@@ -107,7 +107,7 @@ impl Side {
         code.line(format!("// Which quad of a{}; {} counts quads.", self.arg, if self.along_k { "k" } else { own }));
         code.open(format!("fn {}_at(b: u32, {own}: u32, k: u32) -> u32", self.name()));
         let mut start = 0;
-        for g in groups(self.left) {
+        for g in Matmul::groups_of(self.left) {
             let end = start + x.groups[g].len();
             let used = |axis: usize| self.index.uses(&|v| v == axis);
             decompose(code, &axes, start..end, ["b", "m", "n", "k"][g], &used);
@@ -208,9 +208,4 @@ impl Side {
         let kind = format!("coop_mat{size}x{size}<f16, {role}>");
         code.line(format!("let {name}{n} = {load}<{kind}>(&{name}_tile[{at}], {pitch}u);"));
     }
-}
-
-/// The groups of axes that make an operand's space, in order.
-fn groups(left: bool) -> [usize; 3] {
-    if left { [0, 1, 3] } else { [0, 3, 2] }
 }
