@@ -11,7 +11,6 @@ use kiln_ir::{
     Backend, Buffer, Caps, DType, Error, ErrorKind, Executable, Fence, Kernel, Readback, Reject, Result, Slot, Step,
     Tape,
 };
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::attention;
 use crate::columns::takes_columns;
@@ -19,6 +18,7 @@ use crate::exe::Exe;
 use crate::exec::Env;
 use crate::memory::{Memory, Pool, View};
 use crate::task::GRAIN;
+use crate::threads::Threads;
 
 /// The host as a device: all dtypes, every kernel.
 ///
@@ -26,7 +26,7 @@ use crate::task::GRAIN;
 pub struct CpuBackend {
     caps: Caps,
     memory: Arc<Pool>,
-    threads: Arc<ThreadPool>,
+    threads: Threads,
     turn: Mutex<Turn>,
 }
 
@@ -48,23 +48,23 @@ struct Recorded {
 impl CpuBackend {
     /// A backend on as many threads as `KILN_THREADS` says, or as there are processors; all such share one pool.
     pub fn new() -> CpuBackend {
-        static SHARED: OnceLock<Arc<ThreadPool>> = OnceLock::new();
+        static SHARED: OnceLock<Threads> = OnceLock::new();
         let asked = || std::env::var("KILN_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-        CpuBackend::on(SHARED.get_or_init(|| pool(asked())).clone(), false)
+        CpuBackend::on(SHARED.get_or_init(|| Threads::new(asked())).clone(), false)
     }
 
     /// A backend on a pool of its own.
     pub fn with_threads(n: usize) -> CpuBackend {
-        CpuBackend::on(pool(n), false)
+        CpuBackend::on(Threads::new(n), false)
     }
 
     /// A backend for tests: memory that nothing has written yet reads as NaN.
     pub fn poisoned() -> CpuBackend {
-        CpuBackend::on(pool(0), true)
+        CpuBackend::on(Threads::new(0), true)
     }
 
-    fn on(threads: Arc<ThreadPool>, poisoned: bool) -> CpuBackend {
-        let n = threads.current_num_threads();
+    fn on(threads: Threads, poisoned: bool) -> CpuBackend {
+        let n = threads.len();
         let caps = Caps {
             name: format!("cpu, {n} thread{}", if n == 1 { "" } else { "s" }),
             dtypes: DType::ALL.to_vec(),
@@ -96,7 +96,7 @@ impl CpuBackend {
             Slot::Temp(i) => temps[i as usize].view(),
         };
         let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
-        let parallel = self.threads.current_num_threads() > 1 && recorded.steps.iter().any(heavy);
+        let parallel = self.threads.len() > 1 && recorded.steps.iter().any(heavy);
         let scratch = temps.last().expect("the shared memory is always there").view();
         let mut all = || {
             for step in &recorded.steps {
@@ -107,7 +107,7 @@ impl CpuBackend {
                 step.exe.get::<Exe>().run(Env { args: views, scalars: words, scratch, sums: View::NONE }, parallel);
             }
         };
-        if parallel { self.threads.install(all) } else { all() }
+        if parallel { self.threads.run(all) } else { all() }
     }
 }
 
@@ -115,12 +115,6 @@ impl Default for CpuBackend {
     fn default() -> CpuBackend {
         CpuBackend::new()
     }
-}
-
-/// A pool of `n` threads, or of as many as there are processors for 0.
-fn pool(n: usize) -> Arc<ThreadPool> {
-    let builder = ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("kiln-cpu-{i}"));
-    Arc::new(builder.build().expect("the system lets a program start its threads"))
 }
 
 impl Backend for CpuBackend {

@@ -37,6 +37,7 @@ mod split;
 mod spread;
 mod table;
 mod task;
+mod threads;
 mod tiling;
 mod tree;
 

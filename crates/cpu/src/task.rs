@@ -1,11 +1,23 @@
 //! Tasks: independent items over the threads of the current pool.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 /// Work below which a thread is not worth waking: some ten microseconds of it.
 pub(crate) const GRAIN: usize = 1 << 16;
 
+/// Threads among which one job is split, at most.
+const MOST: usize = 64;
+
+/// Pieces in which a share is taken, at least, where they are worth it.
+const PIECES: usize = 16;
+
 /// Calls `body(worker, i)` for `i` in `0..n`, each of about `work`; in parallel if that pays.
+///
+/// A thread has a share of neighbours, from the first to the last, which memory serves best, and then takes what others
+/// have not begun. 25 updates of 12 MiB each take 13.6 ms so, and 14.7 where halves are split and stolen.
 pub(crate) fn for_each<W>(
     parallel: bool,
     n: usize,
@@ -18,7 +30,32 @@ pub(crate) fn for_each<W>(
         let mut worker = init();
         return (0..n).for_each(|i| body(&mut worker, i));
     }
-    (0..n).into_par_iter().with_min_len(grain).for_each_init(init, body);
+    let threads = rayon::current_num_threads().min(n.div_ceil(grain)).min(MOST);
+    let piece = n.div_ceil(threads * PIECES).max(grain);
+    let start = |t: usize| n * t / threads;
+    let next: [AtomicUsize; MOST] = std::array::from_fn(|t| AtomicUsize::new(start(t)));
+    join(0..threads, &|own| {
+        let mut worker = None;
+        for t in (own..threads).chain(0..own) {
+            let end = start(t + 1);
+            let mut from = next[t].fetch_add(piece, Ordering::Relaxed);
+            while from < end {
+                let worker = worker.get_or_insert_with(&init);
+                (from..end.min(from + piece)).for_each(|i| body(worker, i));
+                from = next[t].fetch_add(piece, Ordering::Relaxed);
+            }
+        }
+    });
+}
+
+/// Calls `f` with each of some numbers, on as many threads as have nothing else to do.
+fn join(numbers: Range<usize>, f: &(impl Fn(usize) + Sync)) {
+    let half = numbers.start + numbers.len() / 2;
+    match numbers.len() {
+        0 => (),
+        1 => f(numbers.start),
+        _ => drop(rayon::join(|| join(numbers.start..half, f), || join(half..numbers.end, f))),
+    }
 }
 
 /// As [`for_each`], collecting what `body` gives, in order.
@@ -33,4 +70,27 @@ pub(crate) fn map<W, T: Send>(
         return (0..n).map(|i| body(&mut worker, i)).collect();
     }
     (0..n).into_par_iter().map_init(init, body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::threads::Threads;
+
+    #[test]
+    fn each_item_once() {
+        for threads in [1, 2, 3, 5, 70] {
+            let pool = Threads::new(threads);
+            for n in [0, 1, 2, 15, 16, 17, 127, 1000, 4099] {
+                for work in [1, 700, GRAIN] {
+                    let seen: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                    let count = |(): &mut (), i: usize| {
+                        seen[i].fetch_add(1, Ordering::Relaxed);
+                    };
+                    pool.run(|| for_each(true, n, work, || (), count));
+                    assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1), "{threads} threads, {n} of {work}");
+                }
+            }
+        }
+    }
 }
