@@ -83,7 +83,9 @@ fn add(
     let node = Node::new(device, source, Inputs::of(inputs), meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
         if recorded.len() == recorded.capacity() {
-            recorded.retain(|n| n.upgrade().is_some_and(|n| is_wanted(&n)));
+            // Most are gone, which costs less to see than to try to hold them.
+            recorded.retain(|n| n.strong_count() > 0 && n.upgrade().is_some_and(|n| is_wanted(&n)));
+            recorded.reserve(recorded.len().max(64));
         }
         recorded.push(Arc::downgrade(&node));
     });

@@ -9,6 +9,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::operand::{Axes, Operand};
 use super::task::Task;
 use super::tile::{Element, lanes};
+use super::window::AlongK;
 use crate::exec::Env;
 use crate::memory::View;
 use crate::panel::{Block, Panel};
@@ -92,7 +93,7 @@ impl Slim {
     fn multiply<T: Element>(&self, task: &mut Task, env: Env, batch: usize, lines: Range<usize>) {
         let Task { loans: [loan, finish, _], panels: [vector, sums, _] } = task;
         let vector = match self.vector.along_k() {
-            Some(vector) => vector.line(env, batch, 0, self.k),
+            Some(vector) => vector.lines(env, batch).line(0, self.k),
             None => {
                 vector.reserve_bytes(self.k * size_of::<T>());
                 let vector = &mut vector.lanes_mut::<T>()[..self.k];
@@ -103,52 +104,48 @@ impl Slim {
         };
         sums.reserve_bytes(lines.len() * size_of::<T>());
         let out = &mut sums.lanes_mut::<T>()[..lines.len()];
-        let matrix = self.matrix.along_k().expect("else it would be another kernel");
-        let line = |line: usize| matrix.line::<T>(env, batch, line, self.k);
-        for (i, out) in out.chunks_mut(LINES).enumerate() {
-            // What is missing of a group repeats its first line.
-            let first = lines.start + i * LINES;
-            let number = |j: usize| if j < out.len() { first + j } else { first };
-            let group = [line(number(0)), line(number(1)), line(number(2)), line(number(3))];
-            let sums = Arch::new().dispatch(Products { lines: group, vector });
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
-        }
+        let matrix = self.matrix.along_k().expect("else it would be another kernel").lines(env, batch);
+        Arch::new().dispatch(Products { matrix, first: lines.start, vector, out });
         let (rows, columns) = if self.right { (0..1, lines) } else { (lines, 0..1) };
         self.epilogue.finish(finish, env, &Block { batch, rows, columns }, View::of(out));
     }
 }
 
-/// The scalar products of a few lines with a vector.
+/// The scalar products of lines with a vector, from the first one on.
 struct Products<'a, T> {
-    lines: [&'a [T]; LINES],
+    matrix: AlongK<'a>,
+    first: usize,
     vector: &'a [T],
+    out: &'a mut [T],
 }
 
 impl<T: Element> WithSimd for Products<'_, T> {
-    type Output = [T; LINES];
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> [T; LINES] {
+    fn with_simd<S: Simd>(self, simd: S) {
         let whole = self.vector.len() / lanes::<T, S>() * lanes::<T, S>();
         let (vector, rest) = self.vector.split_at(whole);
         let vector: &[T::Vector<S>] = bytemuck::cast_slice(vector);
-        let mut sums = [T::splat(simd, T::zeroed()); LINES];
-        let mut lines: [&[T::Vector<S>]; LINES] = [&[]; LINES];
-        for (to, line) in lines.iter_mut().zip(self.lines) {
-            *to = &bytemuck::cast_slice(&line[..whole])[..vector.len()];
-        }
-        for (p, &x) in vector.iter().enumerate() {
-            for j in 0..LINES {
-                sums[j] = T::mul_add(simd, lines[j][p], x, sums[j]);
+        for (i, out) in self.out.chunks_mut(LINES).enumerate() {
+            // What is missing of a group repeats its first line.
+            let first = self.first + i * LINES;
+            let group: [&[T]; LINES] = std::array::from_fn(|j| {
+                self.matrix.line(if j < out.len() { first + j } else { first }, self.vector.len())
+            });
+            let lines = group.map(|line| -> &[T::Vector<S>] { &bytemuck::cast_slice(&line[..whole])[..vector.len()] });
+            let mut sums = [T::splat(simd, T::zeroed()); LINES];
+            for (p, &x) in vector.iter().enumerate() {
+                for j in 0..LINES {
+                    sums[j] = T::mul_add(simd, lines[j][p], x, sums[j]);
+                }
+            }
+            for ((out, sum), line) in out.iter_mut().zip(sums).zip(group) {
+                *out = T::across(simd, sum);
+                for (p, &x) in rest.iter().enumerate() {
+                    *out += line[whole + p] * x;
+                }
             }
         }
-        let mut out = [T::zeroed(); LINES];
-        for j in 0..LINES {
-            out[j] = T::across(simd, sums[j]);
-            for (p, &x) in rest.iter().enumerate() {
-                out[j] += self.lines[j][whole + p] * x;
-            }
-        }
-        out
     }
 }

@@ -43,6 +43,21 @@ struct Run {
     by: i64,
 }
 
+/// Lines of a matrix whose steps are neighbours in memory.
+pub(super) struct AlongK<'a> {
+    arg: View,
+    start: i64,
+    axes: &'a [Axis],
+}
+
+impl<'a> AlongK<'a> {
+    /// The first steps of a line.
+    #[inline(always)]
+    pub(super) fn line<T: Pod>(&self, line: usize, steps: usize) -> &'a [T] {
+        self.arg.slice((self.start + address(self.axes, line)) as usize, steps)
+    }
+}
+
 impl Window {
     /// The operand that a body over `axes` is, if it only loads at such an address; `rows` iff its lines come first.
     pub(super) fn new(body: &Body, args: &[Arg], axes: [&[usize]; 3], rows: bool) -> Option<Window> {
@@ -86,10 +101,9 @@ impl Window {
         self.padded.is_none() && neighbours(&self.axes[2]) == n
     }
 
-    /// A line whose steps lie so.
-    pub(super) fn line<'a, T: Pod>(&self, env: Env<'a>, batch: usize, line: usize, steps: usize) -> &'a [T] {
-        let at = self.start(env, batch) + address(&self.axes[1], line);
-        env.args[self.arg].slice(at as usize, steps)
+    /// The lines of one matrix, whose steps lie so.
+    pub(super) fn lines<'a>(&'a self, env: Env<'a>, batch: usize) -> AlongK<'a> {
+        AlongK { arg: env.args[self.arg], start: self.start(env, batch), axes: &self.axes[1] }
     }
 
     /// The address of the first line and step of one matrix.

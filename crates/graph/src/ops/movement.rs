@@ -52,8 +52,13 @@ impl Tensor {
     pub fn permute(&self, perm: &[usize]) -> Tensor {
         match perm.iter().copied().eq(0..self.rank()) {
             true => self.clone(),
-            false => self.view(Movement::Permute(perm.to_vec())),
+            false => self.permuted(perm.to_vec()),
         }
+    }
+
+    #[track_caller]
+    fn permuted(&self, perm: Vec<usize>) -> Tensor {
+        self.view(Movement::Permute(perm))
     }
 
     /// Two axes exchanged; negative ones count from the end.
@@ -63,9 +68,12 @@ impl Tensor {
     #[track_caller]
     pub fn transpose(&self, a: isize, b: isize) -> Tensor {
         let (a, b) = (axis_of("transpose", a, self.rank()), axis_of("transpose", b, self.rank()));
+        if a == b {
+            return self.clone();
+        }
         let mut perm: Vec<usize> = (0..self.rank()).collect();
         perm.swap(a, b);
-        self.permute(&perm)
+        self.permuted(perm)
     }
 
     /// The last two axes exchanged.
