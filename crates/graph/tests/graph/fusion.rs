@@ -208,6 +208,22 @@ fn epilogues_join_their_contraction() {
     golden("plan_epilogues.txt", &(linear + &convolution + &norm));
 }
 
+/// Blocks read a sum of all blocks before them; each of their kernels reads it, not the blocks.
+#[test]
+fn a_residual_stream_is_added_up_once() {
+    let [x, weight] = [leaf(&[64, 32]), leaf(&[32, 32])];
+    let block = |x: &Tensor| x + x.normalize(1e-5).matmul(&weight).gelu();
+    let stream = |n: usize| (0..n).fold(x.clone(), |x, _| block(&x)).sum_all();
+    let n_blocks = 8;
+    let plan = stream(n_blocks).explain();
+    let reads =
+        |kernel: &str| kernel.split_whitespace().filter(|word| word.contains("=%") && !word.starts_with('→')).count();
+    let most = plan.lines().map(reads).max();
+    assert!(most <= Some(4), "{plan}");
+    // A row's numbers and its product, or what is added to both.
+    assert!(n_kernels(&stream(n_blocks)) <= 2 * n_blocks + 1, "{plan}");
+}
+
 #[test]
 fn losses() {
     let (logits, target) = (leaf(&[64, 10]), Tensor::new(&[1i32; 64], &[64], &CPU).unwrap());
