@@ -120,8 +120,8 @@ fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usiz
             }
         }
         _ if down == 1 => {
-            for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
-                for from in (0..len).step_by(TURNED) {
+            for from in (0..len).step_by(TURNED) {
+                for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
                     let at = head + (i * TURNED) as i64 + across * from as i64;
                     turn::<S>(arg, at, across, out, len, from);
                 }
