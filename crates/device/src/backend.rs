@@ -167,6 +167,12 @@ impl WgpuBackend {
         *self.pool.gpu.made()
     }
 
+    /// The device itself, for tests.
+    #[cfg(test)]
+    pub(crate) fn device(&self) -> &Gpu {
+        &self.pool.gpu
+    }
+
     /// Waits until everything submitted is done.
     ///
     /// # Errors
@@ -239,7 +245,7 @@ impl Backend for WgpuBackend {
             if whole < data.len() {
                 self.pool.gpu.line.write(buffer, at + whole as u64, &tail);
             }
-            return Ok(());
+            return self.pool.gpu.ask();
         }
         // Part of a word: what else is in the words at both ends has to be fetched.
         let words = at / 4 * 4..end.next_multiple_of(4);
@@ -247,7 +253,7 @@ impl Backend for WgpuBackend {
         let skip = (at - words.start) as usize;
         bytes[skip..skip + data.len()].copy_from_slice(data);
         self.pool.gpu.line.write(buffer, words.start, &bytes);
-        Ok(())
+        self.pool.gpu.ask()
     }
 
     fn read(&self, src: &Buffer, range: Range<u64>) -> Readback {

@@ -1,7 +1,8 @@
 //! A wgpu device with its queue: submission, waiting, and errors that come from elsewhere.
 //!
 //! The hard idea is that wgpu reports most failures later and to somebody else: to a handler, to a
-//! callback, in another thread. They are kept here, and the next fallible call returns them.
+//! callback, in another thread. They are kept here, and the next fallible call returns them. A device
+//! that is lost stays lost, whatever else goes wrong with it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,10 +65,32 @@ impl Gpu {
 
     /// The first error since the last check; a lost device stays lost.
     pub(crate) fn check(&self) -> Result<()> {
-        if let Some(lost) = &*lock(&self.faults.lost) {
-            return Err(lost.clone());
+        if let Some(lost) = self.lost() {
+            return Err(lost);
         }
-        lock(&self.faults.first).take().map_or(Ok(()), Err)
+        let first = lock(&self.faults.first).take();
+        first.map_or(Ok(()), |error| Err(self.cause(error)))
+    }
+
+    /// As [`Gpu::check`], of what was called just now: wgpu says nothing where it refuses work of a device that was
+    /// destroyed, and tells of that only whoever polls. While older work is under way even that comes later.
+    pub(crate) fn ask(&self) -> Result<()> {
+        // A failure to poll is a lost device, which the check reports.
+        let _ = self.line.poll(wgpu::PollType::Poll);
+        self.check()
+    }
+
+    fn lost(&self) -> Option<Error> {
+        lock(&self.faults.lost).clone()
+    }
+
+    /// What is behind an error: a lost device has none but invalid objects, which wgpu reports as somebody's mistake.
+    pub(crate) fn cause(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::OutOfMemory {
+            // What is under way ends first.
+            let _ = self.line.poll(wgpu::PollType::wait_indefinitely());
+        }
+        self.lost().unwrap_or(error)
     }
 
     /// Runs `f`; an error of the device in this thread meanwhile becomes the result.
@@ -77,8 +100,8 @@ impl Gpu {
         let value = f();
         let errors = scopes.into_iter().rev().map(|scope| pollster::block_on(scope.pop()));
         match errors.collect::<Vec<_>>().into_iter().flatten().next() {
-            Some(error) => Err(error_of(error)),
-            None => Ok(value),
+            Some(error) => Err(self.cause(error_of(error))),
+            None => self.ask().map(|()| value),
         }
     }
 

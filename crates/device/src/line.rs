@@ -5,6 +5,7 @@
 //! late that anybody could see, and a loop of short steps submits several at a time.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -173,7 +174,7 @@ impl Line {
     /// wgpu 30.0.1 panics if that one clears away what this one has just seen running.
     fn is_over(&self, ticket: Ticket) -> bool {
         let is_over = || self.over.load(Ordering::Acquire) >= ticket.0;
-        is_over() || (self.device.poll(wgpu::PollType::Poll).is_ok() && is_over())
+        is_over() || (self.poll(wgpu::PollType::Poll).is_ok() && is_over())
     }
 
     /// Waits until a submission is over.
@@ -186,8 +187,18 @@ impl Line {
             std::hint::spin_loop();
         }
         let wait = wgpu::PollType::Wait { submission_index: Some(submission.index), timeout: None };
-        let lost = |e| Error::caused_by(ErrorKind::DeviceLost, "waiting for the device failed", e);
-        self.device.poll(wait).map(|_| ()).map_err(lost)
+        self.poll(wait)
+    }
+
+    /// Lets wgpu see what is over by now, and call back whoever waits for it.
+    pub(crate) fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        const FAILED: &str = "waiting for the device failed";
+        // wgpu 30.0.1 panics where a driver answers that the device is lost.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::caused_by(ErrorKind::DeviceLost, FAILED, error)),
+            Err(_) => Err(Error::new(ErrorKind::DeviceLost, FAILED)),
+        }
     }
 }
 

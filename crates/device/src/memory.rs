@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use kiln_ir::{Error, ErrorKind, Readback, Result};
 
@@ -81,7 +82,7 @@ impl Pool {
         let limit = self.gpu.device.limits().max_buffer_size;
         if bytes > limit {
             let message = format!("a buffer of {bytes} bytes exceeds this device's {limit}");
-            return Err(Error::new(ErrorKind::Unsupported, message));
+            return Err(Error::new(ErrorKind::OutOfMemory, message));
         }
         let size = bin(bytes).min(limit);
         let found = lock(&self.free).get_mut(&(usage, size)).and_then(Vec::pop);
@@ -142,9 +143,9 @@ impl Pool {
         let wanted = skip..skip + (range.end - range.start) as usize;
         Ok(Readback::new(move || {
             gpu.wait(ticket)?;
-            let lost = |e: String| Error::new(ErrorKind::DeviceLost, format!("reading back failed: {e}"));
-            receiver.recv().map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
-            let view = staging.buffer.get_mapped_range(0..len).map_err(|e| lost(e.to_string()))?;
+            gpu.await_mapping(&receiver)?;
+            let failed = |e| gpu.cause(Error::caused_by(ErrorKind::DeviceLost, READING_FAILED, e));
+            let view = staging.buffer.get_mapped_range(0..len).map_err(failed)?;
             let bytes = view[wanted].to_vec();
             drop(view);
             staging.buffer.unmap();
@@ -154,9 +155,53 @@ impl Pool {
     }
 }
 
+const READING_FAILED: &str = "reading back failed";
+
+/// How long a callback is waited for before wgpu is asked again.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+impl Gpu {
+    /// Waits until a buffer is mapped, which happens only while somebody polls: another thread may have seen the end of
+    /// the submission before the mapping was asked for.
+    fn await_mapping(&self, mapped: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>) -> Result<()> {
+        let failed = |e| self.cause(Error::caused_by(ErrorKind::DeviceLost, READING_FAILED, e));
+        let mut patience = Duration::ZERO;
+        loop {
+            match mapped.recv_timeout(patience) {
+                Ok(result) => return result.map_err(failed),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.ask()?,
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(self.cause(Error::new(ErrorKind::DeviceLost, READING_FAILED)));
+                }
+            }
+            patience = PATIENCE;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bin;
+    use super::*;
+
+    /// Nobody polls here but who waits for the mapping.
+    #[test]
+    fn a_mapping_that_nobody_else_polls_for_comes() {
+        if crate::adapters().is_empty() {
+            assert!(std::env::var_os("KILN_REQUIRE_GPU").is_none(), "KILN_REQUIRE_GPU is set and there is no adapter");
+            return println!("skipped: no adapter");
+        }
+        let backend = crate::WgpuBackend::gpu(0, crate::Options::default()).unwrap();
+        let gpu = backend.device();
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 256, usage: STAGING, mapped_at_creation: false };
+        let buffer = gpu.device.create_buffer(&descriptor);
+        let (sender, receiver) = mpsc::channel();
+        buffer.map_async(wgpu::MapMode::Read, .., move |mapped| sender.send(mapped).unwrap());
+        gpu.await_mapping(&receiver).unwrap();
+        // A callback that was dropped unheard is an error.
+        let (sender, receiver) = mpsc::channel();
+        drop(sender);
+        assert!(gpu.await_mapping(&receiver).unwrap_err().is_device_lost());
+    }
 
     #[test]
     fn bins_waste_at_most_an_eighth() {

@@ -140,7 +140,8 @@ impl Recorded {
                 gpu.line.submit(Some(encoder.finish()))
             }
         };
-        gpu.check()?;
+        // A group that could not be made must not be found again.
+        gpu.ask().inspect_err(|_| *groups = Groups::default())?;
         Ok(ticket)
     }
 

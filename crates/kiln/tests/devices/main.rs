@@ -10,6 +10,8 @@ mod files;
 #[path = "../../../graph/tests/graph/generate.rs"]
 mod generate;
 mod inspect;
+mod losing;
+mod memory;
 #[path = "../../../graph/tests/graph/nan.rs"]
 mod nan;
 mod programs;

@@ -37,7 +37,7 @@ fn what_a_device_cannot_bind_is_an_error() {
 }
 
 /// wgpu's native futures are ready at once.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut future = std::pin::pin!(future);
     loop {
