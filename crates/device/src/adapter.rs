@@ -109,7 +109,7 @@ pub(crate) fn open(n: usize) -> Result<(wgpu::Device, wgpu::Queue, AdapterInfo)>
         return Err(Error::new(ErrorKind::NoDevice, format!("no adapter {n}; found {names}")));
     };
     let info = of(adapter);
-    let wanted = wgpu::Features::TIMESTAMP_QUERY;
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
     let (wanted, experimental_features) = match info.matrix {
         None => (wanted, wgpu::ExperimentalFeatures::disabled()),
         // SAFETY: matrices are all that is asked for. Emission writes no product of unlike sizes, no index outside

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use kiln_ir::{
@@ -19,7 +20,7 @@ use crate::profile::Profiler;
 use crate::tape::{Exe, Recorded, accesses_match};
 
 /// How a backend runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Time every kernel, for [`Backend::take_times`]: then each has a pass of its own.
     pub profile: bool,
@@ -27,11 +28,13 @@ pub struct Options {
     pub schedule: Schedule,
     /// Check indices and integer divisions in shaders; by default, in debug builds.
     pub checked: bool,
+    /// Where pipelines are kept for later processes, if the driver can; by default, nowhere.
+    pub kept: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { profile: false, schedule: Schedule::Auto, checked: cfg!(debug_assertions) }
+        Options { profile: false, schedule: Schedule::Auto, checked: cfg!(debug_assertions), kept: None }
     }
 }
 
@@ -103,7 +106,7 @@ impl WgpuBackend {
             matrices: OnceLock::new(),
             info,
             pool: Arc::new(Pool::new(gpu.clone())),
-            pipelines: Pipelines::new(gpu, options.checked),
+            pipelines: Pipelines::new(gpu, options.checked, options.kept.as_deref()),
             profiler: options.profile.then(Profiler::default),
             temps: Mutex::default(),
             replaying: Mutex::default(),
@@ -171,6 +174,11 @@ impl WgpuBackend {
     #[cfg(test)]
     pub(crate) fn device(&self) -> &Gpu {
         &self.pool.gpu
+    }
+
+    /// True iff pipelines are kept for later processes: they are on disk when the backend is dropped, mostly sooner.
+    pub fn keeps_pipelines(&self) -> bool {
+        self.pipelines.are_kept()
     }
 
     /// Waits until everything submitted is done.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +14,7 @@ use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::emit::Shader;
 use crate::gpu::{Gpu, lock};
+use crate::kept::Kept;
 
 /// A kernel that can be dispatched.
 #[derive(Clone)]
@@ -30,11 +32,20 @@ pub(crate) struct Pipelines {
     checked: bool,
     pipelines: Mutex<HashMap<String, Pipeline>>,
     layouts: Mutex<HashMap<LayoutKey, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
+    /// Those of earlier processes, where the driver gives them away.
+    kept: Option<Kept>,
 }
 
 impl Pipelines {
-    pub(crate) fn new(gpu: Arc<Gpu>, checked: bool) -> Pipelines {
-        Pipelines { gpu, checked, pipelines: Mutex::default(), layouts: Mutex::default() }
+    /// With a directory in which pipelines are kept.
+    pub(crate) fn new(gpu: Arc<Gpu>, checked: bool, directory: Option<&Path>) -> Pipelines {
+        let kept = directory.and_then(|directory| Kept::open(&gpu, directory));
+        Pipelines { gpu, checked, pipelines: Mutex::default(), layouts: Mutex::default(), kept }
+    }
+
+    /// True iff they are kept for later processes.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// The pipelines of these shaders, in their order.
@@ -62,6 +73,9 @@ impl Pipelines {
         match threads {
             0 | 1 => work(),
             _ => std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work)))),
+        }
+        if let Some(kept) = self.kept.as_ref().filter(|_| !missing.is_empty()) {
+            kept.save();
         }
         let (known, failed) = (lock(&self.pipelines), lock(&failed));
         let of = |shader: &Shader| match (known.get(&shader.wgsl), failed.get(shader.wgsl.as_str())) {
@@ -112,7 +126,7 @@ impl Pipelines {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.kept.as_ref().map(Kept::cache),
         });
         Pipeline { pipeline, layout }
     }

@@ -78,11 +78,12 @@ impl DeviceExt for Device {
     }
 }
 
-/// Kernels are timed if somebody wants to see when they ran.
+/// Kernels are timed if somebody wants to see when they ran, and kept on disk if nobody objects.
 #[cfg(feature = "wgpu")]
 fn options() -> kiln_device::Options {
     let profile = std::env::var_os("KILN_TRACE").is_some_and(|path| !path.is_empty());
-    kiln_device::Options { profile, ..kiln_device::Options::default() }
+    let kept = crate::kept::directory(|name| std::env::var_os(name));
+    kiln_device::Options { profile, kept, ..kiln_device::Options::default() }
 }
 
 #[cfg(feature = "wgpu")]

@@ -34,11 +34,14 @@
 //! | `KILN_DEBUG` | `1` adapter and limits, `2` one line a kernel, `3` why neighbours did not fuse, `4` WGSL, `5` graphs |
 //! | `KILN_DUMP` | a directory for graph, plan and kernels of each new plan |
 //! | `KILN_TRACE` | a file for what host and GPU did when, for Chrome's trace viewer or Perfetto; times every kernel |
+//! | `KILN_CACHE` | a directory for compiled kernels, which Vulkan's drivers give away; `off` keeps none. Otherwise `kiln` in the user's directory of caches |
 //! | `KILN_CHECK=cpu` | compares every kernel with the reference and stops at the first difference |
 
 #![forbid(unsafe_code)]
 
 mod device;
+#[cfg(feature = "wgpu")]
+mod kept;
 
 pub use kiln_data as data;
 pub use kiln_graph as graph;

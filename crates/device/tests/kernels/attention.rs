@@ -356,7 +356,7 @@ fn small(schedule: Schedule) -> Option<&'static WgpuBackend> {
         };
         let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-        WgpuBackend::from_wgpu(device, queue, Options { schedule, profile: false, checked: true })
+        WgpuBackend::from_wgpu(device, queue, Options { schedule, checked: true, ..Options::default() })
     };
     let devices = DEVICES.get_or_init(|| Some(TILED_AND_PLAIN.map(open)));
     devices.as_ref().map(|d| &d[usize::from(schedule == Schedule::Shared)])

@@ -17,7 +17,7 @@ pub(crate) const SCHEDULES: [Schedule; 3] = [Schedule::Plain, Schedule::Shared, 
 /// The first adapter's device with this schedule, or `None` where there is no adapter.
 pub(crate) fn device(schedule: Schedule) -> Option<&'static WgpuBackend> {
     static DEVICES: OnceLock<Option<[WgpuBackend; 3]>> = OnceLock::new();
-    let open = |schedule| WgpuBackend::gpu(0, Options { schedule, profile: false, checked: true }).unwrap();
+    let open = |schedule| WgpuBackend::gpu(0, Options { schedule, checked: true, ..Options::default() }).unwrap();
     let devices = DEVICES.get_or_init(|| (!adapters().is_empty()).then(|| SCHEDULES.map(open)));
     if devices.is_none() {
         assert!(std::env::var_os("KILN_REQUIRE_GPU").is_none(), "KILN_REQUIRE_GPU is set and there is no adapter");
@@ -34,7 +34,7 @@ pub(crate) fn with_few_workgroups(schedule: Schedule) -> Option<WgpuBackend> {
     let required_limits = wgpu::Limits { max_compute_workgroups_per_dimension: 7, ..adapter.limits() };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-    Some(WgpuBackend::from_wgpu(device, queue, Options { schedule, profile: false, checked: true }))
+    Some(WgpuBackend::from_wgpu(device, queue, Options { schedule, checked: true, ..Options::default() }))
 }
 
 /// Elements as a device stores them.
