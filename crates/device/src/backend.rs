@@ -12,6 +12,7 @@ use kiln_ir::{
 
 use crate::adapter::{self, AdapterInfo, AdapterKind};
 use crate::emit::{self, Schedule, Shader, Target};
+use crate::emitted::Emitted;
 use crate::gpu::{Gpu, Made, lock};
 use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
@@ -48,6 +49,7 @@ pub struct WgpuBackend {
     plain: Target,
     /// Whether the listed matrices multiply as they should; asked for before a kernel on them is handed out.
     matrices: OnceLock<bool>,
+    emitted: Emitted,
     pool: Arc<Pool>,
     pipelines: Pipelines,
     profiler: Option<Profiler>,
@@ -104,6 +106,7 @@ impl WgpuBackend {
             listed: Target { matrix: info.matrix, ..plain.clone() },
             plain,
             matrices: OnceLock::new(),
+            emitted: Emitted::default(),
             info,
             pool: Arc::new(Pool::new(gpu.clone())),
             pipelines: Pipelines::new(gpu, options.checked, options.kept.as_deref()),
@@ -126,11 +129,16 @@ impl WgpuBackend {
 
     /// The kernel as this device runs it.
     fn emit(&self, kernel: &Kernel) -> Result<Shader, Reject> {
-        let shader = emit::emit(kernel, &self.listed)?;
+        let shader = self.listed(kernel, Clone::clone)?;
         match shader.uses_matrices() && !self.matrices_work() {
             true => emit::emit(kernel, &self.plain),
             false => Ok(shader),
         }
+    }
+
+    /// What `look` makes of the kernel with the matrices that the driver lists.
+    fn listed<T>(&self, kernel: &Kernel, look: impl FnOnce(&Result<Shader, Reject>) -> T) -> T {
+        self.emitted.ask(kernel.key(), || emit::emit(kernel, &self.listed), look)
     }
 
     /// True iff products on matrices came out right on this device, which is tried once.
@@ -231,7 +239,7 @@ impl Backend for WgpuBackend {
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
         // Schedules differ in nothing that a planner asks.
-        emit::emit(kernel, &self.plain).map(|_| ())
+        self.listed(kernel, |answer| answer.as_ref().map(|_| ()).map_err(Clone::clone))
     }
 
     fn alloc(&self, bytes: u64) -> Result<Buffer> {

@@ -5,12 +5,13 @@
 //! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
 //!
 //! Reading order: `adapter` (which device), `gpu` (errors), `line` (submission), `memory` (buffers),
-//! `emit` (kernels as WGSL), `pipeline` (compilation), `kept` (on disk), `tape` (replay), `profile`, `probe` (whether
-//! matrices multiply as they should), `backend`.
+//! `emit` (kernels as WGSL), `emitted` (what was asked before), `pipeline` (compilation), `kept` (on
+//! disk), `tape` (replay), `profile`, `probe` (whether matrices multiply as they should), `backend`.
 
 mod adapter;
 mod backend;
 pub mod emit;
+mod emitted;
 mod gpu;
 mod kept;
 mod line;

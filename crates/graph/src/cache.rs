@@ -1,12 +1,11 @@
 //! Plans that were made, found again by the structure of their graph.
 
-use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use kiln_ir::{Executable, Expr, ExprNode, Graph, Kernel, NodeId, Op, Tape};
-use rustc_hash::{FxHashMap as HashMap, FxHasher};
+use kiln_ir::{Executable, Expr, ExprNode, Graph, NodeId, Op, Tape};
+use rustc_hash::FxHashMap as HashMap;
 
 use crate::capture::Captured;
 use crate::difference::{difference, family};
@@ -51,7 +50,7 @@ impl Entry {
 #[derive(Default)]
 pub(crate) struct Plans {
     entries: Vec<Entry>,
-    /// Compiled kernels by [`kernel_key`].
+    /// Compiled kernels by their keys.
     pub(crate) kernels: HashMap<u128, Executable>,
     /// For each family of programs, how many plans it took for new dims.
     families: HashMap<u64, usize>,
@@ -105,21 +104,6 @@ impl Plans {
         let inputs = graph.nodes.iter().flat_map(|n| &n.inputs).copied().collect();
         self.entries.push(Entry { graph, inputs, donatable, ready, family, last_use: self.clock });
     }
-}
-
-/// A kernel's hash, long enough that no two kernels share one.
-pub(crate) fn kernel_key(kernel: &Kernel) -> u128 {
-    struct Text(DefaultHasher, FxHasher);
-    impl fmt::Write for Text {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            text.hash(&mut self.0);
-            text.hash(&mut self.1);
-            Ok(())
-        }
-    }
-    let mut text = Text(DefaultHasher::new(), FxHasher::default());
-    fmt::write(&mut text, format_args!("{kernel:?}")).expect("a hash takes any text");
-    u128::from(text.0.finish()) << 64 | u128::from(text.1.finish())
 }
 
 /// Equality of ops, with literals compared by bits.

@@ -9,7 +9,7 @@ use kiln_ir::{Buffer, Error, Graph, Result, Step};
 use rustc_hash::FxHashSet as HashSet;
 
 use crate::Device;
-use crate::cache::{self, Ready};
+use crate::cache::Ready;
 use crate::capture::{Captured, capture};
 use crate::node::Node;
 use crate::plan::{Output, Plan, PlanOptions, plan};
@@ -125,7 +125,7 @@ pub(crate) fn planned(device: &Device, graph: &Graph, donatable: &[bool], notes:
 
 /// Executables for every step; equal kernels are compiled once a device.
 pub(crate) fn compile(device: &Device, plan: &Plan) -> Result<Vec<Step>> {
-    let keys: Vec<u128> = plan.steps.iter().map(|s| cache::kernel_key(&s.kernel)).collect();
+    let keys: Vec<u128> = plan.steps.iter().map(|s| s.kernel.key()).collect();
     let mut missing: Vec<usize> = Vec::new();
     {
         let plans = device.plans();

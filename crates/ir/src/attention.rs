@@ -57,7 +57,7 @@ impl Part {
 }
 
 /// The extents of an attention.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Extents {
     /// Dims in front.
     pub batch: Vec<usize>,

@@ -5,6 +5,8 @@
 //! norms and losses in one kernel. A [`Dot`] contracts two bodies and finishes with a third. Views
 //! have become addresses by now; nothing here knows of tensors.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::attention::{Extents, Part};
 use crate::index::{Bound, Index};
 use crate::sort;
@@ -70,7 +72,7 @@ pub enum Instr {
 }
 
 /// A value that is kept. Stores happen after the last reduction, so no row loads what it has stored.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Store {
     /// Into which argument.
     pub arg: u32,
@@ -81,7 +83,7 @@ pub struct Store {
 }
 
 /// Straight-line code at one point of an index space.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Hash, Debug, Default)]
 pub struct Body {
     /// Steps; each names only earlier ones.
     pub instrs: Vec<Instr>,
@@ -92,7 +94,7 @@ pub struct Body {
 }
 
 /// Rows of points, each with a chain of maps and reductions.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Loop {
     /// Dims of the rows' space; rows are independent.
     pub outer: Vec<usize>,
@@ -105,7 +107,7 @@ pub struct Loop {
 }
 
 /// A contraction with prologues and an epilogue.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Dot {
     /// Dims that both operands and the result share.
     pub batch: Vec<usize>,
@@ -126,7 +128,7 @@ pub struct Dot {
 }
 
 /// Slices added into zeros at computed places, in the order of the slices.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Scatter {
     /// Dims before the scattered axis.
     pub outer: Vec<usize>,
@@ -141,7 +143,7 @@ pub struct Scatter {
 }
 
 /// Parts of an attention with equal inputs, without its scores in memory: see [`Part`].
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Attention {
     /// How large it is.
     pub extents: Extents,
@@ -158,7 +160,7 @@ pub struct Attention {
 }
 
 /// A running reduction of rows, each from the beginning or from the end.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Scan {
     /// Sum, product or an extreme.
     pub op: ReduceOp,
@@ -175,7 +177,7 @@ pub struct Scan {
 }
 
 /// Parts of a stable sort of rows: see [`crate::sort::Sort`].
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub struct Sort {
     /// True iff the greatest comes first.
     pub descending: bool,
@@ -194,7 +196,7 @@ pub struct Sort {
 }
 
 /// Anything that a backend executes.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Hash, Debug)]
 pub enum Kernel {
     /// Elementwise work and reductions.
     Loop(Loop),
@@ -262,7 +264,35 @@ fn same(a: &Instr, b: &Instr) -> bool {
     }
 }
 
+/// Literals count by their bits, which tell 0 from -0.
+impl Hash for Instr {
+    fn hash<H: Hasher>(&self, h: &mut H) {
+        std::mem::discriminant(self).hash(h);
+        match self {
+            Instr::Load { arg, index, valid, gather } => (arg, index, valid, gather).hash(h),
+            Instr::Const(t, v) => (t, v.to_bits()).hash(h),
+            Instr::Scalar(t, n) => (t, n).hash(h),
+            Instr::Coord(index) => index.hash(h),
+            Instr::Inside(bounds) => bounds.hash(h),
+            Instr::Op(op, args) => (op, args).hash(h),
+            Instr::Cast(t, v) => (t, v).hash(h),
+            Instr::Reduce(op, v) | Instr::ColumnReduce(op, v) => (op, v).hash(h),
+            Instr::Acc => {}
+        }
+    }
+}
+
 impl Kernel {
+    /// A hash, long enough that no two kernels share one.
+    pub fn key(&self) -> u128 {
+        let half = |seed: u8| {
+            let mut hasher = DefaultHasher::new();
+            (seed, self).hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        half(0) << 64 | half(1)
+    }
+
     /// The loops that it consists of, if it does.
     pub fn loops(&self) -> &[Loop] {
         match self {
@@ -292,6 +322,25 @@ mod tests {
 
     fn load(index: Index, gather: Option<(Value, usize)>) -> Instr {
         Instr::Load { arg: 0, index, valid: Vec::new(), gather }
+    }
+
+    #[test]
+    fn keys_tell_kernels_apart() {
+        let kernel = |value: f64, len: usize, op: ReduceOp| {
+            let mut body = Body::default();
+            let value = body.push(Instr::Const(DType::F32, value), DType::F32);
+            body.push(Instr::Reduce(op, value), DType::F32);
+            Kernel::Loop(Loop { outer: vec![2], row: vec![len], args: Vec::new(), body })
+        };
+        let key = |value, len, op| kernel(value, len, op).key();
+        let first = key(0.0, 3, ReduceOp::Sum);
+        assert_eq!(first, key(0.0, 3, ReduceOp::Sum));
+        assert_eq!(key(f64::NAN, 3, ReduceOp::Sum), key(f64::NAN, 3, ReduceOp::Sum));
+        for other in [key(-0.0, 3, ReduceOp::Sum), key(0.0, 4, ReduceOp::Sum), key(0.0, 3, ReduceOp::Max)] {
+            assert_ne!(first, other);
+        }
+        let Kernel::Loop(alone) = kernel(0.0, 3, ReduceOp::Sum) else { unreachable!() };
+        assert_ne!(first, Kernel::Group(vec![alone]).key());
     }
 
     #[test]
