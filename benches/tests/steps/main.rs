@@ -1,11 +1,13 @@
 //! Whole training steps as plans: how many kernels, with and without every value on the way held, and how much memory.
 
+mod emitting;
 mod weightless;
 
 use kiln::prelude::*;
 use kiln_benches::models::{Block, Cnn, Gpt, GptSize, Mlp, gelu_tanh};
 use kiln_benches::rows::ROWS;
 
+use emitting::Emitting;
 use weightless::device;
 
 /// Kernels of the plan that ran last.
@@ -146,4 +148,40 @@ fn memory_is_near_what_must_live_at_once() {
         println!("{}: {} kernels, {peak} bytes, at least {least}", row.name, plan.steps.len());
         assert!(peak as f64 <= 1.1 * least as f64, "{}: {peak} bytes, {least} live at once", row.name);
     }
+}
+
+/// A pipeline takes a driver 10 ms and more, so what a first step waits for is their number. Layers alike share theirs.
+#[test]
+fn a_first_step_makes_few_pipelines() {
+    for (name, at_most) in [("train_mnist_mlp_b128", 20), ("train_gpt2_124m_b4x512", 60)] {
+        let (backend, device) = Emitting::large();
+        let row = ROWS.iter().find(|row| row.name == name).unwrap();
+        let mut case = (row.make)(&device).unwrap();
+        let before = backend.n_pipelines();
+        (case.step)().unwrap();
+        let first = backend.n_pipelines();
+        (0..3).for_each(|_| (case.step)().unwrap());
+        let n = backend.n_pipelines();
+        println!("{name}: {before} pipelines before the first step, {} in it, {} later", first - before, n - first);
+        assert!(n <= at_most, "{name}: {n} pipelines");
+    }
+}
+
+/// A block reads its input once or twice, not what all blocks before it have added to it.
+#[test]
+fn the_blocks_of_gpt2_share_kernels_and_move_no_more_the_deeper_they_lie() {
+    let moved = |n_blocks: usize| {
+        let (backend, device) = Emitting::large();
+        let size = GptSize { vocab: 512, context: 64, dim: 256, n_heads: 4, n_blocks };
+        let model = Gpt::new(size, &device);
+        let [x, y] = [(); 2].map(|()| leaf(&[4, 64], &device).cast(DType::I32));
+        training_step(model, &device, |model, _| model.forward(&x).cross_entropy(&y), false);
+        let plan = device.last_plan().unwrap();
+        let args = plan.steps.iter().flat_map(|step| step.kernel.args());
+        (args.map(|arg| device.caps().bytes(arg.dtype, arg.numel)).sum::<u64>(), backend.n_pipelines())
+    };
+    let [(four, _), (eight, few), (twelve, more)] = [4, 8, 12].map(moved);
+    let [nearer, farther] = [eight - four, twelve - eight];
+    assert!(farther as f64 <= 1.05 * nearer as f64, "four blocks more move {nearer} bytes, then {farther}");
+    assert!(more <= few + 8, "{few} pipelines for eight blocks, {more} for twelve");
 }
