@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::emit::Matrix;
+use crate::quirks::Quirk;
 
 /// What kind of device an adapter is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -65,12 +66,10 @@ pub(crate) fn info(info: &wgpu::AdapterInfo) -> AdapterInfo {
 /// What kernels on cooperative matrices ask of a device.
 const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
-/// The largest square matrices of f16 with sums in f32, where all subgroups are of one size.
-///
-/// Only on Vulkan: naga writes Metal's loads for pointers to scalars alone, and tiles are vectors.
+/// The largest square matrices of f16 with sums in f32, if any are of use here.
 fn matrix(info: &wgpu::AdapterInfo, listed: &[wgpu::CooperativeMatrixProperties]) -> Option<Matrix> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    if info.backend != wgpu::Backend::Vulkan || info.subgroup_min_size != info.subgroup_max_size {
+    if Quirk::MatricesOfScalars.is_of(info) || Quirk::SubgroupsVary.is_of(info) {
         return None;
     }
     let square = |p: &&wgpu::CooperativeMatrixProperties| p.m_size == p.n_size && p.n_size == p.k_size;

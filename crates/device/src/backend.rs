@@ -18,6 +18,7 @@ use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
 use crate::probe::Probe;
 use crate::profile::Profiler;
+use crate::quirks::Quirk;
 use crate::tape::{Exe, Recorded, accesses_match};
 
 /// How a backend runs.
@@ -88,9 +89,11 @@ impl WgpuBackend {
     }
 
     fn new(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo, options: Options) -> WgpuBackend {
-        let limits = device.limits();
+        let (limits, adapter) = (device.limits(), device.adapter_info());
         let plain = Target {
-            software: info.kind == AdapterKind::Cpu,
+            software: Quirk::BarriersCost.is_of(&adapter),
+            // A few of the 65,535 are spare: turns are counted about.
+            max_turns: if Quirk::LoopsEnd.is_of(&adapter) { 65_000 } else { usize::MAX },
             max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             max_workgroups: limits.max_compute_workgroups_per_dimension,

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::line::{Line, Ticket};
+#[cfg(doc)]
+use crate::quirks::Quirk;
 
 /// A device, its queue, and what went wrong with them.
 pub(crate) struct Gpu {
@@ -72,8 +74,8 @@ impl Gpu {
         first.map_or(Ok(()), |error| Err(self.cause(error)))
     }
 
-    /// As [`Gpu::check`], of what was called just now: wgpu says nothing where it refuses work of a device that was
-    /// destroyed, and tells of that only whoever polls. While older work is under way even that comes later.
+    /// As [`Gpu::check`], of what was called just now: see [`Quirk::DestructionIsSilent`]. While older work is under way
+    /// a destruction may go unnoticed.
     pub(crate) fn ask(&self) -> Result<()> {
         // A failure to poll is a lost device, which the check reports.
         let _ = self.line.poll(wgpu::PollType::Poll);

@@ -4,9 +4,10 @@
 //! Nothing here knows of tensors. The hard idea is the split in two: [`emit`](mod@emit) turns a
 //! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
 //!
-//! Reading order: `adapter` (which device), `gpu` (errors), `line` (submission), `memory` (buffers),
-//! `emit` (kernels as WGSL), `emitted` (what was asked before), `pipeline` (compilation), `kept` (on
-//! disk), `tape` (replay), `profile`, `probe` (whether matrices multiply as they should), `backend`.
+//! Reading order: `adapter` (which device), `quirks` (what it does otherwise than one would think),
+//! `gpu` (errors), `line` (submission), `memory` (buffers), `emit` (kernels as WGSL), `emitted` (what
+//! was asked before), `pipeline` (compilation), `kept` (on disk), `tape` (replay), `profile`, `probe`
+//! (whether matrices multiply as they should), `backend`.
 
 mod adapter;
 mod backend;
@@ -19,6 +20,7 @@ mod memory;
 mod pipeline;
 mod probe;
 mod profile;
+mod quirks;
 mod tape;
 
 pub use adapter::{AdapterInfo, AdapterKind, adapters};

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::gpu::lock;
+use crate::quirks::Quirk;
 
 /// Submissions that may be under way however long they take: one runs, one waits for it.
 const LONG_IN_FLIGHT: usize = 2;
@@ -71,9 +72,8 @@ struct Submission {
 
 impl Line {
     pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Line {
-        // A software adapter computes on the processor that would watch it.
-        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
-        let watched = if software { Duration::ZERO } else { WATCHED };
+        let steals = Quirk::WatchingSteals.is_of(&device.adapter_info());
+        let watched = if steals { Duration::ZERO } else { WATCHED };
         let (pending, in_flight, came) = (Vec::new(), VecDeque::new(), Instant::now());
         let state = Mutex::new(State { pending, in_flight, last: Ticket(0), came, staged: 0 });
         Line { device, queue, watched, over: Arc::default(), state }
@@ -170,8 +170,7 @@ impl Line {
         state.in_flight.back().is_some_and(|submission| !self.is_over(submission.last))
     }
 
-    /// Asks wgpu what is over by now. A wait of no time would tell as well, but it must not run beside another thread's:
-    /// wgpu 30.0.1 panics if that one clears away what this one has just seen running.
+    /// Asks wgpu what is over by now. A wait of no time would tell as well, but for [`Quirk::ShortWaitsPanic`].
     fn is_over(&self, ticket: Ticket) -> bool {
         let is_over = || self.over.load(Ordering::Acquire) >= ticket.0;
         is_over() || (self.poll(wgpu::PollType::Poll).is_ok() && is_over())
@@ -193,7 +192,7 @@ impl Line {
     /// Lets wgpu see what is over by now, and call back whoever waits for it.
     pub(crate) fn poll(&self, how: wgpu::PollType) -> Result<()> {
         const FAILED: &str = "waiting for the device failed";
-        // wgpu 30.0.1 panics where a driver answers that the device is lost.
+        // `Quirk::LossPanics`.
         match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Error::caused_by(ErrorKind::DeviceLost, FAILED, error)),

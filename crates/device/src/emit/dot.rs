@@ -14,7 +14,7 @@ use super::index::Axes;
 use super::matrix::{self, Plan};
 use super::module::{declared, module_of, n_scalars, op_names, types};
 use super::tiled::{self, Tile};
-use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, looped, space};
+use super::{Schedule, Shader, Target, check_body, looped, space};
 
 /// A contraction whose axes were merged, with the extents that its schedules loop over.
 pub(crate) struct Matmul {
@@ -95,7 +95,7 @@ fn choose(x: &Matmul, target: &Target) -> Choice {
         Schedule::Plain => Choice::Registers,
         Schedule::Shared => Choice::Tiles(Tile::covering(x.m, x.n)),
         Schedule::Auto if x.m.min(x.n) < 4 || x.k == 0 => Choice::Rows,
-        Schedule::Auto if target.software => match x.k + 100 > MAX_SOFTWARE_TURNS {
+        Schedule::Auto if target.software => match x.k + 100 > target.max_turns {
             true => Choice::Rows,
             false => Choice::Registers,
         },

@@ -11,7 +11,7 @@ use super::looped::{begin, merged};
 use super::module::{module_of, n_scalars, op_names};
 use super::plan::{Plan, bytes};
 use super::rows::Rows;
-use super::{MAX_SOFTWARE_TURNS, Shader, Target};
+use super::{Shader, Target};
 
 /// The loops in WGSL.
 pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
@@ -31,7 +31,7 @@ pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
     if plans.iter().any(|p| p.size() != size)
         || workgroups > target.max_workgroups
         || bytes(&arrays) > target.max_workgroup_bytes as usize
-        || (target.software && turns > MAX_SOFTWARE_TURNS)
+        || turns > target.max_turns
     {
         return Err(Reject::Unsupported("loops that do not fit into one dispatch"));
     }

@@ -12,7 +12,7 @@ use super::module::{module_of, n_scalars, op_names};
 use super::plan::Plan;
 use super::rows::Rows;
 use super::writer::{BLOCK, PLACE, parts};
-use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
+use super::{Schedule, Shader, Target, check_body, space};
 
 /// The loop in WGSL.
 pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
@@ -124,7 +124,7 @@ impl Shape {
         if shape.lanes > 1 && 4 * shape.size * parts(rows).len() > target.max_workgroup_bytes as usize {
             shape = Shape { lanes: 1, rows_first: true, ..shape }.sized(rows, target);
         }
-        while target.software && shape.turns(rows) > MAX_SOFTWARE_TURNS {
+        while shape.turns(rows) > target.max_turns {
             let lanes = shape.lanes * 2;
             let bytes = 4 * lanes * parts(rows).len();
             if alone || lanes > target.max_invocations as usize || bytes > target.max_workgroup_bytes as usize {

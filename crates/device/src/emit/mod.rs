@@ -44,6 +44,8 @@ use kiln_ir::{DType, Kernel, Reject};
 pub struct Target {
     /// True iff the adapter computes on a CPU, where a barrier costs more than the loads it saves.
     pub software: bool,
+    /// Turns that all loops of an invocation may take together.
+    pub max_turns: usize,
     /// Invocations that one workgroup may have.
     pub max_invocations: u32,
     /// Bytes of workgroup memory.
@@ -85,6 +87,7 @@ impl Default for Target {
     fn default() -> Target {
         Target {
             software: false,
+            max_turns: usize::MAX,
             max_invocations: 256,
             max_workgroup_bytes: 16 << 10,
             max_workgroups: 65535,
@@ -149,10 +152,6 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Group(loops) => group::emit(loops, target),
     }
 }
-
-/// Turns of all loops together after which a software adapter ends a shader without a word: llvmpipe
-/// counts to 65,535 (`LP_MAX_TGSI_LOOP_ITERATIONS` in Mesa's `lp_bld_limits.h`); a few are spare.
-const MAX_SOFTWARE_TURNS: usize = 65_000;
 
 /// Addresses are `u32`, and a grid-stride loop must be able to step past the end.
 const MAX_POINTS: usize = 1 << 31;

@@ -11,7 +11,7 @@ use kiln_ir::{DType, ReduceOp, Reject};
 use super::code::{Code, literal, per_word, value_type};
 use super::module::module;
 use super::writer::{BLOCK, PLACE, row_of_item};
-use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
+use super::{Schedule, Shader, Target};
 
 /// Consecutive elements of a tile that are an invocation's own.
 const OWN: usize = 4;
@@ -29,7 +29,7 @@ pub(crate) fn emit(k: &Scan, target: &Target) -> Result<Shader, Reject> {
         return Err(Reject::Unsupported("a scan of anything but words that are numbers"));
     }
     let mut shape = Shape::new(k, lanes(k, target), target);
-    while target.software && shape.turns() > MAX_SOFTWARE_TURNS {
+    while shape.turns() > target.max_turns {
         shape = Shape::new(k, (2 * shape.lanes).max(32), target);
         if shape.lanes > target.max_invocations as usize {
             return Err(Reject::Unsupported("a row longer than a software adapter's loops"));

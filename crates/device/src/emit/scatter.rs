@@ -12,7 +12,7 @@ use super::code::{Code, per_word, value_type};
 use super::module::module_of;
 use super::strip::{WIDTH, vector_type};
 use super::writer::PLACE;
-use super::{MAX_POINTS, MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
+use super::{MAX_POINTS, Schedule, Shader, Target};
 
 /// Extents of a scatter.
 struct Extents {
@@ -64,7 +64,7 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
         Schedule::Shared => !packed,
         Schedule::Auto => !packed && !target.software,
     };
-    if target.software && x.index > MAX_SOFTWARE_TURNS {
+    if x.index > target.max_turns {
         return Err(Reject::Unsupported("an index longer than a software adapter's loops"));
     }
     let most = match by_block {

@@ -14,7 +14,7 @@ use super::body::element;
 use super::code::{Code, per_word, value_type};
 use super::module::module;
 use super::writer::{PLACE, row_of_item};
-use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target};
+use super::{Schedule, Shader, Target};
 
 /// Rows up to this length are sorted by counting: no more elements than a few searches would look at.
 const COUNTED: usize = 16;
@@ -75,7 +75,7 @@ impl<'a> Shape<'a> {
         let items = if k.keep == 0 { 0 } else { k.outer * k.len * k.inner };
         let workgroups = items.div_ceil(size).min(target.max_workgroups as usize);
         let turns = items.div_ceil(size * workgroups.max(1)) * (k.len + 1);
-        if k.len > COUNTED_AT_MOST || (target.software && turns > MAX_SOFTWARE_TURNS) {
+        if k.len > COUNTED_AT_MOST || turns > target.max_turns {
             return Err(Reject::Unsupported("a row too long to be sorted by counting"));
         }
         Ok(Shape { k, size, lanes: 1, items, workgroups })
@@ -97,7 +97,7 @@ impl<'a> Shape<'a> {
         let workgroups = items.min(target.max_workgroups as usize);
         let rounds = k.len.max(1).ilog2() as usize + 1;
         let turns = items.div_ceil(workgroups.max(1)) * k.len.div_ceil(lanes) * (2 + rounds * (2 + rounds / 2));
-        if target.software && turns > MAX_SOFTWARE_TURNS {
+        if turns > target.max_turns {
             return Err(Reject::Unsupported("more rows than a software adapter's loops"));
         }
         Ok(Shape { k, size: slots * lanes, lanes, items, workgroups })

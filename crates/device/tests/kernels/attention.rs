@@ -389,7 +389,7 @@ fn long_walks_are_walked_to_the_end() {
 fn what_no_kernel_can_do_is_refused() {
     let refused = |case: Case, parts: &[Part], schedule| {
         let (kernel, _) = case.kernel(parts);
-        let target = Target { schedule, max_bindings: 16, software: true, ..Target::default() };
+        let target = Target { schedule, max_bindings: 16, software: true, max_turns: 65_000, ..Target::default() };
         matches!(emit(&Kernel::Attention(kernel), &target), Err(Reject::Unsupported(_)))
     };
     let case = || Case::new(&[1], [4, 6], [4, 6]);

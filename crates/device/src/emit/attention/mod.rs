@@ -22,7 +22,7 @@ use super::code::{Code, literal, per_word};
 use super::fours::Fours;
 use super::index::Axes;
 use super::module::{module_of, n_scalars};
-use super::{MAX_SOFTWARE_TURNS, Schedule, Shader, Target, check_body, space};
+use super::{Schedule, Shader, Target, check_body, space};
 use tile::Tile;
 
 /// Operands, in the order in which the kernel has them.
@@ -114,7 +114,7 @@ pub(crate) fn emit(k: &Attention, target: &Target) -> Result<Shader, Reject> {
         }
         None => plain::emit(&flash, target),
     };
-    if target.software && turns > MAX_SOFTWARE_TURNS {
+    if turns > target.max_turns {
         return Err(Reject::Unsupported("an attention longer than a software adapter's loops"));
     }
     let parts: Vec<&str> = k.stores.iter().map(|(part, _)| part.name()).collect();
