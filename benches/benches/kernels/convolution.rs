@@ -46,7 +46,7 @@ impl Layer {
 }
 
 /// Layers as ResNets and MobileNets have them.
-const LAYERS: [(&str, Layer); 8] = [
+const LAYERS: [(&str, Layer); 9] = [
     ("3x3_small", Layer { n: 1, c: 16, o: 16, side: 14, size: 3, stride: 1, groups: 1 }),
     ("3x3", Layer { n: 8, c: 64, o: 64, side: 56, size: 3, stride: 1, groups: 1 }),
     ("3x3_many_channels", Layer { n: 32, c: 256, o: 256, side: 8, size: 3, stride: 1, groups: 1 }),
@@ -55,6 +55,7 @@ const LAYERS: [(&str, Layer); 8] = [
     ("7x7_strided_rgb", Layer { n: 4, c: 3, o: 64, side: 112, size: 7, stride: 2, groups: 1 }),
     ("1x1", Layer { n: 8, c: 256, o: 64, side: 28, size: 1, stride: 1, groups: 1 }),
     ("depthwise", Layer { n: 8, c: 64, o: 64, side: 56, size: 3, stride: 1, groups: 64 }),
+    ("depthwise_strided", Layer { n: 8, c: 64, o: 64, side: 56, size: 3, stride: 2, groups: 64 }),
 ];
 
 pub(crate) fn all(c: &mut Criterion) {

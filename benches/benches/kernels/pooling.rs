@@ -9,10 +9,11 @@ use crate::family::{Family, Work::Bytes};
 type Pool = fn(&Tensor, Pool2dOptions) -> Tensor;
 
 /// Side by side as in most small networks, overlapping as at the start of a ResNet.
-const POOLS: [(&str, Pool, Pool2dOptions); 3] = [
+const POOLS: [(&str, Pool, Pool2dOptions); 4] = [
     ("max_2x2", Tensor::max_pool2d, Pool2dOptions { size: [2; 2], stride: [2; 2] }),
     ("avg_2x2", Tensor::avg_pool2d, Pool2dOptions { size: [2; 2], stride: [2; 2] }),
     ("max_3x3_over_2", Tensor::max_pool2d, Pool2dOptions { size: [3; 2], stride: [2; 2] }),
+    ("avg_3x3_over_2", Tensor::avg_pool2d, Pool2dOptions { size: [3; 2], stride: [2; 2] }),
 ];
 
 pub(crate) fn all(c: &mut Criterion) {

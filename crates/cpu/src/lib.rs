@@ -36,6 +36,7 @@ mod space;
 mod split;
 mod spread;
 mod table;
+mod taps;
 mod task;
 mod threads;
 mod tiling;

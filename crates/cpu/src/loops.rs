@@ -16,6 +16,7 @@ use crate::reduce::{Partial, Rows, identity};
 use crate::simd::Reg;
 use crate::space::{Span, stride};
 use crate::split::split;
+use crate::taps::Taps;
 use crate::task::for_each;
 use crate::tiling::{IN_TURN, Tiling, computes_little, inner_is_dense};
 use crate::tree::Tree;
@@ -27,6 +28,8 @@ pub(crate) struct LoopExe {
     tiling: Tiling,
     /// The other axis of a tile where some argument lies across: see [`turned`].
     turned: Option<usize>,
+    /// How rows are folded that are a few elements along lines.
+    taps: Option<Taps>,
 }
 
 impl LoopExe {
@@ -35,6 +38,7 @@ impl LoopExe {
         let (dims, body) = split(&[&kernel.outer[..], &kernel.row].concat(), &mut groups, &kernel.body);
         let (outer, row) = dims.split_at(groups[0]);
         let kernel = Loop { outer: outer.to_vec(), row: row.to_vec(), args: kernel.args.clone(), body };
+        let taps = Taps::new(&kernel);
         let inner = !kernel.row.is_empty() && (inner_is_dense(&kernel) || kernel.body.reduces_columns());
         let kernel = &walked_well(kernel, inner);
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
@@ -48,7 +52,7 @@ impl LoopExe {
         let goes_on = space.inner || tiling.block == space.n_rows() || kernel.row.is_empty();
         program.busy &= goes_on && !program.is_update();
         let turned = turned(kernel);
-        LoopExe { space, program, tiling, turned }
+        LoopExe { space, program, tiling, turned, taps }
     }
 
     /// A measure of the work: lanes times steps.
@@ -59,6 +63,9 @@ impl LoopExe {
     pub(crate) fn run(&self, env: Env, parallel: bool) {
         if self.space.n_rows() == 0 {
             return;
+        }
+        if let Some(taps) = &self.taps {
+            return taps.run(env, parallel);
         }
         if let Some(axis) = self.turned {
             return self.run_turned(axis, env, parallel);

@@ -9,6 +9,7 @@ mod loops;
 mod pools;
 mod scans;
 mod sorts;
+mod taps;
 mod tiles;
 mod updates;
 mod windows;

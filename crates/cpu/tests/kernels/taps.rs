@@ -1,0 +1,190 @@
+//! Rows of a few elements along lines: pools that overlap, sums over windows that meet, convolutions channel by channel.
+
+use kiln_ir::kernel::{Body, Instr, Loop, Store};
+use kiln_ir::{Bound, DType, Index, Kernel, PointOp, ReduceOp};
+
+use crate::common::{Rng, check, flat, load, masked, read, strided, write};
+
+/// Windows along both axes of an image.
+#[derive(Clone, Copy, Debug)]
+struct Windows {
+    c: usize,
+    image: [usize; 2],
+    size: usize,
+    step: usize,
+    pad: usize,
+}
+
+impl Windows {
+    fn out(self) -> [usize; 2] {
+        self.image.map(|dim| (dim + 2 * self.pad - self.size) / self.step + 1)
+    }
+
+    fn results(self) -> usize {
+        self.c * self.out().iter().product::<usize>()
+    }
+
+    /// What a window sees of an image, over `[c, y, x, i, j]`.
+    fn seen(self, dims: &[usize]) -> (Index, Vec<Bound>) {
+        let [h, w] = self.image;
+        let along = |axis: usize| {
+            Index::var(axis).scale(self.step as i64).add(&Index::var(axis + 2), dims).offset(-(self.pad as i64))
+        };
+        let (y, x) = (along(1), along(2));
+        let index = Index::var(0).scale((h * w) as i64).add(&y.clone().scale(w as i64), dims).add(&x, dims);
+        let bound = |index, size: usize| Bound { index, lo: 0, hi: size as i64 };
+        (index, if self.pad > 0 { vec![bound(y, h), bound(x, w)] } else { vec![] })
+    }
+
+    /// A reduction of each window, halved or not.
+    fn pool(self, op: ReduceOp, halved: bool) -> Kernel {
+        let Windows { c, image: [h, w], size, .. } = self;
+        let [oh, ow] = self.out();
+        let (index, valid) = self.seen(&[c, oh, ow, size, size]);
+        let mut body = Body::default();
+        let x = body.push(masked(0, index, valid), DType::F32);
+        let result = if op == ReduceOp::ArgMax { DType::I32 } else { DType::F32 };
+        let mut value = body.push(Instr::Reduce(op, x), result);
+        if halved {
+            let half = body.push(Instr::Const(DType::F32, 0.5), DType::F32);
+            value = body.push(Instr::Op(PointOp::Mul, [value, half, half]), DType::F32);
+        }
+        body.stores.push(Store { arg: 1, index: flat(&[c, oh, ow]), value });
+        let args = vec![read(DType::F32, c * h * w), write(result, c * oh * ow)];
+        Kernel::Loop(Loop { outer: vec![c, oh, ow], row: vec![size; 2], args, body })
+    }
+
+    /// Each channel's windows times weights of its own.
+    fn convolution(self) -> Kernel {
+        let Windows { c, image: [h, w], size, .. } = self;
+        let [oh, ow] = self.out();
+        let dims = [c, oh, ow, size, size];
+        let (index, valid) = self.seen(&dims);
+        let mut body = Body::default();
+        let weight = strided(&dims, &[(size * size) as i64, 0, 0, size as i64, 1]);
+        let weight = body.push(load(1, weight), DType::F32);
+        let x = body.push(masked(0, index, valid), DType::F32);
+        let product = body.push(Instr::Op(PointOp::Mul, [weight, x, x]), DType::F32);
+        let value = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
+        body.stores.push(Store { arg: 2, index: flat(&[c, oh, ow]), value });
+        let args = vec![read(DType::F32, c * h * w), read(DType::F32, c * size * size), write(DType::F32, c * oh * ow)];
+        Kernel::Loop(Loop { outer: vec![c, oh, ow], row: vec![size; 2], args, body })
+    }
+
+    /// The sum of what windows have for a point of an image that they see: each one's, or that of the window whose
+    /// `chosen` place it is; with the windows' elements divided or not, and columns of results that lie one by one or not.
+    fn spread(self, chosen: bool, divided: bool, turned: bool) -> Kernel {
+        let Windows { c, image: [h, w], size, step, .. } = self;
+        let [oh, ow] = self.out();
+        let dims = [c, h, w, size, size];
+        let (step, reach) = (step as i64, |n: usize| step as i64 * (n as i64 - 1) + 1);
+        let [y, x] = [1, 2].map(|axis| Index::var(axis).add(&Index::var(axis + 2).scale(-1), &dims));
+        let index = Index::var(0)
+            .scale((oh * ow) as i64)
+            .add(&y.div(step, &dims).scale(ow as i64), &dims)
+            .add(&x.div(step, &dims), &dims);
+        let bound = |index: &Index, hi: i64| Bound { index: index.clone(), lo: 0, hi };
+        let mut bounds = vec![bound(&y, reach(oh)), bound(&x, reach(ow))];
+        if step > 1 {
+            bounds.extend([bound(&y.modulo(step, &dims), 1), bound(&x.modulo(step, &dims), 1)]);
+        }
+        let mut body = Body::default();
+        let mut value = body.push(masked(0, index.clone(), bounds.clone()), DType::F32);
+        let zero = body.push(Instr::Const(DType::F32, 0.0), DType::F32);
+        if divided {
+            // As emission has it: what is divided is chosen, by all bounds and by some of them again.
+            let two = body.push(Instr::Const(DType::F32, 2.0), DType::F32);
+            value = body.push(Instr::Op(PointOp::Div, [value, two, two]), DType::F32);
+            for bounds in [&bounds[..], &bounds[1..2]] {
+                let inside = body.push(Instr::Inside(bounds.to_vec()), DType::Bool);
+                value = body.push(Instr::Op(PointOp::Select, [inside, value, zero]), DType::F32);
+            }
+        } else if chosen {
+            let place = Index::var(3).scale(size as i64).add(&Index::var(4), &dims);
+            let place = body.push(Instr::Coord(place), DType::I32);
+            let found = body.push(masked(1, index, bounds), DType::I32);
+            let here = body.push(Instr::Op(PointOp::Eq, [place, found, found]), DType::Bool);
+            value = body.push(Instr::Op(PointOp::Select, [here, value, zero]), DType::F32);
+        }
+        let sum = body.push(Instr::Reduce(ReduceOp::Sum, value), DType::F32);
+        let index = if turned { strided(&dims, &[(h * w) as i64, 1, h as i64, 0, 0]) } else { flat(&[c, h, w]) };
+        body.stores.push(Store { arg: 2, index, value: sum });
+        let (n, results) = (c * oh * ow, c * h * w);
+        let args = vec![read(DType::F32, n), read(DType::I32, n), write(DType::F32, results)];
+        Kernel::Loop(Loop { outer: vec![c, h, w], row: vec![size; 2], args, body })
+    }
+}
+
+/// Small whole numbers, whose sums are exact.
+fn whole(rng: &mut Rng, n: usize) -> Vec<f64> {
+    (0..n).map(|_| rng.below(9) as f64 - 4.0).collect()
+}
+
+/// Lines shorter and longer than vectors, steps that meet all taps or some, sizes that steps do not divide.
+fn all() -> Vec<Windows> {
+    let sizes = [[5, 9], [8, 14], [7, 33], [11, 70]];
+    let walks = [(3, 1, 1), (3, 2, 1), (3, 2, 0), (3, 3, 1), (5, 2, 2), (2, 1, 0), (4, 3, 2)];
+    let all = sizes
+        .iter()
+        .flat_map(|&image| walks.iter().map(move |&(size, step, pad)| Windows { c: 3, image, size, step, pad }));
+    all.collect()
+}
+
+#[test]
+fn pools_that_overlap() {
+    let mut rng = Rng::new(61);
+    for windows in all() {
+        let image = whole(&mut rng, windows.c * windows.image.iter().product::<usize>());
+        for (op, halved) in [
+            (ReduceOp::Sum, false),
+            (ReduceOp::Sum, true),
+            (ReduceOp::Max, false),
+            (ReduceOp::Max, true),
+            (ReduceOp::ArgMax, false),
+        ] {
+            let kernel = windows.pool(op, halved);
+            let args = [image.clone(), vec![0.0; windows.results()]];
+            check(&format!("{op:?} of {windows:?}"), &kernel, &args, &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn sums_over_windows_that_meet() {
+    let mut rng = Rng::new(62);
+    for windows in all() {
+        let n = windows.results();
+        let numel = windows.c * windows.image.iter().product::<usize>();
+        let places = (0..n).map(|i| (i * 7 % (windows.size * windows.size)) as f64).collect::<Vec<_>>();
+        let args = [whole(&mut rng, n), places, vec![0.0; numel]];
+        for [chosen, divided, turned] in
+            [[false; 3], [true, false, false], [false, true, false], [false, false, true], [true, false, true]]
+        {
+            let kernel = windows.spread(chosen, divided, turned);
+            check(
+                &format!("chosen {chosen}, divided {divided}, turned {turned}, {windows:?}"),
+                &kernel,
+                &args,
+                &[],
+                1e-6,
+            );
+        }
+    }
+}
+
+#[test]
+fn convolutions_channel_by_channel() {
+    let mut rng = Rng::new(63);
+    for windows in all() {
+        let numel = windows.c * windows.image.iter().product::<usize>();
+        let mut args = [
+            whole(&mut rng, numel),
+            whole(&mut rng, windows.c * windows.size * windows.size),
+            vec![0.0; windows.results()],
+        ];
+        check(&format!("{windows:?}"), &windows.convolution(), &args, &[], 0.0);
+        // Zeros around an image are multiplied like others.
+        args[1][1] = f64::INFINITY;
+        check(&format!("an infinite weight, {windows:?}"), &windows.convolution(), &args, &[], 0.0);
+    }
+}
