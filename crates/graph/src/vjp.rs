@@ -176,7 +176,14 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
             g.view(Movement::Slice { axis, start: lo, len: x.dims()[axis], step: interior + 1 })
         }
         &Movement::Window { axis, stride, dilation, .. } => {
-            let spread = g.view(Movement::Unwindow { axis, len: x.dims()[axis], stride, dilation });
+            let len = x.dims()[axis];
+            // Windows of windows, as of an image, are summed over at once.
+            if let Some((g, summed)) = behind_sum(g).filter(|(_, summed)| *summed != axis + 1) {
+                let axis = axis + (axis >= summed) as usize;
+                let spread = g.view(Movement::Unwindow { axis, len, stride, dilation });
+                return spread.sum(&[summed as isize, axis as isize + 1]);
+            }
+            let spread = g.view(Movement::Unwindow { axis, len, stride, dilation });
             spread.sum(&[axis as isize + 1])
         }
         &Movement::Unwindow { axis, stride, dilation, .. } => {
@@ -186,6 +193,19 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
             g.view(Movement::Unwindow { axis, len: x.dims()[axis], stride, dilation })
         }
     }
+}
+
+/// The spread windows that a cotangent is the sum of, and the axis that it is the sum over.
+fn behind_sum(g: &Tensor) -> Option<(Tensor, usize)> {
+    let Source::Op(Op::View(Movement::Reshape(_))) = &g.node().source else { return None };
+    let sum = g.node().books().inputs.first().cloned()?;
+    let Source::Op(Op::Reduce(ReduceOp::Sum, axes)) = &sum.source else { return None };
+    let &[axis] = &axes[..] else { return None };
+    let kept = |a: usize| if a < axis { a } else { a + 1 };
+    let is_squeezed = g.rank() + 1 == sum.shape.rank() && (0..g.rank()).all(|a| g.dims()[a] == sum.shape[kept(a)]);
+    let spread = sum.books().inputs.first().cloned().filter(|_| is_squeezed)?;
+    let unwound = matches!(&spread.source, Source::Op(Op::View(Movement::Unwindow { .. })));
+    unwound.then(|| (Tensor::from_node(spread), axis))
 }
 
 /// `∂lhs [b, m, k] = g [b, m, n] · rhsᵀ [b, n, k]`.
