@@ -22,7 +22,9 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others
     }
     line(format!("- date: {}", machine.date));
     line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no PyTorch")));
-    line(format!("- command: `{command}`; the middle of three turns; theirs is the best way to run it"));
+    line(format!(
+        "- command: `{command}`; the middle of three turns; theirs is the best way to run it, of which one that takes twice as long is run once"
+    ));
     line(String::new());
     let columns: String = others.iter().map(|name| format!(" {name} ms |")).collect();
     line(format!("| workload | ours ms | theirs ms | ratio | rate | unit | of limit |{columns}"));

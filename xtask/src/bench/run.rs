@@ -17,6 +17,9 @@ use crate::shell::read;
 /// How long one side of one row may take, with its start and its end.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// How much longer than the best a way of the peer takes that will not be the best in another turn.
+const HOPELESS: f64 = 2.0;
+
 /// Who runs a row.
 pub(super) struct Sides<'a> {
     pub(super) table: &'a Path,
@@ -34,7 +37,8 @@ pub(super) struct Turn {
 }
 
 impl Sides<'_> {
-    /// One row, once on each side. A side that failed in an earlier turn is not tried again.
+    /// One row, once on each side. A side that failed in an earlier turn is not tried again, nor is a way of the peer that
+    /// took [`HOPELESS`] times as long as its best: compiling anew takes half a minute.
     pub(super) fn turn(&self, name: &str, options: &Options, before: Option<&Turn>) -> Turn {
         let again = |earlier: Option<&Value>, command: Command| match earlier.filter(|l| l["error"].is_string()) {
             Some(line) => line.clone(),
@@ -44,9 +48,16 @@ impl Sides<'_> {
         command.args(["--device", &options.device]).args(of_row(name, options.seconds));
         let ours = again(before.map(|turn| &turn.ours), command);
 
+        let best =
+            before.and_then(|turn| turn.theirs.iter().filter_map(|(_, line)| median(line)).min_by(f64::total_cmp));
         let of_peer = |peer: &Peer| {
             let of_way = |(n, way): (usize, &Way)| {
-                (way.name, again(before.map(|turn| &turn.theirs[n].1), peer.command(way, name, options)))
+                let earlier = before.map(|turn| &turn.theirs[n].1);
+                let hopeless = |line: &Value| median(line).zip(best).is_some_and(|(m, best)| m > HOPELESS * best);
+                match earlier.filter(|line| hopeless(line)) {
+                    Some(line) => (way.name, line.clone()),
+                    None => (way.name, again(earlier, peer.command(way, name, options))),
+                }
             };
             peer.ways.iter().enumerate().map(of_way).collect()
         };
@@ -103,6 +114,10 @@ pub(super) fn limits(table: &Path) -> Result<Limits, String> {
         (0..3).filter_map(rate).max_by(f64::total_cmp)
     };
     Ok(Limits { copy_gb_s: best("limit_copy"), fma_gflop_s: best("limit_fma") })
+}
+
+fn median(line: &Value) -> Option<f64> {
+    line["median_ms"].as_f64()
 }
 
 /// The arguments that all programs take for a row.

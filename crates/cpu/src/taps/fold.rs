@@ -353,15 +353,10 @@ mod tests {
     #[test]
     fn nan_wins_and_the_first_of_them_is_the_position() {
         let values = [1.0, f32::NAN, f32::NAN, 4.0].map(|x| [x; 20]);
-        let tap = |(i, first): (usize, &'static [f32; 20])| Here {
-            first: (first, 1),
-            second: (&[0.0], 0),
-            factor: 1.0,
-            range: 0..20,
-            number: i as i32,
-        };
-        let values: &'static [[f32; 20]; 4] = Box::leak(Box::new(values));
-        let taps: Vec<Here> = values.iter().enumerate().map(tap).collect();
+        let mut taps = Vec::new();
+        for (first, number) in values.iter().zip(0..) {
+            taps.push(Here { first: (first, 1), second: (&[0.0], 0), factor: 1.0, range: 0..20, number });
+        }
         let mut out = [0.0; 20];
         fold(Fold::Max, &taps, &mut out);
         assert!(out.iter().all(|x| x.is_nan()));
