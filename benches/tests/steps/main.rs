@@ -1,14 +1,12 @@
 //! Whole training steps as plans: how many kernels, with and without every value on the way held, and how much memory.
 
-mod emitting;
 mod weightless;
 
 use kiln::prelude::*;
 use kiln_benches::models::{Block, Cnn, Gpt, GptSize, Mlp, gelu_tanh};
 use kiln_benches::rows::ROWS;
 
-use emitting::Emitting;
-use weightless::device;
+use weightless::{device, large_gpu};
 
 /// Kernels of the plan that ran last.
 fn n_kernels(device: &Device) -> usize {
@@ -154,7 +152,7 @@ fn memory_is_near_what_must_live_at_once() {
 #[test]
 fn a_first_step_makes_few_pipelines() {
     for (name, at_most) in [("train_mnist_mlp_b128", 20), ("train_gpt2_124m_b4x512", 60)] {
-        let (backend, device) = Emitting::large();
+        let (backend, device) = large_gpu();
         let row = ROWS.iter().find(|row| row.name == name).unwrap();
         let mut case = (row.make)(&device).unwrap();
         let before = backend.n_pipelines();
@@ -171,7 +169,7 @@ fn a_first_step_makes_few_pipelines() {
 #[test]
 fn the_blocks_of_gpt2_share_kernels_and_move_no_more_the_deeper_they_lie() {
     let moved = |n_blocks: usize| {
-        let (backend, device) = Emitting::large();
+        let (backend, device) = large_gpu();
         let size = GptSize { vocab: 512, context: 64, dim: 256, n_heads: 4, n_blocks };
         let model = Gpt::new(size, &device);
         let [x, y] = [(); 2].map(|()| leaf(&[4, 64], &device).cast(DType::I32));

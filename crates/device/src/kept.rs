@@ -17,7 +17,7 @@ use crate::gpu::{Gpu, lock};
 /// The first bytes of a file, of this form.
 const MAGIC: [u8; 8] = *b"kilnpip1";
 
-/// A larger file is of programs that are not run any more, mostly: it begins anew.
+/// More than this is mostly of programs that are not run any more, and is not kept.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Between two saves of a process: all of the file is written each time.
@@ -82,7 +82,11 @@ impl Kept {
             let saver = self.saver.clone();
             match std::thread::Builder::new().name("kiln pipelines".into()).spawn(move || saver.run()) {
                 Ok(thread) => *lock(&self.thread) = Some(thread),
-                Err(error) => log::warn!("pipelines are not kept: {error}"),
+                Err(error) => {
+                    // The next batch tries again.
+                    state.saving = false;
+                    log::warn!("pipelines are not kept: {error}");
+                }
             }
         }
     }

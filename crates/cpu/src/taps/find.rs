@@ -295,7 +295,7 @@ fn epilogue(body: &Body, (at, factor): (usize, Option<(PointOp, f64)>), outer: u
     body.stores.iter().for_each(|s| wanted[s.value as usize] = true);
     for v in (0..body.instrs.len()).rev().filter(|&v| v != at) {
         if wanted[v] {
-            operands(&body.instrs[v]).into_iter().for_each(|o| wanted[o as usize] = true);
+            body.instrs[v].operands().into_iter().for_each(|o| wanted[o as usize] = true);
         }
     }
     let in_row = |axis: usize| axis >= outer;
@@ -323,17 +323,6 @@ fn epilogue(body: &Body, (at, factor): (usize, Option<(PointOp, f64)>), outer: u
     out.stores = body.stores.clone();
     out.stores.iter_mut().for_each(|s| s.value = now[s.value as usize]);
     (!out.stores.iter().any(|s| s.index.uses(&in_row))).then_some(out)
-}
-
-fn operands(instr: &Instr) -> Vec<Value> {
-    match instr {
-        Instr::Op(_, args) => args.to_vec(),
-        Instr::Load { gather: Some((v, _)), .. } => vec![*v],
-        Instr::Cast(_, v) | Instr::Reduce(_, v) | Instr::ColumnReduce(_, v) => vec![*v],
-        Instr::Load { .. } | Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => {
-            Vec::new()
-        }
-    }
 }
 
 #[cfg(test)]
