@@ -131,7 +131,7 @@ impl Worker {
         let mut walk =
             Walk { places: [(0, Held::Lanes); 3], factors: [[0.0; 2]; 4], grad: (0, Held::Lanes), decays: false };
         for micro in &adam.steps {
-            self.fetch_ahead(env);
+            self.wanted.ask(env);
             let Some((part, args, dst)) = part(micro) else {
                 let slot = micro.dst();
                 let lent = self.lend(program, micro, tile, env)?;

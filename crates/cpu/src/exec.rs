@@ -10,9 +10,10 @@ use std::cell::RefCell;
 use kiln_ir::DType;
 use kiln_ir::ops::Typing;
 
+use crate::ahead::{Ahead, Wanted};
 use crate::cast::cast;
 use crate::columns::Column;
-use crate::fused::{MOST, fused};
+use crate::fused::{MOST, PIECE, fused};
 use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
@@ -54,8 +55,8 @@ pub(crate) enum Held {
 pub(crate) struct Worker {
     pub(crate) regs: Vec<Reg>,
     pub(crate) held: Vec<Held>,
-    /// Bytes of arguments that the next tile will read: from there, to there.
-    ahead: Vec<(usize, usize, usize)>,
+    /// What the next tile will touch.
+    pub(crate) wanted: Wanted,
     pub(crate) walker: Walker,
     pub(crate) trees: Vec<Tree>,
     /// One for each reduction of a pass.
@@ -65,12 +66,6 @@ pub(crate) struct Worker {
     /// True iff it has stored past the caches.
     streamed: bool,
 }
-
-/// Cache lines that are asked for before a step: fewer than a core can wait for at once.
-const AHEAD: usize = 32;
-
-/// Ranges that may wait to be asked for.
-const MOST_AHEAD: usize = 16;
 
 thread_local! {
     #[expect(clippy::vec_box, reason = "a worker changes hands for each kernel, and is large")]
@@ -161,7 +156,7 @@ impl Worker {
         self.partials[..most].iter_mut().for_each(|partial| partial.reserve(bytes));
         self.columns.iter_mut().for_each(Column::clear);
         self.held.clear();
-        self.ahead.clear();
+        self.wanted.clear();
         self.held.resize(program.n_regs, Held::Lanes);
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
         self.run(program, &program.setup, setup, env);
@@ -180,7 +175,9 @@ impl Worker {
             if tile.lanes == 1 && self.single(micro) {
                 continue;
             }
-            self.fetch_ahead(env);
+            if !micro.is_slow() {
+                self.wanted.ask(env);
+            }
             let slot = micro.dst();
             if let Some(lent) = self.lend(program, micro, tile, env) {
                 self.held[slot] = lent;
@@ -255,21 +252,7 @@ impl Worker {
     /// Notes that the bytes after these will be needed with the next tile.
     fn want_next(&mut self, program: &Program, arg: usize, at: usize, bytes: usize) {
         if program.busy {
-            // What has waited for long was needed meanwhile.
-            if self.ahead.len() == MOST_AHEAD {
-                self.ahead.clear();
-            }
-            self.ahead.push((arg, at + bytes, at + 2 * bytes));
-        }
-    }
-
-    /// Asks for some of what comes next, while there is something to compute.
-    pub(crate) fn fetch_ahead(&mut self, env: Env) {
-        let Some((arg, from, to)) = self.ahead.pop() else { return };
-        let end = to.min(from + AHEAD * 64);
-        (from..end).step_by(64).for_each(|at| env.args[arg].prefetch(at));
-        if end < to {
-            self.ahead.push((arg, end, to));
+            self.wanted.note(arg, at + bytes, bytes);
         }
     }
 
@@ -299,7 +282,7 @@ impl Worker {
     }
 
     fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out, own: Option<usize>) {
-        let (regs, held, walker) = (&self.regs, &self.held, &mut self.walker);
+        let (regs, held, walker, wanted) = (&self.regs, &self.held, &mut self.walker, &mut self.wanted);
         let read = |slot: RegId| operand(regs, held, slot, env);
         // Written out: `map` would send each operand through memory.
         let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
@@ -319,7 +302,9 @@ impl Worker {
             Micro::Fused { op, dtype, args, .. } => {
                 let own = own.unwrap_or(MOST);
                 let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
-                fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)]);
+                let n_pieces = tile.lanes.div_ceil(PIECE);
+                let ahead = if micro.is_slow() { wanted.spread(n_pieces, env) } else { Ahead::none() };
+                fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)], ahead);
             }
             Micro::Adam(_) => unreachable!("done as a whole"),
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
@@ -347,7 +332,7 @@ impl Worker {
         let read = |slot: RegId| operand(&self.regs, &self.held, slot, env);
         match r.by {
             Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out),
-            None => reduce_tile(r.op, r.dtype, read(r.src), shape, more, out),
+            None => reduce_tile(r, read(r.src), shape, more, out),
         }
     }
 
@@ -398,6 +383,11 @@ impl Micro {
             | Micro::Acc { dst, .. } => dst,
             Micro::Adam(ref adam) => adam.steps.last().expect("several steps").dst(),
         }
+    }
+
+    /// True iff memory idles meanwhile.
+    fn is_slow(&self) -> bool {
+        matches!(self, Micro::Fused { op, .. } if op.is_slow())
     }
 
     /// The registers that a step reads.

@@ -5,11 +5,15 @@
 //! joined again. A product that is added is then rounded once where the processor can; everything else is rounded as
 //! before.
 
-use bytemuck::Pod;
+mod walks;
+
 use kiln_ir::{DType, PointOp};
 
+use crate::ahead::Ahead;
 use crate::math;
 use crate::simd::{Operand, Out, multiversion};
+pub(crate) use walks::PIECE;
+use walks::{lanes, ones, pieces, slowly};
 
 /// Operands that a formula has at most.
 pub(crate) const MOST: usize = 5;
@@ -136,6 +140,11 @@ impl Fused {
         }
     }
 
+    /// True iff it takes several times as long as a sum does.
+    pub(crate) fn is_slow(self) -> bool {
+        matches!(self, Fused::Quotient | Fused::ExpDifference | Fused::TanhMulAddMul | Fused::TanhMulMulAddMul)
+    }
+
     /// The operand that may be what the result overwrites.
     pub(crate) fn own(self) -> Option<usize> {
         match self {
@@ -150,34 +159,39 @@ impl Fused {
 }
 
 /// Applies a formula to the first `n` lanes.
-pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
+pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
     let n = n.next_multiple_of(16);
     match dtype {
-        DType::F64 => float64(op, n, dst, args),
-        _ => float32(op, n, dst, args),
+        DType::F64 => float64(op, n, dst, args, ahead),
+        _ => float32(op, n, dst, args, ahead),
     }
 }
 
-/// The loop for the operands that are single values, as bits: one of those written out, or else piece by piece. Operand
-/// `$own` may be what is overwritten.
+/// The loop for the operands that are single values, as bits: `$walk` for one of those written out, or else piece by
+/// piece. Operand `$own` may be what is overwritten.
 macro_rules! with_ones {
-    ($n:ident, $dst:ident, $args:ident, $own:literal, [$($ones:literal)*], $f:expr) => {{
+    ($walk:ident($n:ident, $dst:ident, $args:ident, $ahead:ident), $own:literal, [$($ones:literal)*], $f:expr) => {{
         let args = $args.first_chunk().expect("no formula has more operands");
         let f = $f;
         match (ones(args), args[$own].own) {
-            $(($ones, false) => lanes::<_, _, $ones, MOST>($n, $dst, args, f),
-            ($ones, true) => lanes::<_, _, $ones, $own>($n, $dst, args, f),)*
+            $(($ones, false) => $walk::<_, _, $ones, MOST>($n, $dst, args, $ahead, f),
+            ($ones, true) => $walk::<_, _, $ones, $own>($n, $dst, args, $ahead, f),)*
             _ => pieces($n, $dst, args, f),
         }
     }};
 }
 
 macro_rules! arms {
-    ($t:ty, $fused:ident, $exp:expr, $tanh:expr, $op:ident, $n:ident, $dst:ident, $args:ident) => {{
+    ($t:ty, $fused:ident, $exp:expr, $tanh:expr, $op:ident, $n:ident, $dst:ident, $args:ident, $ahead:ident) => {{
         let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
         macro_rules! each {
             ($own:literal, $ones:tt, $f:expr) => {
-                with_ones!($n, $dst, $args, $own, $ones, $f)
+                with_ones!(lanes($n, $dst, $args, $ahead), $own, $ones, $f)
+            };
+        }
+        macro_rules! slow {
+            ($ones:tt, $f:expr) => {
+                with_ones!(slowly($n, $dst, $args, $ahead), 0, $ones, $f)
             };
         }
         match $op {
@@ -189,7 +203,7 @@ macro_rules! arms {
             Fused::MulMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y * z),
             Fused::MulDiv => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y / z),
             Fused::AddAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x + y + z),
-            Fused::ExpDifference => each!(0, [0 2], |[x, y]: [$t; 2]| $exp(x - y)),
+            Fused::ExpDifference => slow!([0 2], |[x, y]: [$t; 2]| $exp(x - y)),
             Fused::SqrtMulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x.sqrt(), y, z)),
             Fused::SumOfProducts => each!(2, [0 8 10], |[x, y, z, v]: [$t; 4]| fma(z, v, x * y)),
             Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
@@ -197,13 +211,13 @@ macro_rules! arms {
             Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
             Fused::MulAddMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| fma(x, y, z) * v),
             Fused::MulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| fma(x * y, z, v) * w),
-            Fused::TanhMulAddMul => each!(0, [10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
-            Fused::TanhMulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
+            Fused::TanhMulAddMul => slow!([10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
+            Fused::TanhMulMulAddMul => slow!([20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
             Fused::SumMulMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| z * v * (x + y)),
             Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [$t; 4]| fma(x + y, z, v)),
             Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [$t; 5]| fma((x + y) * z, v, w)),
             Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| v * fma(-x, y, z) * w),
-            Fused::Quotient => each!(0, [0 2], |[x, y]: [$t; 2]| x / y),
+            Fused::Quotient => slow!([0 2], |[x, y]: [$t; 2]| x / y),
             Fused::Product => each!(0, [0 2], |[x, y]: [$t; 2]| x * y),
             Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
         }
@@ -211,80 +225,14 @@ macro_rules! arms {
 }
 
 multiversion! {
-    fn float32(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
-        arms!(f32, FMA, math::exp::<FMA>, math::tanh::<FMA>, op, n, dst, args)
+    fn float32(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
+        arms!(f32, FMA, math::exp::<FMA>, math::tanh::<FMA>, op, n, dst, args, ahead)
     }
 }
 
 multiversion! {
-    fn float64(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST]) {
-        arms!(f64, FMA, f64::exp, f64::tanh, op, n, dst, args)
-    }
-}
-
-/// Which operands are single values, as bits.
-#[inline(always)]
-fn ones<const N: usize>(args: &[Operand; N]) -> u8 {
-    args.iter().enumerate().fold(0, |bits, (k, x)| bits | (x.one as u8) << k)
-}
-
-/// A loop over lanes where `ONES` are single values and operand `OWN` is what is overwritten, if there is such a one.
-#[inline(always)]
-fn lanes<T: Pod, const N: usize, const ONES: u8, const OWN: usize>(
-    n: usize,
-    dst: &mut Out,
-    args: &[Operand; N],
-    f: impl Fn([T; N]) -> T,
-) {
-    let out = &mut dst.lanes_mut::<T>()[..n];
-    let mut x = [T::zeroed(); N];
-    let mut many: [&[T]; N] = [&[]; N];
-    for k in 0..N {
-        if ONES >> k & 1 == 1 {
-            x[k] = args[k].lanes()[0];
-        } else if k != OWN {
-            many[k] = &args[k].lanes()[..n];
-        }
-    }
-    for i in 0..n {
-        for k in 0..N {
-            if k == OWN {
-                x[k] = out[i];
-            } else if ONES >> k & 1 == 0 {
-                x[k] = many[k][i];
-            }
-        }
-        out[i] = f(x);
-    }
-}
-
-/// Lanes that are computed at once where any operand may be a single value.
-const PIECE: usize = 64;
-
-/// As [`lanes`], for operands of any kind; single values and what is overwritten are spread over a piece.
-#[inline(always)]
-fn pieces<T: Pod, const N: usize>(n: usize, dst: &mut Out, args: &[Operand; N], f: impl Fn([T; N]) -> T) {
-    let mut spread = [[T::zeroed(); PIECE]; N];
-    for (spread, x) in spread.iter_mut().zip(args).filter(|(_, x)| x.one) {
-        spread.fill(x.lanes()[0]);
-    }
-    for (i, out) in dst.lanes_mut()[..n].chunks_mut(PIECE).enumerate() {
-        let len = out.len();
-        for (spread, _) in spread.iter_mut().zip(args).filter(|(_, x)| x.own) {
-            spread[..len].copy_from_slice(out);
-        }
-        let mut many: [&[T]; N] = [&[]; N];
-        for k in 0..N {
-            let x = args[k];
-            many[k] = if x.one || x.own { &spread[k][..len] } else { &x.lanes()[i * PIECE..][..len] };
-        }
-        let mut x = [T::zeroed(); N];
-        for (j, out) in out.iter_mut().enumerate() {
-            for k in 0..N {
-                x[k] = many[k][j];
-            }
-            *out = f(x);
-        }
+    fn float64(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
+        arms!(f64, FMA, f64::exp, f64::tanh, op, n, dst, args, ahead)
     }
 }
 
@@ -357,12 +305,12 @@ mod tests {
                     let want = |i: usize| want([0, 1, 2, 3, 4].map(|k| lane(k, i)));
                     let mut out = Reg::with_bytes(4 * n);
                     let args = [0, 1, 2, 3, 4].map(operand);
-                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args));
+                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args, Ahead::none()));
                     check(&out, &want, &format!("{op:?} on {isa:?}, {ones}"));
                     if let Some(own) = op.own().filter(|&own| !single(own)) {
                         let mut out = regs[own].clone();
                         let args = [0, 1, 2, 3, 4].map(|k| if k == own { Operand::own() } else { operand(k) });
-                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args));
+                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args, Ahead::none()));
                         check(&out, &want, &format!("{op:?} in place on {isa:?}, {ones}"));
                     }
                 }

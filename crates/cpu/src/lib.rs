@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod adam;
+mod ahead;
 mod attention;
 mod backend;
 mod cast;

@@ -52,6 +52,8 @@ pub(crate) struct Reduction {
     /// What it is multiplied by before.
     pub(crate) by: Option<RegId>,
     pub(crate) dst: RegId,
+    /// True iff it asks for memory ahead, since no step does.
+    pub(crate) asks: bool,
 }
 
 /// A store at the end of a pass.

@@ -7,6 +7,7 @@
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
+use crate::program::Reduction;
 use crate::simd::{Operand, Reg, multiversion, prefetch};
 use crate::tiling::{IN_TURN, TILE};
 
@@ -127,12 +128,13 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 
 multiversion! {
     /// The partial results of a tile's rows; `more` iff they go on from those of earlier points.
-    pub(crate) fn reduce_tile(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, more: bool, out: &mut Partial) {
+    pub(crate) fn reduce_tile(r: &Reduction, src: Operand, shape: Rows, more: bool, out: &mut Partial) {
+        let Reduction { op, dtype, asks, .. } = *r;
         let op = effective(op, dtype);
         if more {
             with_lane!(dtype, go_on(op, src, shape, out))
         } else if shape.inner {
-            with_lane!(dtype, inner(op, dtype, src, shape, out))
+            with_lane!(dtype, inner(op, dtype, src, shape, asks, out))
         } else {
             with_lane!(dtype, outer(op, src, shape, out))
         }
@@ -168,13 +170,13 @@ pub(crate) fn identity(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
 }
 
 #[inline(always)]
-fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, out: &mut Partial) {
+fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, asks: bool, out: &mut Partial) {
     let src = src.lanes::<T>();
     let best = out.best.lanes_mut::<T>();
     let rows = (0..shape.rows).map(|r| &src[r * shape.points..][..shape.points]);
     // A row that no register holds comes from memory as it is, and what else is done with it breaks the stream. Several of
     // them are only read, and processors see what comes next (row sums: 3.3 ms with this on one core, 2.6 without).
-    let far = shape.rows == 1 && shape.points > TILE;
+    let far = asks && shape.rows == 1 && shape.points > TILE;
     if op == ReduceOp::ArgMax {
         for ((row, o), at) in rows.zip(best).zip(out.at.lanes_mut::<i32>()) {
             *o = fold(row, row[0], far, T::max);
@@ -258,6 +260,12 @@ const WIDTH: usize = 64;
 /// Folds a row through `WIDTH` lanes and then pairwise; `far` iff it comes from memory.
 #[inline(always)]
 fn fold<T: Lane>(row: &[T], start: T, far: bool, f: impl Fn(T, T) -> T) -> T {
+    if far { fold_from::<_, true>(row, start, f) } else { fold_from::<_, false>(row, start, f) }
+}
+
+/// A loop for each case: where there is a choice within it, the lanes go through memory.
+#[inline(always)]
+fn fold_from<T: Lane, const FAR: bool>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
     if row.len() < WIDTH / 2 {
         let mut sum = start;
         for &x in row {
@@ -268,7 +276,7 @@ fn fold<T: Lane>(row: &[T], start: T, far: bool, f: impl Fn(T, T) -> T) -> T {
     let mut acc = [start; WIDTH];
     let (chunks, rest) = row.as_chunks::<WIDTH>();
     for chunk in chunks {
-        if far {
+        if FAR {
             for line in (0..WIDTH).step_by(64 / size_of::<T>()) {
                 prefetch(chunk.as_ptr().wrapping_add(AHEAD / size_of::<T>() + line));
             }

@@ -154,7 +154,7 @@ pub(crate) fn stream(src: &[u8], dst: &mut [u8]) {
 }
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]

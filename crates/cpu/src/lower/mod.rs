@@ -111,6 +111,8 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
     this.emit(last);
     this.mark_single();
     this.out.busy = this.out.passes.iter().map(|pass| n_ops(&pass.points)).sum::<usize>() >= BUSY;
+    let asks = !this.out.busy;
+    this.out.passes.iter_mut().flat_map(|pass| &mut pass.reductions).for_each(|r| r.asks = asks);
     this.out.direct.resize(this.out.n_regs, None);
     this.join_updates();
     this.out
@@ -119,12 +121,15 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
 /// Rows of `OPS` at a point from which on memory would idle.
 pub(crate) const BUSY: usize = 5;
 
-/// How many rows of `OPS` some steps are.
+/// What a step adds that takes long over its lanes.
+const SLOW: usize = 4;
+
+/// How many rows of `OPS` some steps are as long as.
 fn n_ops(micros: &[Micro]) -> usize {
     let of = |micro: &Micro| match micro {
         Micro::Load { .. } => 0,
         Micro::Adam(adam) => n_ops(&adam.steps),
-        Micro::Fused { op, .. } => op.arity() - 1,
+        Micro::Fused { op, .. } => op.arity() - 1 + if op.is_slow() { SLOW } else { 0 },
         _ => 1,
     };
     micros.iter().map(of).sum()
@@ -227,7 +232,7 @@ impl Lowering<'_> {
             None => (self.as_points(v as usize, pass), None),
         };
         let dst = self.reg[r].expect("reductions have their registers");
-        Reduction { op, dtype: self.body.types[v as usize], src, by, dst }
+        Reduction { op, dtype: self.body.types[v as usize], src, by, dst, asks: false }
     }
 
     /// True iff a step is a reduction at the end of a pass.
