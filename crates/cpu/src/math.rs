@@ -23,17 +23,18 @@ fn poly<const FMA: bool, const N: usize>(x: f32, c: [f32; N]) -> f32 {
 /// Adding and subtracting `1.5·2²³` rounds to the nearest whole number while `|x| < 2²²`.
 const ROUND: f32 = 12_582_912.0;
 
-/// `(eʳ, n)` with `x = n·ln 2 + r` and `|r| ≤ ln 2 / 2`, for `|x| < 2²¹`.
+/// `eʳ` and `n·2²³` with `x = n·ln 2 + r` and `|r| ≤ ln 2 / 2`, for `|x| < 2²¹`. Coefficients: weighted least squares,
+/// reweighted until the relative error is even, 4·10⁻⁹.
 #[inline(always)]
-fn exp_parts<const FMA: bool>(x: f32) -> (f32, i32) {
+fn exp_parts<const FMA: bool>(x: f32) -> (f32, u32) {
     let whole = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
-    let n = (whole.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    // The low bits of the sum are n, and go where exponents are.
+    let exponent = whole.to_bits().wrapping_shl(23);
     let whole = whole - ROUND;
     // ln 2 in two parts, the first exact in few bits.
     let r = fma::<FMA>(whole, -0.693_359_4, x);
     let r = fma::<FMA>(whole, 2.121_944_4e-4, r);
-    let p = poly::<FMA, 6>(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    (fma::<FMA>(p, r * r, r) + 1.0, n)
+    (poly::<FMA, 7>(r, [1.386_38e-3, 8.367_5e-3, 4.166_724e-2, 1.666_653_5e-1, 0.5, 1.0, 1.0]), exponent)
 }
 
 /// `eˣ`: `2ⁿ·eʳ`.
@@ -42,10 +43,10 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // Beyond these the result is 0 or ∞ anyway; the comparisons let NaN through.
     let clamped = if x > 89.0 { 89.0 } else { x };
     let clamped = if clamped < -104.0 { -104.0 } else { clamped };
-    let (e, n) = exp_parts::<FMA>(clamped);
+    let (e, exponent) = exp_parts::<FMA>(clamped);
     // In two factors, since 2ⁿ alone may overflow or be subnormal. NaN makes n arbitrary, and the product is NaN still.
-    let (by, rest) = if n < -125 { (64, 1.0 / TWO_64) } else { (-1, 2.0) };
-    e * f32::from_bits(n.wrapping_add(127 + by).wrapping_shl(23) as u32) * rest
+    let (bias, rest) = if clamped < -86.0 { (127 + 64, 1.0 / TWO_64) } else { (127 - 1, 2.0) };
+    e * f32::from_bits(exponent.wrapping_add(bias << 23)) * rest
 }
 
 /// `2⁶⁴`
@@ -55,9 +56,9 @@ const TWO_64: f32 = 18_446_744_073_709_551_616.0;
 #[inline(always)]
 pub(crate) fn exp_share<const FMA: bool>(x: f32) -> f32 {
     let clamped = if x < -87.0 { -87.0 } else { x };
-    let (e, n) = exp_parts::<FMA>(clamped);
+    let (e, exponent) = exp_parts::<FMA>(clamped);
     // NaN makes n arbitrary, and the product is NaN still.
-    let e = e * f32::from_bits(n.wrapping_add(127).wrapping_shl(23) as u32);
+    let e = e * f32::from_bits(exponent.wrapping_add(127 << 23));
     if x < -87.0 { 0.0 } else { e }
 }
 
