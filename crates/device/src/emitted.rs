@@ -40,7 +40,14 @@ mod tests {
     use super::*;
 
     fn shader(n: u32) -> Shader {
-        Shader { name: String::new(), wgsl: String::new(), workgroups: n, args: Vec::new(), scalars: 0 }
+        Shader {
+            name: String::new(),
+            wgsl: String::new(),
+            workgroups: n,
+            args: Vec::new(),
+            bindings: Vec::new(),
+            scalars: 0,
+        }
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl Pipelines {
     }
 
     fn layout(&self, shader: &Shader) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        let key = (shader.args.iter().map(|a| a.access != Access::Read).collect(), shader.scalars > 0);
+        let key =
+            (shader.bindings.iter().map(|b| shader.args[b.arg].access != Access::Read).collect(), shader.scalars > 0);
         lock(&self.layouts)
             .entry(key)
             .or_insert_with_key(|(written, scalars)| self.create_layout(written, *scalars))

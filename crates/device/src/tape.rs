@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use kiln_ir::kernel::Access;
 use kiln_ir::{Buffer, Caps, Error, ErrorKind, Result, Slot, Step};
 
-use crate::emit::Shader;
+use crate::emit::{Binding, Shader};
 use crate::gpu::{Gpu, lock};
 use crate::line::Ticket;
 use crate::memory::{Memory, Pool};
@@ -213,7 +213,8 @@ impl Recorded {
         let binding = |buffer, offset, size| {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) })
         };
-        let mut resources: Vec<_> = memories.iter().map(|(m, bytes)| binding(&m.buffer, 0, *bytes)).collect();
+        let of = |b: &Binding| binding(&memories[b.arg].0.buffer, b.bytes.start, b.bytes.end - b.bytes.start);
+        let mut resources: Vec<_> = exe.shader.bindings.iter().map(of).collect();
         if let Some(uniforms) = self.uniforms.as_ref().filter(|_| exe.shader.scalars > 0) {
             let size = (4 * exe.shader.scalars as u64).next_multiple_of(16);
             resources.push(binding(&uniforms.buffer, step.offset, size));

@@ -12,7 +12,7 @@ use super::code::{Code, per_word};
 use super::epilogue::Epilogue;
 use super::index::Axes;
 use super::matrix::{self, Plan};
-use super::module::{declared, module_of, n_scalars, op_names, types};
+use super::module::{Module, n_scalars, op_names};
 use super::tiled::{self, Tile};
 use super::{Schedule, Shader, Target, check_body, looped, space};
 
@@ -62,15 +62,13 @@ pub(crate) fn emit(k: &Dot, target: &Target) -> Result<Shader, Reject> {
         }
         Choice::Matrices(plan) => {
             let (code, workgroups, wide) = plan.emit(&matmul.rounding_once(), target);
-            let mut types = types(&k.args, &wide);
-            plan.declare(&mut types);
-            let header = [name.clone(), plan.describe()];
-            let wgsl = declared(&matrix::ENABLES, &header, &k.args, &types, scalars, &code);
-            return Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars });
+            let module = Module::new([name, plan.describe()], &k.args, code, workgroups).with(&wide, scalars);
+            let mut module = Module { enables: &matrix::ENABLES, ..module };
+            plan.declare(&mut module.types);
+            return Ok(module.shader(target));
         }
     };
-    let wgsl = module_of(&[name.clone(), how], &k.args, &wide, scalars, &code);
-    Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
+    Ok(Module::new([name, how], &k.args, code, workgroups).with(&wide, scalars).shader(target))
 }
 
 enum Choice {

@@ -8,7 +8,7 @@ use kiln_ir::kernel::{Body, Loop};
 
 use super::code::Code;
 use super::looped::{begin, merged};
-use super::module::{module_of, n_scalars, op_names};
+use super::module::{Module, n_scalars, op_names};
 use super::plan::{Plan, bytes};
 use super::rows::Rows;
 use super::{Shader, Target};
@@ -54,8 +54,7 @@ pub(crate) fn emit(loops: &[Loop], target: &Target) -> Result<Shader, Reject> {
     let bodies: Vec<&Body> = loops.iter().map(|k| &k.body).collect();
     let scalars = n_scalars(&bodies);
     let name = format!("{} loops {}", loops.len(), op_names(&bodies));
-    let args = loops.first().map_or(Vec::new(), |k| k.args.clone());
-    let header = [name.clone(), format!("each in workgroups of its own, {size} invocations")];
-    let wgsl = module_of(&header, &args, &wide, scalars, &code.into_text());
-    Ok(Shader { name, wgsl, workgroups, args, scalars })
+    let args = loops.first().map_or(&[][..], |k| &k.args);
+    let header = [name, format!("each in workgroups of its own, {size} invocations")];
+    Ok(Module::new(header, args, code.into_text(), workgroups).with(&wide, scalars).shader(target))
 }

@@ -8,7 +8,7 @@ use kiln_ir::kernel::{Instr, Loop, Store};
 use kiln_ir::{Atom, Index, Reject};
 
 use super::code::Code;
-use super::module::{module_of, n_scalars, op_names};
+use super::module::{Module, n_scalars, op_names};
 use super::plan::Plan;
 use super::rows::Rows;
 use super::writer::{BLOCK, PLACE, parts};
@@ -26,9 +26,8 @@ pub(crate) fn emit(k: &Loop, target: &Target) -> Result<Shader, Reject> {
     code.close();
     let scalars = n_scalars(&[&k.body]);
     let name = format!("loop {} {:?}|{:?}", op_names(&[&k.body]), k.outer, k.row);
-    let header = [name.clone(), plan.describe()];
-    let wgsl = module_of(&header, &k.args, &wide, scalars, &code.into_text());
-    Ok(Shader { name, wgsl, workgroups: plan.workgroups(), args: k.args.clone(), scalars })
+    let module = Module::new([name, plan.describe()], &k.args, code.into_text(), plan.workgroups());
+    Ok(module.with(&wide, scalars).shader(target))
 }
 
 /// Declares workgroup memory and opens the entry point of these plans, which share it.

@@ -6,7 +6,8 @@
 //! and `body` (steps as lines), `rows` (what a `Loop` does in which order), `looped` and
 //! `writer` (who does it, element by element), `strip` (neighbours at once) and what is made of them in
 //! `points`, `turned`, `held` and `columns`, of which `plan` takes one, `group` (several loops), `dot`,
-//! `tiled` and `matrix` (contractions), `scatter`, `attention`, `scan`, `sort`.
+//! `tiled` and `matrix` (contractions), `scatter`, `attention`, `scan`, `sort`; and `module`, where the text
+//! is put together, with `windows` on what is larger than a binding.
 
 mod attention;
 mod body;
@@ -34,10 +35,13 @@ mod space;
 mod strip;
 mod tiled;
 mod turned;
+mod windows;
 mod writer;
 
 use kiln_ir::kernel::{Arg, Body, Instr};
 use kiln_ir::{DType, Kernel, Reject};
+
+pub use windows::Binding;
 
 /// What emission depends on beside the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +58,7 @@ pub struct Target {
     pub max_workgroups: u32,
     /// Storage buffers that one kernel may bind.
     pub max_bindings: usize,
-    /// Bytes that one binding may span.
+    /// Bytes that one binding may span; larger arguments are bound in windows.
     pub max_binding_bytes: u64,
     /// Which of the schedules is taken.
     pub schedule: Schedule,
@@ -79,6 +83,11 @@ impl Target {
             Schedule::Shared => true,
             Schedule::Auto => !self.software,
         }
+    }
+
+    /// True iff the argument is one binding.
+    fn binds_whole(&self, arg: &Arg) -> bool {
+        windows::count(arg, self.max_binding_bytes) == 1
     }
 }
 
@@ -120,8 +129,10 @@ pub struct Shader {
     pub wgsl: String,
     /// How many workgroups run, along x; 0 where there is nothing to do.
     pub workgroups: u32,
-    /// The storage buffers at bindings 0, 1, ….
+    /// The buffers that it takes.
     pub args: Vec<Arg>,
+    /// The storage buffers at bindings 0, 1, …: each argument, or the windows on it.
+    pub bindings: Vec<Binding>,
     /// Words of the uniform buffer at the binding after them; no binding if 0.
     pub scalars: usize,
 }
@@ -157,22 +168,19 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
 const MAX_POINTS: usize = 1 << 31;
 
 fn check_args(args: &[Arg], target: &Target) -> Result<(), Reject> {
-    if args.len() > target.max_bindings {
-        return Err(Reject::Bindings { needed: args.len(), limit: target.max_bindings });
-    }
     for arg in args {
         if arg.dtype == DType::F64 {
             return Err(Reject::DType(DType::F64));
         }
-        let bytes = match arg.dtype {
-            DType::Bool => 4 * arg.numel as u64,
-            dtype => (dtype.size_bytes() * arg.numel) as u64,
-        };
-        if bytes > target.max_binding_bytes || arg.numel > MAX_POINTS {
-            return Err(Reject::Unsupported("an argument larger than one binding"));
+        if arg.numel > MAX_POINTS {
+            return Err(Reject::Unsupported("an argument of more than 2³¹ elements"));
         }
     }
-    Ok(())
+    let needed = args.iter().map(|arg| windows::count(arg, target.max_binding_bytes)).sum();
+    match needed > target.max_bindings {
+        true => Err(Reject::Bindings { needed, limit: target.max_bindings }),
+        false => Ok(()),
+    }
 }
 
 /// Refuses what no schedule can run: `f64`, spaces beyond `u32`, stores of a foreign type.

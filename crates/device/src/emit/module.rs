@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use kiln_ir::kernel::{Access, Arg, Body, Instr};
+use kiln_ir::kernel::{Arg, Body, Instr};
 
 use super::code::storage_type;
 use super::strip::vector_type;
+use super::{Shader, Target, windows};
 
 /// How many scalar words the bodies name.
 pub(crate) fn n_scalars(bodies: &[&Body]) -> usize {
@@ -30,57 +31,67 @@ pub(crate) fn op_names(bodies: &[&Body]) -> String {
     if names.is_empty() { "copy".into() } else { names.join("+") }
 }
 
-/// The module: comment lines, bindings for the arguments and scalars, functions, and the code.
-pub(crate) fn module(header: &[String], args: &[Arg], scalars: usize, code: &str) -> String {
-    module_of(header, args, &vec![false; args.len()], scalars, code)
-}
-
-/// As [`module`], with some arguments in strips.
-pub(crate) fn module_of(header: &[String], args: &[Arg], wide: &[bool], scalars: usize, code: &str) -> String {
-    declared(&[], header, args, &types(args, wide), scalars, code)
-}
-
 /// The types as which arguments are declared, some in strips.
 pub(crate) fn types(args: &[Arg], wide: &[bool]) -> Vec<String> {
     let kind = |(arg, wide): (&Arg, &bool)| if *wide { vector_type(arg.dtype) } else { storage_type(arg.dtype).into() };
     args.iter().zip(wide).map(kind).collect()
 }
 
-/// As [`module`], with lines that enable extensions, and with the types as which arguments are declared.
-pub(crate) fn declared(
-    enables: &[&str],
-    header: &[String],
-    args: &[Arg],
-    types: &[String],
-    scalars: usize,
-    code: &str,
-) -> String {
-    let mut text = String::new();
-    for line in header {
-        text += &format!("// {line}\n");
+/// What a module is made of.
+pub(crate) struct Module<'a> {
+    /// Comment lines; the first is the kernel's name.
+    pub(crate) header: [String; 2],
+    /// Lines that enable extensions.
+    pub(crate) enables: &'a [&'a str],
+    /// The arguments, and the types as which they are declared.
+    pub(crate) args: &'a [Arg],
+    pub(crate) types: Vec<String>,
+    /// Words of scalars.
+    pub(crate) scalars: usize,
+    /// Everything from the kernel's own functions to its entry point.
+    pub(crate) code: String,
+    /// Workgroups of the dispatch.
+    pub(crate) workgroups: u32,
+}
+
+impl<'a> Module<'a> {
+    /// Without extensions or scalars, and with elements as they are stored.
+    pub(crate) fn new(header: [String; 2], args: &'a [Arg], code: String, workgroups: u32) -> Module<'a> {
+        let types = types(args, &vec![false; args.len()]);
+        Module { header, enables: &[], args, types, scalars: 0, code, workgroups }
     }
-    text += "\n";
-    for line in enables {
-        text += &format!("{line}\n");
+
+    /// With arguments in strips, and with scalars.
+    pub(crate) fn with(self, wide: &[bool], scalars: usize) -> Module<'a> {
+        Module { types: types(self.args, wide), scalars, ..self }
     }
-    if !enables.is_empty() {
+
+    /// The module as text: header, bindings, functions of the prelude, the code.
+    pub(crate) fn shader(self, target: &Target) -> Shader {
+        let Module { header, args, scalars, .. } = self;
+        let mut text = header.iter().map(|line| format!("// {line}\n")).collect::<String>() + "\n";
+        for line in self.enables {
+            text += &format!("{line}\n");
+        }
+        if !self.enables.is_empty() {
+            text += "\n";
+        }
+        let bindings = windows::bindings(args, target.max_binding_bytes);
+        let (declarations, code) = windows::declare(args, &self.types, target.max_binding_bytes, &self.code);
+        text += &declarations;
+        if scalars > 0 {
+            let fields: Vec<String> = (0..scalars).map(|n| format!("s{n}: u32")).collect();
+            text += &format!("@group(0) @binding({}) var<uniform> scalars: Scalars;\n\n", bindings.len());
+            text += &format!("struct Scalars {{ {} }}\n", fields.join(", "));
+        }
         text += "\n";
+        for function in named_functions(&code) {
+            text += &format!("{function}\n\n");
+        }
+        let [name, _] = header;
+        let workgroups = self.workgroups;
+        Shader { name, wgsl: text + &code, workgroups, args: args.to_vec(), bindings, scalars }
     }
-    for (n, (arg, array)) in args.iter().zip(types).enumerate() {
-        let access = if arg.access == Access::Read { "read" } else { "read_write" };
-        let elements = format!("// {}[{}]", arg.dtype, arg.numel);
-        text += &format!("@group(0) @binding({n}) var<storage, {access}> a{n}: array<{array}>; {elements}\n");
-    }
-    if scalars > 0 {
-        let fields: Vec<String> = (0..scalars).map(|n| format!("s{n}: u32")).collect();
-        text += &format!("@group(0) @binding({}) var<uniform> scalars: Scalars;\n\n", args.len());
-        text += &format!("struct Scalars {{ {} }}\n", fields.join(", "));
-    }
-    text += "\n";
-    for function in named_functions(code) {
-        text += &format!("{function}\n\n");
-    }
-    text + code
 }
 
 /// The prelude's functions that the code calls, and those that these call, in the prelude's order.

@@ -9,7 +9,7 @@ use kiln_ir::kernel::Scan;
 use kiln_ir::{DType, ReduceOp, Reject};
 
 use super::code::{Code, literal, per_word, value_type};
-use super::module::module;
+use super::module::Module;
 use super::writer::{BLOCK, PLACE, row_of_item};
 use super::{Schedule, Shader, Target};
 
@@ -49,8 +49,7 @@ pub(crate) fn emit(k: &Scan, target: &Target) -> Result<Shader, Reject> {
         1 => shape.walk(&mut code),
         _ => shape.share(&mut code),
     }
-    let wgsl = module(&[name.clone(), how], &k.args, 0, &code.into_text());
-    Ok(Shader { name, wgsl, workgroups: shape.workgroups as u32, args: k.args.to_vec(), scalars: 0 })
+    Ok(Module::new([name, how], &k.args, code.into_text(), shape.workgroups as u32).shader(target))
 }
 
 /// How many invocations share a row.

@@ -9,7 +9,7 @@ use kiln_ir::{DType, Reject};
 
 use super::body::{element, stored};
 use super::code::{Code, per_word, value_type};
-use super::module::module_of;
+use super::module::Module;
 use super::strip::{WIDTH, vector_type};
 use super::writer::PLACE;
 use super::{MAX_POINTS, Schedule, Shader, Target};
@@ -81,8 +81,8 @@ pub(crate) fn emit(k: &Scatter, target: &Target) -> Result<Shader, Reject> {
     };
     let name = format!("scatter {:?}·{:?}·{:?} into {}", k.outer, k.index, k.inner, k.size);
     let wide = by_block && width(k, &x) > 1;
-    let wgsl = module_of(&[name.clone(), how.into()], &k.args, &[false, wide, wide], 0, &code);
-    Ok(Shader { name, wgsl, workgroups, args: k.args.to_vec(), scalars: 0 })
+    let module = Module::new([name, how.into()], &k.args, code, workgroups);
+    Ok(module.with(&[false, wide, wide], 0).shader(target))
 }
 
 /// The place of slice `i`, as a line.

@@ -12,7 +12,7 @@ use kiln_ir::{DType, Reject};
 
 use super::body::element;
 use super::code::{Code, per_word, value_type};
-use super::module::module;
+use super::module::Module;
 use super::writer::{PLACE, row_of_item};
 use super::{Schedule, Shader, Target};
 
@@ -52,8 +52,7 @@ pub(crate) fn emit(k: &Sort, target: &Target) -> Result<Shader, Reject> {
     } else {
         shape.merge(&mut code)
     }
-    let wgsl = module(&[name.clone(), how], &k.args, 0, &code.into_text());
-    Ok(Shader { name, wgsl, workgroups: shape.workgroups as u32, args: k.args.clone(), scalars: 0 })
+    Ok(Module::new([name, how], &k.args, code.into_text(), shape.workgroups as u32).shader(target))
 }
 
 /// A sort and who does it.

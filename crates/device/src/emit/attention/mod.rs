@@ -21,7 +21,7 @@ use super::body::{Scope, stored};
 use super::code::{Code, literal, per_word};
 use super::fours::Fours;
 use super::index::Axes;
-use super::module::{module_of, n_scalars};
+use super::module::{Module, n_scalars};
 use super::{Schedule, Shader, Target, check_body, space};
 use tile::Tile;
 
@@ -122,8 +122,7 @@ pub(crate) fn emit(k: &Attention, target: &Target) -> Result<Shader, Reject> {
     let causal = if k.causal { " causal" } else { "" };
     let name = format!("{}{causal} {:?}·[{}, {}]x[{}, {}]", parts.join("+"), x.batch, x.t, x.d, x.s, x.e);
     let scalars = n_scalars(&k.operands.iter().collect::<Vec<_>>());
-    let wgsl = module_of(&[name.clone(), how], &k.args, &wide, scalars, &code);
-    Ok(Shader { name, wgsl, workgroups, args: k.args.clone(), scalars })
+    Ok(Module::new([name, how], &k.args, code, workgroups).with(&wide, scalars).shader(target))
 }
 
 impl<'a> Flash<'a> {

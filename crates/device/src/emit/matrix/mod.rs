@@ -97,7 +97,7 @@ impl Plan {
         }
         let plan = |tile: &Tile| {
             let whole = x.m.is_multiple_of(tile.m) && x.n.is_multiple_of(tile.n);
-            let sums = x.stores_sums().filter(|_| whole);
+            let sums = x.stores_sums().filter(|&arg| whole && target.binds_whole(&x.args[arg as usize]));
             Plan { tile: *tile, matrix, lhs: lhs.clone(), rhs: rhs.clone(), sums }
         };
         let tiles = |tile: &Tile| x.batch * x.m.div_ceil(tile.m) * x.n.div_ceil(tile.n);
