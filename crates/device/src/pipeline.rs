@@ -112,7 +112,8 @@ impl Pipelines {
         };
         let descriptor = wgpu::ShaderModuleDescriptor { label, source };
         // SAFETY: every loop that emission writes is counted, and every index is below the argument's
-        // numel, which the tape compares with the bound buffer; gathered indices are clamped.
+        // numel, which the tape compares with the bound buffer; gathered indices are clamped. The windows on an
+        // argument cover it, each all of the indices for which it is chosen.
         let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
         let (layout, pipeline_layout) = self.layout(shader);
         self.gpu.made().pipelines += 1;

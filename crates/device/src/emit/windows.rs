@@ -181,12 +181,12 @@ mod tests {
         assert_eq!(spans(3999), windows);
         assert_eq!(spans(2048), windows);
         for max in [256, 300, 1000, 1024, 2047] {
-            for n in 0..args.len() {
+            for (n, arg) in args.iter().enumerate() {
                 let of: Vec<Range<u64>> = spans(max).into_iter().filter(|b| b.0 == n).map(|b| b.1).collect();
-                assert_eq!(of.len(), count(&args[n], max));
+                assert_eq!(of.len(), count(arg, max));
                 assert!(of.iter().all(|b| b.start % 256 == 0 && !b.is_empty() && b.end - b.start <= max));
                 assert!(of.windows(2).all(|pair| pair[0].end == pair[1].start));
-                assert_eq!((of[0].start, of.last().unwrap().end), (0, bytes(&args[n])));
+                assert_eq!((of[0].start, of.last().unwrap().end), (0, bytes(arg)));
             }
         }
     }

@@ -9,7 +9,7 @@ use kiln_ir::kernel::{Attention, Body, Instr};
 use kiln_ir::{DType, Index, Kernel, PointOp, Reject};
 
 use crate::attention_oracle as oracle;
-use crate::harness::{Steps, device, numbers, read, row_major, run, write};
+use crate::harness::{Steps, device, numbers, read, row_major, runs, write};
 use crate::validate::validate;
 
 /// What is added to the scores.
@@ -222,9 +222,11 @@ fn check_on(device: &WgpuBackend, case: &Case, parts: &[Part]) {
     let (kernel, values) = case.kernel(parts);
     let whole = Kernel::Attention(kernel.clone());
     let shader = emit(&whole, device.target()).unwrap_or_else(|e| panic!("{case:?} {parts:?}: {e:?}"));
-    validate(&shader.wgsl);
-    let found = run(device, &whole, &values, &[]);
-    for &(part, arg) in &kernel.stores {
+    let runs = runs(device, &whole, &values, &[]);
+    let ways = if runs.len() > 1 { &["", " in windows"][..] } else { &[""] };
+    for ((found, how), &(part, arg)) in
+        runs.iter().zip(ways).flat_map(|run| kernel.stores.iter().map(move |s| (run, s)))
+    {
         let dtype = kernel.args[arg as usize].dtype;
         let expected = oracle::part(&kernel, part, &values);
         assert_eq!(found[arg as usize].len(), expected.len());
@@ -238,7 +240,7 @@ fn check_on(device: &WgpuBackend, case: &Case, parts: &[Part]) {
             let same = f.is_nan() && e.value.is_nan();
             let near = same || (f - e.value).abs() <= e.error * (1.0 + relative) + e.value.abs() * relative + least;
             let schedule = device.target().schedule;
-            assert!(near, "{case:?} {part:?} {schedule:?} [{i}]: {f} ≠ {e:?}\n{}", shader.wgsl);
+            assert!(near, "{case:?} {part:?} {schedule:?}{how} [{i}]: {f} ≠ {e:?}\n{}", shader.wgsl);
         }
     }
 }

@@ -52,5 +52,7 @@ fn kernels_read_as_blessed() {
     let parts = [Part::Values, Part::Indices];
     check("sort.wgsl", &sort(100, false, DType::F32, [9, 100, 1], &parts), Schedule::Auto);
     check("sort_counted.wgsl", &sort(5, true, DType::I32, [2, 17, 3], &parts), Schedule::Plain);
+    let windows = Target { schedule: Schedule::Plain, max_binding_bytes: 64 << 10, ..Target::default() };
+    check_for("windows.wgsl", &softmax_kernel(300, 65, DType::F32, false), &windows);
     check("scatter.wgsl", &scatter(1, 700, 40, 2000, DType::F32).0, Schedule::Auto);
 }

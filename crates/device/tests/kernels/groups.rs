@@ -8,7 +8,7 @@ use crate::harness::{Steps, check, numbers, read, row_major, write};
 use crate::rows::softmax_kernel;
 
 /// Loops over arguments of their own as one kernel.
-fn group(kernels: Vec<Kernel>) -> Kernel {
+pub(crate) fn group(kernels: Vec<Kernel>) -> Kernel {
     let args: Vec<Arg> = kernels.iter().flat_map(|k| k.args().to_vec()).collect();
     let mut first = 0;
     let loops = kernels.into_iter().map(|kernel| {

@@ -1,12 +1,12 @@
 //! Runs kernels on the device and compares with the oracle; bodies and numbers for tests.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, Mutex, OnceLock};
 
-use kiln_device::emit::{Schedule, emit};
+use kiln_device::emit::{Schedule, Target, emit};
 use kiln_device::{Options, WgpuBackend, adapters};
 use kiln_ir::kernel::{Access, Arg, Body, Instr, Store, Value};
 use kiln_ir::random::threefry2x32;
-use kiln_ir::{Backend, Buffer, DType, Index, Kernel, PointOp, ReduceOp, Slot, Step};
+use kiln_ir::{Backend, Buffer, DType, Index, Kernel, PointOp, ReduceOp, Reject, Slot, Step};
 
 use crate::oracle;
 use crate::validate::validate;
@@ -28,13 +28,42 @@ pub(crate) fn device(schedule: Schedule) -> Option<&'static WgpuBackend> {
 
 /// As [`device`], with limits that no adapter has so low: seven workgroups along a dimension.
 pub(crate) fn with_few_workgroups(schedule: Schedule) -> Option<WgpuBackend> {
-    device(schedule)?;
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
-    let required_limits = wgpu::Limits { max_compute_workgroups_per_dimension: 7, ..adapter.limits() };
+    let device = device(schedule)?;
+    Some(limited(&Target { max_workgroups: 7, ..device.target().clone() }))
+}
+
+/// The first adapter's device with this schedule, so many workgroups and so many bytes a binding.
+fn limited(target: &Target) -> WgpuBackend {
+    static ADAPTER: LazyLock<wgpu::Adapter> = LazyLock::new(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap()
+    });
+    let required_limits = wgpu::Limits {
+        max_compute_workgroups_per_dimension: target.max_workgroups,
+        max_storage_buffer_binding_size: target.max_binding_bytes,
+        ..ADAPTER.limits()
+    };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
-    Some(WgpuBackend::from_wgpu(device, queue, Options { schedule, checked: true, ..Options::default() }))
+    let (device, queue) = pollster::block_on(ADAPTER.request_device(&descriptor)).unwrap();
+    let options = Options { schedule: target.schedule, checked: true, ..Options::default() };
+    WgpuBackend::from_wgpu(device, queue, options)
+}
+
+/// The device with bindings so small that the kernel's largest arguments have two windows or three; `None` where they
+/// are too small for any. A driver compiles every window of every load.
+pub(crate) fn with_windows(device: &WgpuBackend, kernel: &Kernel) -> Option<&'static WgpuBackend> {
+    static DEVICES: Mutex<Vec<(Target, &'static WgpuBackend)>> = Mutex::new(Vec::new());
+    let bytes = kernel.args().iter().map(|arg| device.caps().bytes(arg.dtype, arg.numel)).max()?;
+    let sizes = (8..).map(|n| 1 << n).skip_while(|&size| 3 * size < bytes).take_while(|&size| size < bytes);
+    let mut targets = sizes.map(|size| Target { max_binding_bytes: size, matrix: None, ..device.target().clone() });
+    let target = targets.find(|target| !matches!(emit(kernel, target), Err(Reject::Bindings { .. })))?;
+    let mut devices = DEVICES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((_, found)) = devices.iter().find(|(t, _)| *t == target) {
+        return Some(found);
+    }
+    let made: &'static WgpuBackend = Box::leak(Box::new(limited(&target)));
+    devices.push((target, made));
+    Some(made)
 }
 
 /// Elements as a device stores them.
@@ -87,8 +116,22 @@ fn word(dtype: DType, v: f64) -> u32 {
     u32::from_le_bytes(encode(dtype, &[v]).try_into().unwrap())
 }
 
+/// The arguments after the device ran the kernel: with each of them bound whole, then, of one kernel in eight, in windows;
+/// of all of them if `KILN_WINDOWS` is set, which takes minutes.
+pub(crate) fn runs(
+    device: &WgpuBackend,
+    kernel: &Kernel,
+    args: &[Vec<f64>],
+    scalars: &[(DType, f64)],
+) -> Vec<Vec<Vec<f64>>> {
+    let asked = kernel.key().is_multiple_of(8) || std::env::var_os("KILN_WINDOWS").is_some();
+    let devices = [Some(device), asked.then(|| with_windows(device, kernel)).flatten()];
+    devices.into_iter().flatten().map(|device| run(device, kernel, args, scalars)).collect()
+}
+
 /// The arguments after the device ran the kernel.
 pub(crate) fn run(device: &WgpuBackend, kernel: &Kernel, args: &[Vec<f64>], scalars: &[(DType, f64)]) -> Vec<Vec<f64>> {
+    validate(&emit(kernel, device.target()).unwrap_or_else(|e| panic!("{e:?}")).wgsl);
     let exe = device.compile(std::slice::from_ref(kernel)).remove(0).unwrap_or_else(|e| panic!("{e}"));
     let own = kernel.args();
     let buffers: Vec<Buffer> = own.iter().zip(args).map(|(a, v)| upload(device, a.dtype, v)).collect();
@@ -138,11 +181,12 @@ pub(crate) fn check_on(
     let plain: Vec<f64> = scalars.iter().map(|s| s.1).collect();
     let expected = oracle::run(kernel, args, &plain);
     let wgsl = emit(kernel, device.target()).unwrap_or_else(|e| panic!("{e:?}")).wgsl;
-    validate(&wgsl);
-    let found = run(device, kernel, args, scalars);
-    for (n, (arg, (found, expected))) in kernel.args().iter().zip(found.iter().zip(&expected)).enumerate() {
-        for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
-            assert!(close(arg.dtype, f, e, tolerance), "a{n}[{i}]: {f} ≠ {e}\n{wgsl}");
+    for (w, found) in runs(device, kernel, args, scalars).iter().enumerate() {
+        for (n, (arg, (found, expected))) in kernel.args().iter().zip(found.iter().zip(&expected)).enumerate() {
+            for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
+                let how = if w == 0 { "" } else { " in windows" };
+                assert!(close(arg.dtype, f, e, tolerance), "a{n}[{i}]{how}: {f} ≠ {e}\n{wgsl}");
+            }
         }
     }
 }

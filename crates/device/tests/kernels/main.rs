@@ -20,3 +20,4 @@ mod sorts;
 mod stand_in;
 mod strips;
 mod validate;
+mod windows;

@@ -25,3 +25,4 @@ mod stream;
 mod training;
 #[path = "../../../device/tests/kernels/validate.rs"]
 mod validate;
+mod windows;
