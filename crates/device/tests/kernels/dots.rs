@@ -1,9 +1,14 @@
 //! Contractions in all layouts, ragged and empty, with prologues and epilogues, in every schedule.
 
+use std::collections::BTreeSet;
+
+use kiln_device::emit::{Schedule, Target, emit};
 use kiln_ir::kernel::{Access, Arg, Body, Dot, Instr};
 use kiln_ir::{Bound, DType, Index, Kernel, PointOp};
 
-use crate::harness::{SCHEDULES, Steps, check, check_in, numbers, read, row_major, write};
+use crate::harness::{
+    SCHEDULES, Steps, check, check_in, check_on, numbers, read, row_major, with_few_workgroups, write,
+};
 
 /// A body that is one load.
 pub(crate) fn load(arg: u32, dtype: DType, index: Index, valid: Vec<Bound>) -> Body {
@@ -50,33 +55,61 @@ pub(crate) fn matmul([b, m, k, n]: [usize; 4], [lhs_t, rhs_t]: [bool; 2], dtype:
     (kernel, values)
 }
 
+/// Extents and transposed operands: tiles and their edges, quads that end within one, none of an axis.
+const LAYOUTS: [([usize; 4], [bool; 2]); 19] = [
+    ([1, 64, 32, 64], [false, false]),
+    ([1, 65, 33, 67], [false, true]),
+    ([1, 130, 20, 131], [true, false]),
+    ([3, 5, 7, 9], [false, false]),
+    ([2, 40, 17, 34], [true, true]),
+    ([1, 1, 300, 50], [false, false]),
+    ([1, 70, 257, 1], [false, true]),
+    ([1, 4, 1, 4], [false, false]),
+    // Whole quads of columns that end within a tile: what lies beyond is another row's.
+    ([2, 37, 9, 12], [false, true]),
+    ([1, 70, 33, 68], [false, false]),
+    ([1, 6, 0, 5], [false, false]),
+    ([1, 0, 4, 5], [false, false]),
+    ([1, 128, 8, 128], [false, false]),
+    // Tiles that are wider than high, and the reverse; k in parts that are whole or not.
+    ([1, 70, 40, 132], [false, false]),
+    ([1, 131, 37, 68], [true, true]),
+    ([2, 66, 52, 64], [false, true]),
+    ([1, 36, 100, 36], [true, false]),
+    ([1, 16, 70, 64], [false, false]),
+    ([2, 19, 33, 70], [true, true]),
+];
+
 #[test]
 fn layouts_and_ragged_edges() {
-    for (dims, transposed) in [
-        ([1, 64, 32, 64], [false, false]),
-        ([1, 65, 33, 67], [false, true]),
-        ([1, 130, 20, 131], [true, false]),
-        ([3, 5, 7, 9], [false, false]),
-        ([2, 40, 17, 34], [true, true]),
-        ([1, 1, 300, 50], [false, false]),
-        ([1, 70, 257, 1], [false, true]),
-        ([1, 4, 1, 4], [false, false]),
-        // Whole quads of columns that end within a tile: what lies beyond is another row's.
-        ([2, 37, 9, 12], [false, true]),
-        ([1, 70, 33, 68], [false, false]),
-        ([1, 6, 0, 5], [false, false]),
-        ([1, 0, 4, 5], [false, false]),
-        ([1, 128, 8, 128], [false, false]),
-        // Tiles that are wider than high, and the reverse; k in parts that are whole or not.
-        ([1, 70, 40, 132], [false, false]),
-        ([1, 131, 37, 68], [true, true]),
-        ([2, 66, 52, 64], [false, true]),
-        ([1, 36, 100, 36], [true, false]),
-        ([1, 16, 70, 64], [false, false]),
-        ([2, 19, 33, 70], [true, true]),
-    ] {
+    for (dims, transposed) in LAYOUTS {
         let (kernel, values) = matmul(dims, transposed, DType::F32);
         check(&kernel, &values, &[], 1e-5);
+    }
+}
+
+/// What stands above is of little use if all of it is done in the same tiles.
+#[test]
+fn all_tiles_are_among_them() {
+    let target = Target { schedule: Schedule::Shared, ..Target::default() };
+    let how = |(dims, transposed)| {
+        let wgsl = emit(&matmul(dims, transposed, DType::F32).0, &target).unwrap().wgsl;
+        wgsl.lines().nth(1).unwrap().split(',').next().unwrap().to_owned()
+    };
+    let tiles: BTreeSet<String> = LAYOUTS.into_iter().map(how).collect();
+    let sizes = ["128 x 128", "128 x 64", "64 x 128", "64 x 64", "16 x 64", "32 x 32"];
+    assert_eq!(tiles, sizes.iter().map(|size| format!("// tiles of {size}")).collect());
+}
+
+#[test]
+fn few_workgroups_come_back_for_more() {
+    for schedule in SCHEDULES {
+        let Some(device) = with_few_workgroups(schedule) else { return };
+        for (dims, transposed) in [([3, 130, 20, 131], [false, true]), ([1, 70, 257, 1], [false, false])] {
+            let (kernel, values) = matmul(dims, transposed, DType::F32);
+            assert!(emit(&kernel, device.target()).unwrap().workgroups <= 7);
+            check_on(&device, &kernel, &values, &[], 1e-5);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use kiln_device::emit::{Target, emit};
 use kiln_ir::kernel::Scatter;
 use kiln_ir::{DType, Kernel};
 
-use crate::harness::{check, numbers, read, write};
+use crate::harness::{SCHEDULES, check, check_on, numbers, read, with_few_workgroups, write};
 
 pub(crate) fn scatter(outer: usize, index: usize, inner: usize, size: usize, dtype: DType) -> (Kernel, Vec<Vec<f64>>) {
     let args = [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
@@ -33,6 +33,18 @@ fn slices_add_up_where_they_belong() {
         for dtype in [DType::F32, DType::I32, DType::F16] {
             let (kernel, values) = scatter(outer, index, inner, size, dtype);
             check(&kernel, &values, &[], 0.0);
+        }
+    }
+}
+
+#[test]
+fn few_workgroups_come_back_for_more() {
+    for schedule in SCHEDULES {
+        let Some(device) = with_few_workgroups(schedule) else { return };
+        for (outer, index, inner, size) in [(2, 300, 40, 130), (1, 700, 1, 3000)] {
+            let (kernel, values) = scatter(outer, index, inner, size, DType::F32);
+            assert!(emit(&kernel, device.target()).unwrap().workgroups <= 7);
+            check_on(&device, &kernel, &values, &[], 0.0);
         }
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../../../graph/tests/graph/bounds.rs"]
 mod bounds;
 mod common;
+mod edges;
 mod elsewhere;
 mod files;
 #[path = "../../../graph/tests/graph/generate.rs"]
