@@ -14,6 +14,7 @@ use crate::adapter::{self, AdapterInfo, AdapterKind};
 use crate::emit::{self, Schedule, Shader, Target};
 use crate::emitted::Emitted;
 use crate::gpu::{Gpu, Made, lock};
+use crate::known;
 use crate::memory::{Memory, Pool, bin};
 use crate::pipeline::Pipelines;
 use crate::probe::Probe;
@@ -91,6 +92,7 @@ impl WgpuBackend {
     fn new(device: wgpu::Device, queue: wgpu::Queue, info: AdapterInfo, options: Options) -> WgpuBackend {
         let (limits, adapter) = (device.limits(), device.adapter_info());
         let plain = Target {
+            parts: known::parts(&info),
             software: Quirk::BarriersCost.is_of(&adapter),
             // A few of the 65,535 are spare: turns are counted about.
             max_turns: if Quirk::LoopsEnd.is_of(&adapter) { 65_000 } else { usize::MAX },
@@ -215,13 +217,14 @@ impl WgpuBackend {
     }
 }
 
-/// Rates are what devices of each kind have at least in common; kernels are not chosen by them here.
+/// Rates are what devices of each kind have at least in common: they weigh memory against arithmetic before fusion.
 fn caps(info: &AdapterInfo, target: &Target) -> Caps {
-    let (lanes, flops, bandwidth) = match info.kind {
-        AdapterKind::Discrete | AdapterKind::Virtual => (1 << 17, 1e13, 4e11),
-        AdapterKind::Integrated | AdapterKind::Other => (1 << 14, 1e12, 5e10),
-        AdapterKind::Cpu => (1, 1e10, 1e10),
+    let (flops, bandwidth) = match info.kind {
+        AdapterKind::Discrete | AdapterKind::Virtual => (1e13, 4e11),
+        AdapterKind::Integrated | AdapterKind::Other => (1e12, 5e10),
+        AdapterKind::Cpu => (1e10, 1e10),
     };
+    let lanes = if info.kind == AdapterKind::Cpu { 1 } else { target.busy() };
     Caps {
         name: info.to_string(),
         dtypes: DType::ALL.into_iter().filter(|&t| t != DType::F64).collect(),

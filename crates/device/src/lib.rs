@@ -5,7 +5,7 @@
 //! kernel into text and never sees a device; the rest runs text and never looks into a kernel.
 //!
 //! Reading order: `adapter` (which device), `quirks` (what it does otherwise than one would think),
-//! `gpu` (errors), `line` (submission), `memory` (buffers), `emit` (kernels as WGSL), `emitted` (what
+//! `known` (how large it is), `gpu` (errors), `line` (submission), `memory` (buffers), `emit` (kernels as WGSL), `emitted` (what
 //! was asked before), `pipeline` (compilation), `kept` (on disk), `tape` (replay), `profile`, `probe`
 //! (whether matrices multiply as they should), `backend`.
 
@@ -15,6 +15,7 @@ pub mod emit;
 mod emitted;
 mod gpu;
 mod kept;
+mod known;
 mod line;
 mod memory;
 mod pipeline;

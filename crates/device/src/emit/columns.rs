@@ -19,8 +19,7 @@ const STRIPS: usize = 4;
 /// Strips that a lane loads, of all arguments together, before it adds the first.
 const AT_ONCE: usize = 8;
 
-/// Invocations that occupy a large GPU, and elements that each should have.
-const BUSY: usize = 1 << 17;
+/// Elements that an invocation should have.
 const ELEMENTS: usize = 8;
 
 /// Turns after which parts are summed by themselves, for the sake of rounding errors.
@@ -60,7 +59,7 @@ impl<'a> Columns<'a> {
         }
         let size = 256.max(least).min(1 << target.max_invocations.ilog2());
         let (n_strips, power) = (rows.n_rows / strip.width, |x: usize| 1usize << x.max(1).ilog2());
-        let lanes = power(BUSY / n_strips).min(power(rows.len / ELEMENTS)).clamp(1, size / STRIPS);
+        let lanes = power(target.busy() / n_strips).min(power(rows.len / ELEMENTS)).clamp(1, size / STRIPS);
         let lanes = if target.schedule == Schedule::Shared { lanes.max(4) } else { lanes };
         let items = n_strips.div_ceil(size / lanes);
         let workgroups = items.min(target.max_workgroups as usize);

@@ -34,9 +34,6 @@ const SIZE: usize = 128;
 const SHORT: usize = 32;
 const MANY: usize = 1 << 14;
 
-/// Invocations that occupy a large GPU: while there are fewer, more share a row.
-const BUSY: usize = 1 << 17;
-
 /// A loop over rows in strips.
 pub(crate) struct Held<'a> {
     rows: &'a Rows<'a>,
@@ -76,7 +73,7 @@ impl<'a> Held<'a> {
         let least_lanes = n_strips.next_power_of_two().min(LANES);
         let strips = if strip.width == 1 { 2 * STRIPS } else { STRIPS };
         let mut lanes = n_strips.div_ceil(strips).next_power_of_two().clamp(least_lanes.min(most), most);
-        while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < BUSY {
+        while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < target.busy() {
             lanes *= 2;
         }
         if rows.len <= SHORT && rows.n_rows >= MANY {

@@ -48,6 +48,8 @@ pub use windows::Binding;
 pub struct Target {
     /// True iff the adapter computes on a CPU, where a barrier costs more than the loads it saves.
     pub software: bool,
+    /// Processors that compute side by side, each a workgroup or more.
+    pub parts: usize,
     /// Turns that all loops of an invocation may take together.
     pub max_turns: usize,
     /// Invocations that one workgroup may have.
@@ -85,6 +87,11 @@ impl Target {
         }
     }
 
+    /// Invocations that keep every part busy: a power of two, some 1024 each.
+    pub(crate) fn busy(&self) -> usize {
+        1 << (1024 * self.parts.max(1)).ilog2()
+    }
+
     /// True iff the argument is one binding.
     fn binds_whole(&self, arg: &Arg) -> bool {
         windows::count(arg, self.max_binding_bytes) == 1
@@ -96,6 +103,7 @@ impl Default for Target {
     fn default() -> Target {
         Target {
             software: false,
+            parts: LARGE,
             max_turns: usize::MAX,
             max_invocations: 256,
             max_workgroup_bytes: 16 << 10,
@@ -163,6 +171,9 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Shader, Reject> {
         Kernel::Group(loops) => group::emit(loops, target),
     }
 }
+
+/// Processors of the GPU on which schedules were measured, an H200.
+pub(crate) const LARGE: usize = 132;
 
 /// Addresses are `u32`, and a grid-stride loop must be able to step past the end.
 const MAX_POINTS: usize = 1 << 31;

@@ -15,9 +15,6 @@ use super::strip::Strip;
 /// and fewer take half as long again.
 const BYTES: usize = 16;
 
-/// Invocations up to which a device has no more of them than it can keep: there each does one strip.
-const LARGE: usize = 1 << 18;
-
 /// Steps of a body beyond which arithmetic takes longer than memory, and its text would be four times as long.
 const MAX_STEPS: usize = 96;
 
@@ -63,7 +60,8 @@ impl<'a> Points<'a> {
         let n_strips = rows.n_rows / strip.width;
         let stored = |s: &Store| rows.dtype(s).size_bytes().min(4);
         let bytes = strip.width * body.stores.iter().map(stored).max().unwrap_or(4);
-        let each = if n_strips > LARGE { BYTES.div_ceil(bytes).min(BYTES / 4) } else { 1 };
+        // Up to here a device has no more invocations than it can keep.
+        let each = if n_strips > 2 * target.busy() { BYTES.div_ceil(bytes).min(BYTES / 4) } else { 1 };
         let items = n_strips.div_ceil(size * each);
         let workgroups = items.min(target.max_workgroups as usize);
         let strides = items > workgroups;

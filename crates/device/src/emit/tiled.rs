@@ -5,12 +5,12 @@
 //! registers. The next tiles are loaded before the current ones are multiplied, to hide their latency;
 //! where tiles are few, parts of a workgroup share the steps of `k` and add up at the end.
 
-use super::Target;
 use super::code::Code;
 use super::dot::Matmul;
 use super::epilogue::Epilogue;
 use super::operand::Operand;
 use super::strip::WIDTH;
+use super::{LARGE, Target};
 
 /// Extents of a tile, and of the block in it that an invocation computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,9 +33,6 @@ pub(crate) struct Tile {
 const ACROSS: usize = 8;
 const DOWN: usize = 4;
 
-/// Parts of a large GPU that compute side by side: an H200 has 132 multiprocessors.
-const PARTS: usize = 132;
-
 /// Rows of tiles that are worked on together, so that their operands stay in cache.
 const BAND: usize = 8;
 
@@ -56,14 +53,16 @@ impl Tile {
         found.unwrap_or(Tile::ALL[Tile::ALL.len() - 1])
     }
 
-    /// The one with which this product takes the least time; `None` where there are too few for a large GPU.
+    /// The one with which this product takes the least time; `None` where there are too few for the device.
     pub(crate) fn fastest(x: &Matmul, target: &Target) -> Option<Tile> {
         let fits =
             |t: &Tile| t.threads() as u32 <= target.max_invocations && t.bytes() as u32 <= target.max_workgroup_bytes;
         // A workgroup of any of these keeps a part busy, so that tiles are done in turns of one each; what begins the
         // first and ends the last is hidden behind nothing, and takes about a fifth of a turn.
-        let time = |t: &Tile| (5 * t.tiles(x).div_ceil(PARTS) + 1) * t.m * t.n * 1_000_000 / t.gflops;
-        let enough = |t: &Tile| t.tiles(x) >= if t.m * t.n == 1024 { 32 } else { 48 };
+        let time = |t: &Tile| (5 * t.tiles(x).div_ceil(target.parts) + 1) * t.m * t.n * 1_000_000 / t.gflops;
+        // Of an H200's 132 parts, 48 have to have a tile, or 32 the smallest: fewer are slower than rows.
+        let least = |t: &Tile| if t.m * t.n == 1024 { 32 } else { 48 };
+        let enough = |t: &Tile| t.tiles(x) * LARGE >= least(t) * target.parts;
         Tile::ALL.into_iter().filter(|t| fits(t) && enough(t)).min_by_key(time)
     }
 

@@ -101,6 +101,21 @@ fn all_tiles_are_among_them() {
     assert_eq!(tiles, sizes.iter().map(|size| format!("// tiles of {size}")).collect());
 }
 
+/// 128 tiles of 128 x 64 are one turn of an H200's processors, and 16 of an M1's cores; a product that fills no large
+/// GPU fills a small one.
+#[test]
+fn tiles_are_those_of_the_devices_size() {
+    let how = |dims, parts| {
+        let wgsl =
+            emit(&matmul(dims, [false, false], DType::F32).0, &Target { parts, ..Target::default() }).unwrap().wgsl;
+        wgsl.lines().nth(1).unwrap().to_owned()
+    };
+    let [large, small] = [132, 8].map(|parts| how([1, 1024, 64, 1024], parts));
+    assert!(large.contains("64 x 64") && small.contains("128 x 64"), "{large} {small}");
+    let [large, small] = [132, 8].map(|parts| how([1, 128, 64, 128], parts));
+    assert!(!large.contains("tiles") && small.contains("tiles"), "{large} {small}");
+}
+
 #[test]
 fn few_workgroups_come_back_for_more() {
     for schedule in SCHEDULES {

@@ -47,8 +47,8 @@ const WAITING: usize = 8;
 /// Whether own rows stay in memory, and rows that are staged for a sum, best first.
 const KEPT_AND_PART: [(bool, usize); 6] = [(true, 32), (true, 16), (false, 32), (false, 16), (false, 8), (false, 4)];
 
-/// Invocations that keep a large GPU busy: two subgroups for each of the four schedulers of an H200's 132 processors.
-const FULL: usize = 132 * 4 * 2 * 32;
+/// Invocations that keep a part busy: two subgroups for each of the four schedulers of an H200's processors.
+const FULL: usize = 4 * 2 * 32;
 
 /// A shape, and what of it is in workgroup memory at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +78,7 @@ impl Tile {
         let time = |tile: &Tile| {
             let rows = tile.shape.rows;
             let tiles = x.batch * x.own.rows.div_ceil(rows);
-            let busy = (FULL as f64 / (tiles * tile.threads()).max(1) as f64).max(1.0);
+            let busy = ((FULL * target.parts) as f64 / (tiles * tile.threads()).max(1) as f64).max(1.0);
             ((tiles * rows) as f64 * busy / tile.shape.speed as f64 * 1e3) as u64
         };
         match target.schedule {

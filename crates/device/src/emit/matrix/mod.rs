@@ -71,9 +71,6 @@ impl Tile {
 /// Rows, columns and steps from which on tiles are chosen unasked: below, most of a tile is beyond the edge.
 const LEAST: usize = 32;
 
-/// Workgroups that keep every part of a large GPU busy, some waiting while others compute.
-const BUSY: usize = 256;
-
 /// A contraction that fits this schedule.
 pub(crate) struct Plan {
     tile: Tile,
@@ -106,7 +103,8 @@ impl Plan {
             Schedule::Plain => None,
             Schedule::Shared => fits.iter().find(|t| t.m <= x.m && t.n <= x.n).or(fits.last()),
             Schedule::Auto if x.m.min(x.n).min(x.k) < LEAST => None,
-            Schedule::Auto => fits.iter().find(|t| tiles(t) >= BUSY).or(fits.last()),
+            // Two workgroups a part keep it busy, one waiting while the other computes.
+            Schedule::Auto => fits.iter().find(|t| tiles(t) >= target.busy() / 512).or(fits.last()),
         };
         found.map(|tile| plan(tile))
     }
