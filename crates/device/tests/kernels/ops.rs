@@ -3,9 +3,9 @@
 use kiln_device::emit::Schedule;
 use kiln_ir::kernel::{Body, Instr, Loop};
 use kiln_ir::ops::{OPS, Row, Tolerance, Typing};
-use kiln_ir::{DType, Index, Kernel, PointOp};
+use kiln_ir::{Backend, DType, Index, Kernel, PointOp};
 
-use crate::harness::{Steps, check_in, device, download, numbers, read, row_major, run, upload, write};
+use crate::harness::{Steps, check_in, device, download, numbers, read, run, upload, write};
 use crate::validate::validate;
 
 const N: usize = 1001;
@@ -191,7 +191,6 @@ fn literals_keep_their_bits() {
 #[test]
 fn writes_and_reads_may_begin_anywhere() {
     let Some(device) = device(Schedule::Auto) else { return };
-    use kiln_ir::Backend;
     let bytes: Vec<u8> = (0..61).collect();
     let buffer = device.alloc(61).unwrap();
     device.write(&buffer, 0, &bytes).unwrap();
@@ -205,7 +204,19 @@ fn writes_and_reads_may_begin_anywhere() {
         assert_eq!(found, expected[range.start as usize..range.end as usize], "{range:?}");
     }
     assert_eq!(download(device, DType::U8, 3, &buffer), [0.0, 1.0, 2.0]);
-    let _ = row_major(0, &[1]);
+}
+
+/// Longer than what is staged at once, and than what is submitted at once.
+#[test]
+fn a_long_write_goes_in_pieces() {
+    let Some(device) = device(Schedule::Auto) else { return };
+    let n = (21 << 20) + 7;
+    let bytes: Vec<u8> = (0..n).map(|i| (i / 1024 % 251) as u8).collect();
+    let buffer = device.alloc(n as u64 + 9).unwrap();
+    for start in [0, 9] {
+        device.write(&buffer, start, &bytes).unwrap();
+        assert!(device.read(&buffer, start..start + n as u64).wait().unwrap() == bytes, "from {start} on");
+    }
 }
 
 /// Sequences of a few steps, which wait to be submitted together, and of more than are submitted at once: each step over
