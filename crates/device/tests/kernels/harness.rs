@@ -117,14 +117,15 @@ fn word(dtype: DType, v: f64) -> u32 {
 }
 
 /// The arguments after the device ran the kernel: with each of them bound whole, then, of one kernel in eight, in windows;
-/// of all of them if `KILN_WINDOWS` is set, which takes minutes.
+/// of all of them if `KILN_WINDOWS` is set, which takes minutes. Attentions, whose text is long, are only then.
 pub(crate) fn runs(
     device: &WgpuBackend,
     kernel: &Kernel,
     args: &[Vec<f64>],
     scalars: &[(DType, f64)],
 ) -> Vec<Vec<Vec<f64>>> {
-    let asked = kernel.key().is_multiple_of(8) || std::env::var_os("KILN_WINDOWS").is_some();
+    let sample = kernel.key().is_multiple_of(8) && !matches!(kernel, Kernel::Attention(_));
+    let asked = sample || std::env::var_os("KILN_WINDOWS").is_some();
     let devices = [Some(device), asked.then(|| with_windows(device, kernel)).flatten()];
     devices.into_iter().flatten().map(|device| run(device, kernel, args, scalars)).collect()
 }
