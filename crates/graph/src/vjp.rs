@@ -173,18 +173,22 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
         }
         &Movement::Flip(axis) => g.view(Movement::Flip(axis)),
         &Movement::Pad { axis, lo, interior, .. } => {
-            g.view(Movement::Slice { axis, start: lo, len: x.dims()[axis], step: interior + 1 })
+            let cut = |axis, len| Movement::Slice { axis, start: lo, len, step: interior + 1 };
+            let len = x.dims()[axis];
+            // What windows saw of the padding is not summed.
+            match behind_sum(g) {
+                Some(of) => of.sum_of(&of.spread.view(cut(of.place(axis), len)), &[]),
+                None => g.view(cut(axis, len)),
+            }
         }
         &Movement::Window { axis, stride, dilation, .. } => {
             let len = x.dims()[axis];
+            let spread = |g: &Tensor, axis| g.view(Movement::Unwindow { axis, len, stride, dilation });
             // Windows of windows, as of an image, are summed over at once.
-            if let Some((g, summed)) = behind_sum(g).filter(|(_, summed)| *summed != axis + 1) {
-                let axis = axis + (axis >= summed) as usize;
-                let spread = g.view(Movement::Unwindow { axis, len, stride, dilation });
-                return spread.sum(&[summed as isize, axis as isize + 1]);
+            match behind_sum(g).filter(|of| of.place(axis + 1) == of.place(axis) + 1) {
+                Some(of) => of.sum_of(&spread(&of.spread, of.place(axis)), &[of.place(axis + 1)]),
+                None => spread(g, axis).sum(&[axis as isize + 1]),
             }
-            let spread = g.view(Movement::Unwindow { axis, len, stride, dilation });
-            spread.sum(&[axis as isize + 1])
         }
         &Movement::Unwindow { axis, stride, dilation, .. } => {
             g.view(Movement::Rewindow { axis, count: x.dims()[axis], stride, dilation })
@@ -195,17 +199,48 @@ fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
     }
 }
 
-/// The spread windows that a cotangent is the sum of, and the axis that it is the sum over.
-fn behind_sum(g: &Tensor) -> Option<(Tensor, usize)> {
+/// A sum over windows that were spread.
+struct WindowSum {
+    /// What is summed.
+    spread: Tensor,
+    /// In order.
+    axes: Vec<usize>,
+}
+
+impl WindowSum {
+    /// The axis of what is summed that an axis of the sum is.
+    fn place(&self, axis: usize) -> usize {
+        self.axes.iter().fold(axis, |axis, &summed| axis + usize::from(summed <= axis))
+    }
+
+    /// The same sum of something else, over more axes.
+    #[track_caller]
+    fn sum_of(&self, spread: &Tensor, more: &[usize]) -> Tensor {
+        let axes: Vec<isize> = self.axes.iter().chain(more).map(|&axis| axis as isize).collect();
+        spread.sum(&axes)
+    }
+}
+
+/// The sum that a cotangent is, if it is one over windows that were spread.
+fn behind_sum(g: &Tensor) -> Option<WindowSum> {
     let Source::Op(Op::View(Movement::Reshape(_))) = &g.node().source else { return None };
     let sum = g.node().books().inputs.first().cloned()?;
     let Source::Op(Op::Reduce(ReduceOp::Sum, axes)) = &sum.source else { return None };
-    let &[axis] = &axes[..] else { return None };
-    let kept = |a: usize| if a < axis { a } else { a + 1 };
-    let is_squeezed = g.rank() + 1 == sum.shape.rank() && (0..g.rank()).all(|a| g.dims()[a] == sum.shape[kept(a)]);
-    let spread = sum.books().inputs.first().cloned().filter(|_| is_squeezed)?;
-    let unwound = matches!(&spread.source, Source::Op(Op::View(Movement::Unwindow { .. })));
-    unwound.then(|| (Tensor::from_node(spread), axis))
+    let kept: Vec<usize> = (0..sum.shape.rank()).filter(|a| !axes.contains(a)).map(|a| sum.shape[a]).collect();
+    let spread = sum.books().inputs.first().cloned().filter(|_| kept == g.dims())?;
+    let mut axes = axes.to_vec();
+    axes.sort_unstable();
+    let mut base = spread.clone();
+    while let Source::Op(Op::View(view)) = &base.source {
+        match view {
+            Movement::Unwindow { .. } => return Some(WindowSum { spread: Tensor::from_node(spread), axes }),
+            Movement::Slice { .. } => {}
+            _ => return None,
+        }
+        let next = base.books().inputs.first().cloned()?;
+        base = next;
+    }
+    None
 }
 
 /// `∂lhs [b, m, k] = g [b, m, n] · rhsᵀ [b, n, k]`.
@@ -221,7 +256,7 @@ pub(crate) fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u
     let g_perm = Axes::of(&[&own, &m, &repeated, &n]);
     let rhs_perm = Axes::of(&[&own, &repeated, &n_rhs, &k_rhs]);
     let axes = Contraction { batch: own.len(), m: c.m, n: c.k, k: repeated.len() + c.n };
-    let d = g.permute(&g_perm).contract(&rhs.permute(&rhs_perm), axes);
+    let d = multiplied(&g.permute(&g_perm), &rhs.permute(&rhs_perm), axes);
     (target.node().id, d.reshape(target.dims()))
 }
 
@@ -234,8 +269,22 @@ fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor
     let lhs_perm = Axes::of(&[&own, &k_lhs, &repeated, &m]);
     let g_perm = Axes::of(&[&own, &repeated, &m, &n]);
     let axes = Contraction { batch: own.len(), m: c.k, n: c.n, k: repeated.len() + c.m };
-    let d = lhs.permute(&lhs_perm).contract(&g.permute(&g_perm), axes);
+    let d = multiplied(&lhs.permute(&lhs_perm), &g.permute(&g_perm), axes);
     (target.node().id, d.reshape(target.dims()))
+}
+
+/// A contraction; where nothing is summed, products, which fuse with what reads them.
+#[track_caller]
+fn multiplied(lhs: &Tensor, rhs: &Tensor, axes: Contraction) -> Tensor {
+    let Contraction { batch, m, n, k } = axes;
+    let (lines, columns) = (&lhs.dims()[..batch + m], &rhs.dims()[batch + k..]);
+    if lhs.dims()[batch + m..].iter().any(|&dim| dim != 1) {
+        return lhs.contract(rhs, axes);
+    }
+    let apart = |dims: &[usize], n: usize| [dims, &vec![1; n]].concat();
+    let rows = lhs.reshape(&apart(lines, n));
+    let columns = rhs.reshape(&[&apart(&lines[..batch], m), columns].concat());
+    &rows * &columns
 }
 
 /// The gradients of an attention's output are anchors too; those of its other parts, and of the bias, are those

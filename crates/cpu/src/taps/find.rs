@@ -4,7 +4,8 @@ use kiln_ir::kernel::{Body, Instr, Loop, Value};
 use kiln_ir::{Atom, Bound, DType, Index, PointOp, ReduceOp};
 
 use super::fold::Fold;
-use super::phase::{Limit, Phase, Reach, Share, Tap};
+use super::lines::Lines;
+use super::phase::{Element, Limit, Phase, Reach, Share};
 use super::{Finish, Taps};
 use crate::order::reordered;
 use crate::panel::Panel;
@@ -41,9 +42,11 @@ type Access<'a> = (&'a Index, &'a [Bound]);
 /// What a value of a body is as a tap.
 struct Source<'a> {
     form: Form,
-    /// As [`Tap::places`].
+    /// As [`Element::places`].
     accesses: Vec<Access<'a>>,
     coordinate: Option<&'a Index>,
+    /// True iff what does not exist is no product.
+    skips: bool,
     /// What each element is divided by or multiplied with before it is summed, and the sum after that just as well.
     factor: Option<(PointOp, f64)>,
 }
@@ -74,6 +77,7 @@ pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
         _ if source.factor.is_some() => return None,
         (Form::Element(arg), ReduceOp::Max) if float(arg) => Fold::Max,
         (Form::Element(arg), ReduceOp::ArgMax) if float(arg) => Fold::Position,
+        (Form::Product(..), ReduceOp::Sum) if source.skips => Fold::SumOfSeen,
         (Form::Product(..), ReduceOp::Sum) => Fold::SumOfProducts,
         (Form::Chosen { .. }, ReduceOp::Sum) => Fold::SumOfChosen,
         _ => return None,
@@ -89,15 +93,19 @@ pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
     if !bounded && !phases.iter().all(|phase| phase.meets(outer[last])) {
         return None;
     }
+    let step = space.step(&phases)?;
     let result = if fold == Fold::Position { DType::I32 } else { DType::F32 };
+    let row_major = |a: usize| outer[a + 1..].iter().product::<usize>() as i64;
+    let mut to: Vec<i64> = (0..last).map(row_major).collect();
     let finish = match &body.stores[..] {
         [store]
             if store.value as usize == at
                 && source.factor.is_none()
                 && kernel.args[store.arg as usize].dtype == result
-                && is_flat(&store.index, &outer) =>
+                && let Some((head, strides)) = along_lines(&store.index, &outer) =>
         {
-            Finish::Stored { arg: store.arg as usize }
+            to = strides;
+            Finish::Stored { arg: store.arg as usize, head }
         }
         _ if fold != Fold::Position => {
             let (lines, line) = outer.split_at(last);
@@ -108,20 +116,15 @@ pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
         }
         _ => return None,
     };
-    let (len, lines) = (outer[last], outer[..last].to_vec());
-    Some(Taps { form: source.form, fold, lines, len, steps, phases, finish })
+    let (len, n) = (outer[last], outer[..last].iter().product());
+    let lines = Lines::new(&outer[..last], len, &steps, &phases, &to)?;
+    Some(Taps { form: source.form, fold, n, len, step, lines, finish })
 }
 
-/// True iff an index is row-major over the dims.
-fn is_flat(index: &Index, dims: &[usize]) -> bool {
-    let mut next = 1;
-    let Some(strides) = index.affine(dims.len()) else { return false };
-    let flat = dims.iter().zip(strides).rev().all(|(&dim, stride)| {
-        let follows = dim == 1 || stride == next;
-        next *= dim as i64;
-        follows
-    });
-    flat && index.constant == 0
+/// The address where lines begin and how far apart they are, if each lies as it is computed.
+fn along_lines(index: &Index, dims: &[usize]) -> Option<(i64, Vec<i64>)> {
+    let mut strides = index.affine(dims.len())?;
+    (strides.pop() == Some(1)).then_some((index.constant, strides))
 }
 
 /// What a value is, if it is a tap.
@@ -136,7 +139,13 @@ fn source<'a>(body: &'a Body, value: Value, line: usize, dtype: &dyn Fn(usize) -
     match instr(value) {
         Instr::Load { .. } => {
             let (arg, access) = load(value)?;
-            Some(Source { form: Form::Element(arg), accesses: vec![access], coordinate: None, factor: None })
+            Some(Source {
+                form: Form::Element(arg),
+                accesses: vec![access],
+                coordinate: None,
+                skips: false,
+                factor: None,
+            })
         }
         Instr::Op(op @ (PointOp::Mul | PointOp::Div), [x, by, _]) if constant(*by).is_some_and(f64::is_normal) => {
             let source = source(body, *x, line, dtype)?;
@@ -145,13 +154,17 @@ fn source<'a>(body: &'a Body, value: Value, line: usize, dtype: &dyn Fn(usize) -
         }
         Instr::Op(PointOp::Mul, [a, b, _]) => {
             let (a, b) = (load(*a)?, load(*b)?);
-            let same = |access: Access| access.1.is_empty() && !access.0.uses(&|axis| axis == line);
-            let ((arg, access), (by, other)) = if same(b.1) { (a, b) } else { (b, a) };
-            let fit = same(other) && dtype(arg) == DType::F32 && dtype(by) == DType::F32;
+            let even = |access: Access| !access.0.uses(&|axis| axis == line);
+            let ((arg, access), (by, other)) = if even(b.1) { (a, b) } else { (b, a) };
+            // Where neither exists there is no product.
+            let skips = !other.1.is_empty();
+            let bounded = !skips || (within(other.1, access.1) && within(access.1, other.1));
+            let fit = even(other) && bounded && dtype(arg) == DType::F32 && dtype(by) == DType::F32;
             fit.then(|| Source {
                 form: Form::Product(arg, by),
                 accesses: vec![access, other],
                 coordinate: None,
+                skips,
                 factor: None,
             })
         }
@@ -159,9 +172,12 @@ fn source<'a>(body: &'a Body, value: Value, line: usize, dtype: &dyn Fn(usize) -
             // Where the value is 0 beyond these bounds already.
             Instr::Inside(bounds) => {
                 let source = source(body, *then, line, dtype)?;
-                let plain = !matches!(source.form, Form::Product(..));
-                let known = |access: &Access| bounds.iter().all(|b| access.1.contains(b));
-                (plain && source.accesses.iter().all(known)).then_some(source)
+                if let Form::Product(..) = source.form {
+                    let seen = source.accesses[0].1;
+                    let skips = source.skips || within(seen, bounds);
+                    return (skips && within(bounds, seen)).then_some(Source { skips, ..source });
+                }
+                source.accesses.iter().all(|access| within(bounds, access.1)).then_some(source)
             }
             Instr::Op(PointOp::Eq, [a, b, _]) => {
                 let (Instr::Coord(coordinate), found) = (instr(*a), load(*b)?) else { return None };
@@ -171,6 +187,7 @@ fn source<'a>(body: &'a Body, value: Value, line: usize, dtype: &dyn Fn(usize) -
                     form: Form::Chosen { from: from.0, at: at.0 },
                     accesses: vec![from.1, at.1],
                     coordinate: Some(coordinate),
+                    skips: false,
                     factor: None,
                 })
             }
@@ -178,6 +195,11 @@ fn source<'a>(body: &'a Body, value: Value, line: usize, dtype: &dyn Fn(usize) -
         },
         _ => None,
     }
+}
+
+/// True iff all of some bounds are among others.
+fn within(some: &[Bound], all: &[Bound]) -> bool {
+    some.iter().all(|bound| all.contains(bound))
 }
 
 /// For each axis, how many remainders have taps of their own: as many as quotients and remainders tell apart.
@@ -234,8 +256,8 @@ impl Space<'_> {
             let q = if quotients[axis] == 1 { Index::constant(0) } else { Index::var(axis).scale(step as i64) };
             coords[axis] = q.offset(remainder as i64);
         }
-        let sums_elements = matches!(fold, Fold::Sum | Fold::SumOfChosen);
-        let mut phase = Phase { taps: Vec::new(), shares: Vec::new() };
+        let sums_elements = matches!(fold, Fold::Sum | Fold::SumOfSeen | Fold::SumOfChosen);
+        let mut phase = Phase { taps: Vec::new(), shares: Vec::new(), sums_elements };
         for number in 0..self.row.iter().product() {
             let mut coords = coords.clone();
             let mut rest = number;
@@ -246,7 +268,7 @@ impl Space<'_> {
             }
             coords.extend(within);
             let put = |index: &Index| index.substitute(&coords, &quotients);
-            let Phase { taps, shares } = &mut phase;
+            let Phase { taps, shares, .. } = &mut phase;
             let mut reach = |index: &Index| -> Option<Reach> {
                 let mut strides = index.affine(rank)?;
                 let step = strides.pop().expect("a line is an axis");
@@ -276,16 +298,27 @@ impl Space<'_> {
                 let index = if exists || n > 0 { put(access.0) } else { Index::constant(0) };
                 places.push(reach(&index).filter(|r| (0..=STEP).contains(&r.step))?);
             }
-            if !exists {
-                limits.push(Limit { of: reach(&Index::constant(0))?, lo: 1, hi: 1 });
-            }
             let coordinate = match source.coordinate {
                 Some(index) => Some(reach(&put(index)).filter(|r| r.step == 0)?),
                 None => None,
             };
-            taps.push(Tap { number: number as i32, places, coordinate, limits });
+            taps.push(Element { number: number as i32, places, coordinate, exists, limits });
         }
         Some(phase)
+    }
+
+    /// How far apart neighbours in a line are, if that is the same for all taps.
+    fn step(&self, phases: &[Phase]) -> Option<usize> {
+        let (along, len) = (*self.steps.last()?, *self.outer.last()?);
+        // A line of one point has no neighbours.
+        let phases = phases.iter().enumerate().filter(|(i, _)| len > i % along + along);
+        let taps = phases.flat_map(|(_, phase)| &phase.taps).filter(|tap| tap.exists);
+        let mut steps = taps.flat_map(|tap| {
+            let compared = tap.coordinate.and_then(|_| tap.places.get(1));
+            [Some(&tap.places[0]), compared].into_iter().flatten().map(|place| place.step)
+        });
+        let step = steps.next().unwrap_or(1);
+        (step > 0 && steps.all(|s| s == step)).then_some(step as usize)
     }
 }
 
@@ -354,10 +387,10 @@ mod tests {
     #[test]
     fn each_remainder_has_the_taps_that_meet_it() {
         let taps = taps(&spread(2, 16)).unwrap();
-        assert_eq!((taps.lines.as_slice(), taps.len, taps.steps.as_slice()), (&[20][..], 33, &[1, 2][..]));
-        let counts: Vec<usize> = taps.phases.iter().map(|p| p.taps.len()).collect();
-        assert_eq!(counts, [2, 1]);
-        assert!(taps.phases.iter().flat_map(|p| &p.taps).all(|tap| tap.places[0].step <= 1));
+        assert_eq!((taps.n, taps.len, taps.lines.along, taps.step), (20, 33, 2, 1));
+        let mut counts = Vec::new();
+        taps.lines.each(7..8, |_, kind, _| counts.push((kind.n, kind.taps.len())));
+        assert_eq!(counts, [(17, 2), (16, 1)]);
     }
 
     #[test]

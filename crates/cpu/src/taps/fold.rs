@@ -1,10 +1,13 @@
 //! Lines of taps, folded: some points at a time, whose result stays in registers from tap to tap.
 //!
-//! Where all taps exist there are vectors, of which the last goes back over points that are there already. Towards the
-//! ends of a line, where some taps do not exist, points go one by one.
+//! Towards the ends of a line some taps do not exist: what lies where they would be is read and not taken. Only at the
+//! ends of an argument is nothing there to read, so that points go one by one. The last vector of a line goes back over
+//! points that are there already.
 
-use std::ops::Range;
+use bytemuck::Pod;
+use pulp::{Arch, Simd, WithSimd};
 
+use super::lines::Kind;
 use crate::simd::multiversion;
 
 /// How taps become a result.
@@ -15,298 +18,386 @@ pub(super) enum Fold {
     /// The number of the first greatest tap.
     Position,
     SumOfProducts,
+    /// The same, where what does not exist is not multiplied.
+    SumOfSeen,
     SumOfChosen,
 }
 
-/// A tap along one line.
-pub(super) struct Here<'a> {
-    /// Its elements, from the first point on where it exists, and how far apart they are.
-    pub(super) first: (&'a [f32], usize),
-    /// What is compared where it exists, of which only bits matter.
-    pub(super) second: (&'a [f32], usize),
-    /// What its elements are multiplied by.
-    pub(super) factor: f32,
-    /// Where it exists.
-    pub(super) range: Range<usize>,
-    /// Which tap it is, or what is compared with.
-    pub(super) number: i32,
+/// What the taps of a line are taken from.
+pub(super) struct Source<'a> {
+    pub(super) values: &'a [f32],
+    /// What is compared, of which only bits matter.
+    pub(super) others: &'a [f32],
+    /// The addresses in both from which those of taps are counted.
+    pub(super) at: [i64; 2],
+    /// How far apart neighbours are.
+    pub(super) step: usize,
+    /// What elements are multiplied by, for each tap.
+    pub(super) factors: &'a [f32],
 }
 
-/// Fewer points where all taps exist are not worth vectors.
-const NARROW: usize = 8;
+/// The results of a line; positions as the bits of a float.
+pub(super) fn fold(how: Fold, kind: &Kind, from: &Source<'_>, out: &mut [f32]) {
+    Arch::new().dispatch(Line { how, kind, from, out });
+}
 
 multiversion! {
-    /// The results of a line; positions as the bits of a float.
-    pub(super) fn fold(how: Fold, taps: &[Here<'_>], out: &mut [f32]) {
-        match how {
-            Fold::Sum => line::<Sum>(taps, out),
-            Fold::Max => line::<Max>(taps, out),
-            Fold::Position => line::<Position>(taps, out),
-            Fold::SumOfProducts => line::<Products<FMA>>(taps, out),
-            Fold::SumOfChosen => line::<Chosen>(taps, out),
+    /// Puts points together again of which there are the first of each `n`, then the second of each, and so on.
+    pub(super) fn weave(n: usize, parts: &[f32], out: &mut [f32]) {
+        if n == 2 {
+            let (even, odd) = parts.split_at(out.len().div_ceil(2));
+            let (pairs, rest) = out.as_chunks_mut();
+            pairs.iter_mut().zip(even.iter().zip(odd)).for_each(|(pair, (x, y))| *pair = [*x, *y]);
+            rest.iter_mut().for_each(|last| *last = even[even.len() - 1]);
+            return;
+        }
+        let mut rest = parts;
+        for r in 0..n {
+            let part;
+            (part, rest) = rest.split_at((out.len() - r).div_ceil(n));
+            out[r..].iter_mut().step_by(n).zip(part).for_each(|(o, x)| *o = *x);
+        }
+    }
+}
+
+struct Line<'a> {
+    how: Fold,
+    kind: &'a Kind,
+    from: &'a Source<'a>,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Line<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.how {
+            Fold::Sum => self.walk::<S, Sum>(simd),
+            Fold::Max => self.walk::<S, Max>(simd),
+            Fold::Position => self.walk::<S, Position>(simd),
+            Fold::SumOfProducts => self.walk::<S, Products<false>>(simd),
+            Fold::SumOfSeen => self.walk::<S, Products<true>>(simd),
+            Fold::SumOfChosen => self.walk::<S, Chosen>(simd),
         }
     }
 }
 
 /// How a tap joins the result of some points.
 trait Join {
-    /// What a point has so far.
-    type Sum<const N: usize>: Copy;
-    fn start<const N: usize>() -> Self::Sum<N>;
-    /// Takes the elements of `N` points, and those that belong to them.
-    fn join<const N: usize>(sum: &mut Self::Sum<N>, first: &[f32; N], second: &[f32; N], tap: &Here);
-    fn end<const N: usize>(sum: Self::Sum<N>) -> [f32; N];
-    /// True iff there are second elements.
+    /// What points have so far.
+    type Sum<S: Simd>: Copy;
+    fn start<S: Simd>(simd: S) -> Self::Sum<S>;
+    /// Takes the elements of some points, and what is compared or multiplied with them.
+    fn join<S: Simd>(simd: S, sum: &mut Self::Sum<S>, first: S::f32s, second: S::f32s, number: i32);
+    fn end<S: Simd>(simd: S, sum: Self::Sum<S>) -> S::f32s;
+    /// True iff elements are compared.
     const COMPARES: bool = false;
+    /// True iff elements are multiplied.
+    const SCALES: bool = false;
+    /// True iff elements that do not exist have no factor.
+    const SKIPS: bool = false;
 }
 
 struct Sum;
 struct Max;
 struct Position;
-struct Products<const FMA: bool>;
+struct Products<const SKIPS: bool>;
 struct Chosen;
 
 impl Join for Sum {
-    type Sum<const N: usize> = [f32; N];
+    type Sum<S: Simd> = S::f32s;
 
     #[inline(always)]
-    fn start<const N: usize>() -> [f32; N] {
-        [0.0; N]
+    fn start<S: Simd>(simd: S) -> S::f32s {
+        simd.splat_f32s(0.0)
     }
 
     #[inline(always)]
-    fn join<const N: usize>(sum: &mut [f32; N], first: &[f32; N], _: &[f32; N], _: &Here) {
-        for i in 0..N {
-            sum[i] += first[i];
-        }
+    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, _: S::f32s, _: i32) {
+        *sum = simd.add_f32s(*sum, first);
     }
 
     #[inline(always)]
-    fn end<const N: usize>(sum: [f32; N]) -> [f32; N] {
+    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
         sum
     }
 }
 
-/// Whether a tap takes the place of an earlier one as the greatest.
+/// Whether a tap takes the place of an earlier one as the greatest: a NaN does, and the first one stays.
 #[inline(always)]
-fn above(x: f32, best: f32) -> bool {
-    (x > best) | x.is_nan()
+fn replaces<S: Simd>(simd: S, x: S::f32s, best: S::f32s) -> S::m32s {
+    simd.and_m32s(simd.not_m32s(simd.less_than_or_equal_f32s(x, best)), simd.equal_f32s(best, best))
 }
 
 impl Join for Max {
-    type Sum<const N: usize> = [f32; N];
+    type Sum<S: Simd> = S::f32s;
 
     #[inline(always)]
-    fn start<const N: usize>() -> [f32; N] {
-        [f32::NEG_INFINITY; N]
+    fn start<S: Simd>(simd: S) -> S::f32s {
+        simd.splat_f32s(f32::NEG_INFINITY)
     }
 
     #[inline(always)]
-    fn join<const N: usize>(sum: &mut [f32; N], first: &[f32; N], _: &[f32; N], _: &Here) {
-        for i in 0..N {
-            sum[i] = if above(first[i], sum[i]) { first[i] } else { sum[i] };
-        }
+    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, _: S::f32s, _: i32) {
+        *sum = simd.select_f32s(replaces(simd, first, *sum), first, *sum);
     }
 
     #[inline(always)]
-    fn end<const N: usize>(sum: [f32; N]) -> [f32; N] {
+    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
         sum
     }
 }
 
 impl Join for Position {
-    type Sum<const N: usize> = ([f32; N], [i32; N]);
+    type Sum<S: Simd> = (S::f32s, S::i32s);
 
     #[inline(always)]
-    fn start<const N: usize>() -> Self::Sum<N> {
-        ([f32::NEG_INFINITY; N], [0; N])
+    fn start<S: Simd>(simd: S) -> Self::Sum<S> {
+        (simd.splat_f32s(f32::NEG_INFINITY), simd.splat_i32s(0))
     }
 
     #[inline(always)]
-    fn join<const N: usize>((best, at): &mut Self::Sum<N>, first: &[f32; N], _: &[f32; N], tap: &Here) {
-        let number = tap.number;
-        for i in 0..N {
-            let better = (first[i] > best[i]) | (first[i].is_nan() & !best[i].is_nan());
-            best[i] = if better { first[i] } else { best[i] };
-            at[i] = if better { number } else { at[i] };
-        }
+    fn join<S: Simd>(simd: S, (best, at): &mut Self::Sum<S>, first: S::f32s, _: S::f32s, number: i32) {
+        let better = replaces(simd, first, *best);
+        *best = simd.select_f32s(better, first, *best);
+        *at = simd.select_i32s(better, simd.splat_i32s(number), *at);
     }
 
     #[inline(always)]
-    fn end<const N: usize>((_, at): Self::Sum<N>) -> [f32; N] {
-        let mut bits = [0.0; N];
-        for i in 0..N {
-            bits[i] = f32::from_bits(at[i] as u32);
-        }
-        bits
+    fn end<S: Simd>(_: S, (_, at): Self::Sum<S>) -> S::f32s {
+        bytemuck::cast(at)
     }
 }
 
-impl<const FMA: bool> Join for Products<FMA> {
-    type Sum<const N: usize> = [f32; N];
+impl<const SKIPS: bool> Join for Products<SKIPS> {
+    type Sum<S: Simd> = S::f32s;
+    const SCALES: bool = true;
+    const SKIPS: bool = SKIPS;
 
     #[inline(always)]
-    fn start<const N: usize>() -> [f32; N] {
-        [0.0; N]
+    fn start<S: Simd>(simd: S) -> S::f32s {
+        simd.splat_f32s(0.0)
     }
 
     #[inline(always)]
-    fn join<const N: usize>(sum: &mut [f32; N], first: &[f32; N], _: &[f32; N], tap: &Here) {
-        let factor = tap.factor;
-        for i in 0..N {
-            sum[i] = if FMA { first[i].mul_add(factor, sum[i]) } else { sum[i] + first[i] * factor };
-        }
+    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, second: S::f32s, _: i32) {
+        *sum = simd.mul_add_e_f32s(first, second, *sum);
     }
 
     #[inline(always)]
-    fn end<const N: usize>(sum: [f32; N]) -> [f32; N] {
+    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
         sum
     }
 }
 
 impl Join for Chosen {
-    type Sum<const N: usize> = [f32; N];
+    type Sum<S: Simd> = S::f32s;
     const COMPARES: bool = true;
 
     #[inline(always)]
-    fn start<const N: usize>() -> [f32; N] {
-        [0.0; N]
+    fn start<S: Simd>(simd: S) -> S::f32s {
+        simd.splat_f32s(0.0)
     }
 
     #[inline(always)]
-    fn join<const N: usize>(sum: &mut [f32; N], first: &[f32; N], second: &[f32; N], tap: &Here) {
-        let number = tap.number as u32;
-        for i in 0..N {
-            sum[i] += if second[i].to_bits() == number { first[i] } else { 0.0 };
-        }
+    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, second: S::f32s, number: i32) {
+        let here = simd.equal_u32s(bytemuck::cast(second), simd.splat_u32s(number as u32));
+        *sum = simd.add_f32s(*sum, simd.select_f32s(here, first, simd.splat_f32s(0.0)));
     }
 
     #[inline(always)]
-    fn end<const N: usize>(sum: [f32; N]) -> [f32; N] {
+    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
         sum
     }
 }
 
-#[inline(always)]
-fn line<J: Join>(taps: &[Here], out: &mut [f32]) {
-    let n = out.len();
-    // What never exists is 0 at every point, so it ends nothing.
-    let live = |tap: &&Here| !tap.range.is_empty();
-    let from = taps.iter().filter(live).map(|tap| tap.range.start).max().unwrap_or(0);
-    let to = taps.iter().filter(live).map(|tap| tap.range.end).min().unwrap_or(n);
-    let (from, to) = if to < from + NARROW { (n, n) } else { (from, to) };
-    for at in (0..from).chain(to..n) {
-        out[at] = single::<J>(taps, at);
+impl Line<'_> {
+    #[inline(always)]
+    fn walk<S: Simd, J: Join>(mut self, simd: S) {
+        match self.from.step {
+            1 => self.walk_by::<S, J, 1>(simd),
+            _ => self.walk_by::<S, J, 2>(simd),
+        }
     }
-    let at = sweep::<J, 64>(taps, from..to, out);
-    let at = sweep::<J, 32>(taps, at..to, out);
-    let at = sweep::<J, 16>(taps, at..to, out);
-    if at < to {
-        match to - from {
-            16.. => out[to - 16..to].copy_from_slice(&points::<J, 16>(taps, to - 16)),
-            _ => {
-                sweep::<J, NARROW>(taps, from..to, out);
-                out[to - NARROW..to].copy_from_slice(&points::<J, NARROW>(taps, to - NARROW));
+
+    /// As many vectors at a time as there are; `STEP` is how far apart elements of neighbours are.
+    #[inline(always)]
+    fn walk_by<S: Simd, J: Join, const STEP: usize>(&mut self, simd: S) {
+        let (n, wide) = (self.out.len(), lanes::<S>());
+        let whole = self.kind.whole.clone();
+        let exist = |at: usize, n: usize| whole.start <= at && at + n <= whole.end;
+        let mut at = 0;
+        while at < n {
+            if exist(at, 4 * wide) {
+                self.points::<S, J, STEP, 4, false>(simd, at);
+                at += 4 * wide;
+            } else if exist(at, 2 * wide) {
+                self.points::<S, J, STEP, 2, false>(simd, at);
+                at += 2 * wide;
+            } else {
+                let begin = at.min(n.saturating_sub(wide));
+                self.points::<S, J, STEP, 1, true>(simd, begin);
+                at = begin + wide;
             }
         }
     }
-}
 
-/// Whole vectors of some points; returns where they end.
-#[inline(always)]
-fn sweep<J: Join, const N: usize>(taps: &[Here], range: Range<usize>, out: &mut [f32]) -> usize {
-    let mut at = range.start;
-    while at + N <= range.end {
-        out[at..at + N].copy_from_slice(&points::<J, N>(taps, at));
-        at += N;
-    }
-    at
-}
-
-/// Some points at which every tap exists that ever does.
-#[inline(always)]
-fn points<J: Join, const N: usize>(taps: &[Here], at: usize) -> [f32; N] {
-    let mut sum = J::start::<N>();
-    let (mut firsts, mut seconds) = (Held([0.0; N]), Held([0.0; N]));
-    for tap in taps {
-        let first = lanes(tap.first, at - tap.range.start, &mut firsts);
-        let second = if J::COMPARES { lanes(tap.second, at - tap.range.start, &mut seconds) } else { &seconds.0 };
-        J::join(&mut sum, first, second, tap);
-    }
-    J::end(sum)
-}
-
-/// One point.
-#[inline(always)]
-fn single<J: Join>(taps: &[Here], at: usize) -> f32 {
-    let mut sum = J::start::<1>();
-    for tap in taps {
-        let exists = tap.range.contains(&at);
-        let element = |(values, step): (&[f32], usize), from: usize| values[step * (at - from)];
-        let first = if exists { element(tap.first, tap.range.start) } else { 0.0 };
-        let second = if J::COMPARES && exists { element(tap.second, tap.range.start) } else { 0.0 };
-        J::join(&mut sum, &[first], &[second], tap);
-    }
-    J::end(sum)[0]
-}
-
-/// Elements that do not lie side by side.
-#[repr(align(64))]
-struct Held<const N: usize>([f32; N]);
-
-/// The elements of `N` points from a point on, where they lie or in `held`.
-#[inline(always)]
-fn lanes<'a, const N: usize>((values, step): (&'a [f32], usize), at: usize, held: &'a mut Held<N>) -> &'a [f32; N] {
-    match step {
-        1 => return values[at..].first_chunk().expect("each point has an element"),
-        0 => held.0 = [values[0]; N],
-        2 => {
-            // Of the last pair only the first may be there.
-            let pairs = &values[2 * at..][..2 * N - 1];
-            for i in 0..N {
-                held.0[i] = pairs[2 * i];
+    /// The points of `N` vectors, one by one if they see more than there is. `SOME` iff not all of their taps exist.
+    #[inline(always)]
+    fn points<S: Simd, J: Join, const STEP: usize, const N: usize, const SOME: bool>(&mut self, simd: S, at: usize) {
+        let wide = lanes::<S>();
+        match self.vectors::<S, J, STEP, N, SOME>(simd, at) {
+            Some(points) => {
+                let points: &[f32] = bytemuck::cast_slice(&points);
+                match self.out.get_mut(at..at + N * wide) {
+                    Some(out) => out.copy_from_slice(points),
+                    None => self.out[at..].iter_mut().zip(points).for_each(|(o, x)| *o = *x),
+                }
             }
-        }
-        _ => {
-            let line = &values[step * at..][..step * (N - 1) + 1];
-            for i in 0..N {
-                held.0[i] = line[step * i];
+            None => {
+                for at in at..self.out.len().min(at + N * wide) {
+                    self.out[at] = self.point::<S, J>(simd, at);
+                }
             }
         }
     }
-    &held.0
+
+    #[inline(always)]
+    fn vectors<S: Simd, J: Join, const STEP: usize, const N: usize, const SOME: bool>(
+        &self,
+        simd: S,
+        at: usize,
+    ) -> Option<[S::f32s; N]> {
+        let (wide, from) = (lanes::<S>(), self.from);
+        let heads = from.at.map(|head| head + (STEP * at) as i64);
+        let mut sums = [J::start(simd); N];
+        for (i, tap) in self.kind.taps.iter().enumerate() {
+            let first = span(from.values, heads[0] + tap.at[0], STEP * N * wide)?;
+            let second = if J::COMPARES { span(from.others, heads[1] + tap.at[1], STEP * N * wide)? } else { &[] };
+            let factor = simd.splat_f32s(if J::SCALES { from.factors[i] } else { 0.0 });
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let part = STEP * v * wide..STEP * (v + 1) * wide;
+                let mut x = load::<S, STEP>(&first[part.clone()]);
+                let mut y = if J::COMPARES { load::<S, STEP>(&second[part]) } else { factor };
+                if SOME {
+                    let (zero, from_start) = (simd.splat_f32s(0.0), (at + v * wide).wrapping_sub(tap.range.start));
+                    let number = simd.add_u32s(counted::<S>(), simd.splat_u32s(from_start as u32));
+                    let exists = simd.less_than_u32s(number, simd.splat_u32s(tap.range.len() as u32));
+                    x = simd.select_f32s(exists, x, zero);
+                    y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
+                }
+                J::join(simd, sum, x, y, tap.number);
+            }
+        }
+        Some(sums.map(|sum| J::end(simd, sum)))
+    }
+
+    /// One point.
+    #[inline(always)]
+    fn point<S: Simd, J: Join>(&self, simd: S, at: usize) -> f32 {
+        let from = self.from;
+        let mut sum = J::start(simd);
+        for (i, tap) in self.kind.taps.iter().enumerate() {
+            let exists = tap.range.contains(&at);
+            let place = |which: usize| (from.at[which] + tap.at[which]) as usize + from.step * at;
+            let first = if exists { from.values[place(0)] } else { 0.0 };
+            let second = match (J::COMPARES, J::SCALES) {
+                (true, _) if exists => from.others[place(1)],
+                (_, true) if exists || !J::SKIPS => from.factors[i],
+                _ => 0.0,
+            };
+            J::join(simd, &mut sum, simd.splat_f32s(first), simd.splat_f32s(second), tap.number);
+        }
+        bytemuck::cast_slice(&[J::end(simd, sum)])[0]
+    }
+}
+
+/// Points of a vector.
+#[inline(always)]
+const fn lanes<S: Simd>() -> usize {
+    size_of::<S::f32s>() / size_of::<f32>()
+}
+
+/// Elements from an address on, if so many are there.
+#[inline(always)]
+fn span(values: &[f32], head: i64, n: usize) -> Option<&[f32]> {
+    values.get(head as usize..)?.get(..n)
+}
+
+/// A vector that begins with some elements.
+#[inline(always)]
+fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
+    bytemuck::pod_read_unaligned(&bytemuck::cast_slice(elements)[..size_of::<V>()])
+}
+
+/// The numbers of a vector's points.
+#[inline(always)]
+fn counted<S: Simd>() -> S::u32s {
+    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    vector(&NUMBERS)
+}
+
+/// The elements of a vector's points, one out of `STEP`.
+#[inline(always)]
+fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
+    match (STEP, lanes::<S>()) {
+        (1, _) => vector(elements),
+        (_, 16) => vector(&firsts::<16, 32>(elements)),
+        (_, 8) => vector(&firsts::<8, 16>(elements)),
+        (_, 4) => vector(&firsts::<4, 8>(elements)),
+        _ => vector(elements),
+    }
+}
+
+/// The firsts of `N` pairs, `M` elements.
+#[inline(always)]
+fn firsts<const N: usize, const M: usize>(elements: &[f32]) -> [f32; N] {
+    let pairs: &[f32; M] = elements.first_chunk().expect("so many");
+    std::array::from_fn(|i| pairs[2 * i])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::Tap;
     use super::*;
-    use crate::simd::{Isa, with_isa};
 
-    /// What a tap has at a point: an element and what is compared, 0 where it does not exist.
-    fn seen(tap: &Here, at: usize) -> (f32, f32) {
-        if !tap.range.contains(&at) {
-            return (0.0, 0.0);
+    /// What each instruction set that this processor has makes of a line.
+    fn folded(how: Fold, kind: &Kind, from: &Source) -> Vec<(&'static str, Vec<f32>)> {
+        let mut all = Vec::new();
+        let mut add = |name, run: &dyn Fn(Line)| {
+            let mut out = vec![f32::NAN; kind.n];
+            run(Line { how, kind, from, out: &mut out });
+            all.push((name, out));
+        };
+        add("one by one", &|line| line.with_simd(pulp::Scalar));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            add("in eights", &|line| Simd::vectorize(simd, line));
         }
-        let element = |(values, step): (&[f32], usize)| values[step * (at - tap.range.start)];
-        (element(tap.first), element(tap.second))
+        add("as wide as here", &|line| Arch::new().dispatch(line));
+        all
     }
 
-    fn expected(how: Fold, taps: &[Here], at: usize) -> f32 {
-        let all = taps.iter().map(|tap| (seen(tap, at), tap));
-        match how {
-            Fold::Sum => all.map(|((x, _), _)| x).sum(),
-            Fold::SumOfProducts => all.map(|((x, _), tap)| x * tap.factor).sum(),
-            Fold::SumOfChosen => {
-                all.filter(|((_, y), tap)| y.to_bits() == tap.number as u32).map(|((x, _), _)| x).sum()
+    const ALL: [Fold; 6] =
+        [Fold::Sum, Fold::Max, Fold::Position, Fold::SumOfProducts, Fold::SumOfSeen, Fold::SumOfChosen];
+
+    /// A point's result by the definition.
+    fn expected(how: Fold, kind: &Kind, from: &Source, at: usize) -> f32 {
+        let seen = kind.taps.iter().zip(from.factors).map(|(tap, factor)| {
+            let place = |which: usize| (from.at[which] + tap.at[which]) as usize + from.step * at;
+            match tap.range.contains(&at) {
+                true => (from.values[place(0)], from.others[place(1)], *factor, tap.number),
+                false => (0.0, f32::NAN, *factor, tap.number),
             }
-            Fold::Max => all.map(|((x, _), _)| x).fold(f32::NEG_INFINITY, f32::max),
+        });
+        match how {
+            Fold::Sum => seen.map(|x| x.0).sum(),
+            Fold::SumOfProducts | Fold::SumOfSeen => seen.map(|x| x.0 * x.2).sum(),
+            Fold::SumOfChosen => seen.filter(|x| x.1.to_bits() == x.3 as u32).map(|x| x.0).sum(),
+            Fold::Max => seen.map(|x| x.0).fold(f32::NEG_INFINITY, f32::max),
             Fold::Position => {
-                let best = all.fold(
-                    (f32::NEG_INFINITY, 0),
-                    |best, ((x, _), tap)| {
-                        if x > best.0 { (x, tap.number) } else { best }
-                    },
-                );
+                let best = seen.fold((f32::NEG_INFINITY, 0), |best, x| if x.0 > best.0 { (x.0, x.3) } else { best });
                 f32::from_bits(best.1 as u32)
             }
         }
@@ -316,34 +407,32 @@ mod tests {
     fn every_length_of_line_is_what_its_points_are() {
         // Whole numbers, so that sums are exact; some of them as the bits that are compared.
         let values: Vec<f32> = (0..1000).map(|i| ((i * 37 + i / 7) % 19) as f32 - 9.0).collect();
-        let numbers: Vec<f32> = (0..1000).map(|i| f32::from_bits(i * 5 % 3)).collect();
-        for isa in Isa::available() {
-            for n in (1..90usize).chain([130, 200]) {
-                // One that is everywhere, some that miss an end or both, and one that is nowhere.
-                let ranges =
-                    [0..n, 1.min(n)..n, 0..n.saturating_sub(2), 3.min(n)..n.saturating_sub(1).max(3.min(n)), 0..0];
-                for step in 0..4 {
-                    let taps: Vec<Here> = ranges
-                        .iter()
-                        .enumerate()
-                        .map(|(i, range)| Here {
-                            first: (&values[11 * i..], if range.is_empty() { 0 } else { step }),
-                            second: (&numbers[7 * i..], if range.is_empty() { 0 } else { step }),
-                            factor: i as f32 - 2.0,
-                            range: range.clone(),
-                            number: i as i32 % 3,
-                        })
-                        .map(|tap| match tap.range.is_empty() {
-                            true => Here { first: (&[0.0], 0), second: (&[0.0], 0), ..tap },
-                            false => tap,
-                        })
-                        .collect();
-                    for how in [Fold::Sum, Fold::Max, Fold::Position, Fold::SumOfProducts, Fold::SumOfChosen] {
-                        let mut out = vec![f32::NAN; n];
-                        with_isa(isa, || fold(how, &taps, &mut out));
-                        let want: Vec<f32> = (0..n).map(|at| expected(how, &taps, at)).collect();
-                        let bits = |x: &[f32]| x.iter().map(|x| (x + 0.0).to_bits()).collect::<Vec<_>>();
-                        assert_eq!(bits(&out), bits(&want), "{isa:?}, {n} points, step {step}");
+        let others: Vec<f32> = (0..1000).map(|i| f32::from_bits(i * 5 % 3)).collect();
+        for n in (1..90usize).chain([130, 200]) {
+            // One that is everywhere, some that miss an end or both, and one that is nowhere.
+            let inner = 3.min(n)..n.saturating_sub(1).max(3.min(n));
+            let ranges = [0..n, 1.min(n)..n, 0..n.saturating_sub(2), inner, 0..0];
+            let taps: Vec<Tap> = (0..)
+                .zip(&ranges)
+                .map(|(i, range)| Tap { at: [11 * i, 7 * i], number: i as i32 % 3, range: range.clone() })
+                .collect();
+            for (taps, whole) in [(taps.clone(), 0..0), (taps[..3].to_vec(), 1.min(n)..n.saturating_sub(2))] {
+                let kind = Kind { taps, whole, n };
+                for step in [1, 2] {
+                    // Whatever is before or behind, also nothing.
+                    let end = |by: i64, at: i64| (at + by * (kind.taps.len() as i64 - 1)) as usize + step * (n - 1) + 1;
+                    let room = (&values[..], &others[..], [100, 50]);
+                    let tight = (&values[..end(11, 0)], &others[..end(7, 0)], [0, 0]);
+                    for (values, others, at) in [room, tight] {
+                        let factors = [-2.0, -1.0, 0.0, 1.0, 2.0];
+                        let from = Source { values, others, at, step, factors: &factors[..kind.taps.len()] };
+                        for how in ALL {
+                            let want: Vec<f32> = (0..n).map(|at| expected(how, &kind, &from, at)).collect();
+                            let bits = |x: &[f32]| x.iter().map(|x| (x + 0.0).to_bits()).collect::<Vec<_>>();
+                            for (name, out) in folded(how, &kind, &from) {
+                                assert_eq!(bits(&out), bits(&want), "{name}, {n} points, step {step}");
+                            }
+                        }
                     }
                 }
             }
@@ -353,14 +442,42 @@ mod tests {
     #[test]
     fn nan_wins_and_the_first_of_them_is_the_position() {
         let values = [1.0, f32::NAN, f32::NAN, 4.0].map(|x| [x; 20]);
-        let mut taps = Vec::new();
-        for (first, number) in values.iter().zip(0..) {
-            taps.push(Here { first: (first, 1), second: (&[0.0], 0), factor: 1.0, range: 0..20, number });
-        }
+        let taps = (0..4).map(|i| Tap { at: [20 * i, 0], number: i as i32, range: 0..20 }).collect();
+        let kind = Kind { taps, whole: 0..20, n: 20 };
+        let from = Source { values: values.as_flattened(), others: &[], at: [0; 2], step: 1, factors: &[] };
         let mut out = [0.0; 20];
-        fold(Fold::Max, &taps, &mut out);
+        fold(Fold::Max, &kind, &from, &mut out);
         assert!(out.iter().all(|x| x.is_nan()));
-        fold(Fold::Position, &taps, &mut out);
+        fold(Fold::Position, &kind, &from, &mut out);
         assert!(out.iter().all(|x| x.to_bits() == 1));
+    }
+
+    #[test]
+    fn only_what_exists_has_a_factor() {
+        let values = [1.0; 200];
+        for (n, range) in [(40, 0..38), (40, 1..40), (7, 0..5)] {
+            let taps = vec![Tap { at: [0, 0], number: 0, range: range.clone() }];
+            let kind = Kind { taps, whole: range.clone(), n };
+            for room in [n, 200] {
+                let from =
+                    Source { values: &values[..room], others: &[], at: [0; 2], step: 1, factors: &[f32::INFINITY] };
+                for (name, out) in folded(Fold::SumOfSeen, &kind, &from) {
+                    let want = |at| if range.contains(&at) { f32::INFINITY } else { 0.0 };
+                    assert!(out.iter().enumerate().all(|(at, &x)| x == want(at)), "{name}: {out:?}");
+                }
+                let (_, out) = &folded(Fold::SumOfProducts, &kind, &from)[0];
+                assert!(out.iter().enumerate().all(|(at, x)| x.is_nan() != range.contains(&at)), "{out:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn remainders_are_put_together_again() {
+        for (n, len) in (1..5).flat_map(|n| (n..40).map(move |len| (n, len))) {
+            let parts: Vec<f32> = (0..n).flat_map(|r| (r..len).step_by(n)).map(|at| at as f32).collect();
+            let mut out = vec![f32::NAN; len];
+            weave(n, &parts, &mut out);
+            assert!(out.iter().zip(0..len).all(|(&x, at)| x == at as f32), "{len} points, {n} remainders: {out:?}");
+        }
     }
 }

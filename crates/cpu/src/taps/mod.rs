@@ -5,17 +5,21 @@
 //! a remainder. So coordinates are taken apart as `s·q + r`, each remainder has taps of its own, and what is left of
 //! quotients and remainders is a sum over `q`, or a bound that always holds, or never.
 //!
-//! Reading order: `find` (what loops have such rows), `phase` (their taps), then how lines of them are folded (`fold`).
+//! Reading order: `find` (what loops have such rows), `phase` (their taps), `lines` (what lines have in common), then how
+//! they are folded (`fold`).
 
 mod find;
 mod fold;
+mod lines;
 mod phase;
+
+use std::ops::Range;
 
 use kiln_ir::kernel::Loop;
 
 use self::find::Form;
-use self::fold::{Fold, Here, fold};
-use self::phase::{Phase, Reach, Tap};
+use self::fold::{Fold, Source, fold, weave};
+use self::lines::Lines;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Panel};
@@ -29,32 +33,30 @@ const TASK: usize = 1 << 14;
 pub(crate) struct Taps {
     form: Form,
     fold: Fold,
-    /// Dims of the lines, and the points of each.
-    lines: Vec<usize>,
+    /// How many lines there are, and the points of each.
+    n: usize,
     len: usize,
-    /// For each axis of the lines and then the line, how many remainders are told apart.
-    steps: Vec<usize>,
-    /// Row-major over the remainders.
-    phases: Vec<Phase>,
+    /// How far apart what neighbours in a line see is.
+    step: usize,
+    lines: Lines,
     finish: Finish,
 }
 
 /// What becomes of a line.
 enum Finish {
-    /// It is the result's, and there are no others.
-    Stored { arg: usize },
+    /// It is the result's, and there are no others; where the first one begins.
+    Stored { arg: usize, head: i64 },
     /// An epilogue takes a block of them.
     Epilogue(Box<Panel>),
 }
 
 /// What a task works with.
-struct Worker<'a> {
+struct Worker {
     loan: Option<Loan>,
     block: Reg,
-    /// What one phase of a line has, where there are several.
-    part: Reg,
-    here: Vec<Here<'a>>,
-    shares: Vec<i64>,
+    /// What the remainders of a line have, where there are several.
+    parts: Reg,
+    factors: Vec<f32>,
 }
 
 impl Taps {
@@ -64,8 +66,7 @@ impl Taps {
     }
 
     pub(crate) fn run(&self, env: Env, parallel: bool) {
-        let lines: usize = self.lines.iter().product();
-        let high = (TASK / self.len).clamp(1, lines);
+        let high = (TASK / self.len).clamp(1, self.n);
         let init = || Worker {
             loan: match &self.finish {
                 Finish::Stored { .. } => None,
@@ -76,113 +77,63 @@ impl Taps {
                 }
             },
             block: Reg::with_bytes(4 * high * self.len),
-            part: Reg::with_bytes(4 * self.len),
-            here: Vec::new(),
-            shares: Vec::new(),
+            parts: Reg::with_bytes(4 * self.len),
+            factors: Vec::new(),
         };
-        let work =
-            high * self.len * self.phases.iter().map(|phase| phase.taps.len()).sum::<usize>() / self.phases.len();
-        for_each(parallel, lines.div_ceil(high), work, init, |worker, i| {
-            let first = i * high;
-            let n = high.min(lines - first);
+        let work = high * self.len * self.lines.weight();
+        for_each(parallel, self.n.div_ceil(high), work, init, |worker, i| {
+            let lines = i * high..self.n.min((i + 1) * high);
             match &self.finish {
-                Finish::Stored { arg } => {
-                    // SAFETY: a task's lines are its own.
-                    let out = unsafe { env.args[*arg].slice_mut::<f32>(first * self.len, n * self.len) };
-                    self.lines(worker, env, first, out);
-                }
+                Finish::Stored { arg, head } => self.lines(worker, env, lines, (env.args[*arg], *head)),
                 Finish::Epilogue(panel) => {
                     let mut block = std::mem::take(&mut worker.block);
-                    let out = &mut block.lanes_mut::<f32>()[..n * self.len];
-                    self.lines(worker, env, first, out);
-                    let block_of = Block { batch: 0, rows: first..first + n, columns: 0..self.len };
+                    let out = View::of(&mut block.lanes_mut::<f32>()[..lines.len() * self.len]);
+                    // The block begins with the first line.
+                    self.lines(worker, env, lines.clone(), (out, -((lines.start * self.len) as i64)));
+                    let block_of = Block { batch: 0, rows: lines, columns: 0..self.len };
                     let loan = worker.loan.as_mut().expect("there is an epilogue");
-                    panel.finish(loan, env, &block_of, View::of(out));
+                    panel.finish(loan, env, &block_of, out);
                     worker.block = block;
                 }
             }
         });
     }
 
-    /// The lines from a number on, one after the other.
-    fn lines<'a>(&self, worker: &mut Worker<'a>, env: Env<'a>, first: usize, out: &mut [f32]) {
-        let (along, across) = self.steps.split_last().expect("a line is an axis");
-        let mut at = vec![0; self.lines.len()];
-        let mut coordinates = vec![0; self.lines.len()];
-        let mut rest = first;
-        for (coordinate, dim) in coordinates.iter_mut().zip(&self.lines).rev() {
-            (*coordinate, rest) = (rest % dim, rest / dim);
-        }
-        for out in out.chunks_exact_mut(self.len) {
-            let mut phase = 0;
-            for ((at, &coordinate), &step) in at.iter_mut().zip(&coordinates).zip(across) {
-                let (quotient, remainder) =
-                    if step == 1 { (coordinate, 0) } else { (coordinate / step, coordinate % step) };
-                *at = quotient as i64;
-                phase = phase * step + remainder;
-            }
-            phase *= along;
-            for (coordinate, &dim) in coordinates.iter_mut().zip(&self.lines).rev() {
-                *coordinate += 1;
-                if *coordinate < dim {
-                    break;
-                }
-                *coordinate = 0;
-            }
-            for r in 0..*along {
-                let n = (self.len - r).div_ceil(*along);
-                let phase = &self.phases[phase + r];
-                let Worker { here, shares, part, .. } = worker;
-                shares.clear();
-                shares.extend(phase.shares.iter().map(|share| share.at(&at)));
-                here.clear();
-                here.extend(phase.taps.iter().filter_map(|tap| self.here(tap, shares, n, env)));
-                if *along == 1 {
-                    fold(self.fold, here, out);
-                    continue;
-                }
-                let part = &mut part.lanes_mut::<f32>()[..n];
-                fold(self.fold, here, part);
-                out[r..].iter_mut().step_by(*along).zip(part).for_each(|(o, x)| *o = *x);
-            }
-        }
-    }
-
-    /// A tap of a line, unless it adds nothing.
-    fn here<'a>(&self, tap: &Tap, shares: &[i64], n: usize, env: Env<'a>) -> Option<Here<'a>> {
-        let mut range = 0..n;
-        for limit in &tap.limits {
-            let live = limit.admitted(shares, n);
-            range = range.start.max(live.start)..range.end.min(live.end);
-        }
-        let absent = range.is_empty();
-        if absent && matches!(self.fold, Fold::Sum | Fold::SumOfChosen) {
-            return None;
-        }
-        let slice = |place: &Reach, arg: usize, range: std::ops::Range<usize>| {
-            let (head, step) = (place.head(shares), place.step as usize);
-            let (at, len) = (head + (step * range.start) as i64, step * range.len().saturating_sub(1) + 1);
-            (env.args[arg].slice::<f32>(at as usize, len), step)
+    /// Some lines, one after the other, to where they belong from an address on.
+    fn lines(&self, worker: &mut Worker, env: Env, lines: Range<usize>, (to, head): (View, i64)) {
+        let whole = |arg: usize| {
+            let view: View = env.args[arg];
+            view.slice::<f32>(0, view.len::<f32>())
         };
-        let nothing: (&[f32], usize) = (&[0.0], 0);
-        let range = if absent { 0..0 } else { range };
-        let value = |arg: usize| if absent { nothing } else { slice(&tap.places[0], arg, range.clone()) };
-        let (mut second, mut factor) = (nothing, 1.0);
-        let first = match self.form {
-            Form::Element(arg) => value(arg),
-            Form::Product(arg, by) => {
-                factor = env.args[by].get::<f32>(tap.places[1].head(shares) as usize);
-                value(arg)
-            }
-            Form::Chosen { from, at } => {
-                second = slice(&tap.places[1], at, range.clone());
-                value(from)
-            }
+        let none: &[f32] = &[];
+        let (values, others) = match self.form {
+            Form::Element(arg) => (whole(arg), none),
+            Form::Product(arg, by) => (whole(arg), whole(by)),
+            Form::Chosen { from, at } => (whole(from), whole(at)),
         };
-        let number = match &tap.coordinate {
-            Some(place) => place.head(shares) as i32,
-            None => tap.number,
-        };
-        Some(Here { first, second, factor, range, number })
+        let Worker { parts, factors, .. } = worker;
+        let (mut ready, mut known) = (0, None);
+        self.lines.each(lines, |number, kind, [first, second, line]| {
+            if let Form::Product(..) = self.form
+                && known != Some((number, second))
+            {
+                factors.clear();
+                factors.extend(kind.taps.iter().map(|tap| others[(second + tap.at[1]) as usize]));
+                known = Some((number, second));
+            }
+            let source = Source { values, others, at: [first, second], step: self.step, factors };
+            // SAFETY: a task's lines are its own.
+            let out = unsafe { to.slice_mut::<f32>((head + line) as usize, self.len) };
+            if self.lines.along == 1 {
+                return fold(self.fold, kind, &source, out);
+            }
+            let parts = &mut parts.lanes_mut::<f32>()[..self.len];
+            fold(self.fold, kind, &source, &mut parts[ready..ready + kind.n]);
+            ready += kind.n;
+            if ready == self.len {
+                ready = 0;
+                weave(self.lines.along, parts, out);
+            }
+        });
     }
 }

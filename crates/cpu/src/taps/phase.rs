@@ -6,9 +6,11 @@ use crate::space::admitted;
 
 /// What one remainder of each coordinate meets.
 pub(super) struct Phase {
-    pub(super) taps: Vec<Tap>,
+    pub(super) taps: Vec<Element>,
     /// The parts of addresses and bounds that only lines decide; taps share them.
     pub(super) shares: Vec<Share>,
+    /// True iff what does not exist adds nothing.
+    pub(super) sums_elements: bool,
 }
 
 impl Phase {
@@ -20,26 +22,21 @@ impl Phase {
 }
 
 /// An element of a row.
-pub(super) struct Tap {
+pub(super) struct Element {
     /// Which one it is.
     pub(super) number: i32,
     /// Where its value and what that is multiplied by or compared with lie.
     pub(super) places: Vec<Reach>,
     /// What the other is compared with.
     pub(super) coordinate: Option<Reach>,
-    /// Where the value exists.
+    /// True iff the value exists at some point of some line: where limits admit it.
+    pub(super) exists: bool,
     pub(super) limits: Vec<Limit>,
 }
 
 /// A sum over the coordinates of a line, in quotients.
 #[derive(PartialEq, Eq)]
 pub(super) struct Share(pub(super) Vec<i64>);
-
-impl Share {
-    pub(super) fn at(&self, line: &[i64]) -> i64 {
-        self.0.iter().zip(line).map(|(stride, at)| stride * at).sum()
-    }
-}
 
 /// A value that goes on evenly along a line.
 #[derive(Clone, Copy)]
@@ -67,15 +64,6 @@ pub(super) struct Limit {
 impl Limit {
     /// The points of a line that it admits.
     pub(super) fn admitted(&self, shares: &[i64], n: usize) -> Range<usize> {
-        let head = self.of.head(shares);
-        match self.of.step {
-            0 if (self.lo..self.hi).contains(&head) => 0..n,
-            0 => 0..0,
-            1 => {
-                let within = |v: i64| v.clamp(0, n as i64) as usize;
-                within(self.lo - head)..within(self.hi - head)
-            }
-            step => admitted(head, step, self.lo, self.hi, n),
-        }
+        admitted(self.of.head(shares), self.of.step, self.lo, self.hi, n)
     }
 }

@@ -71,23 +71,54 @@ impl Windows {
         Kernel::Loop(Loop { outer: vec![c, oh, ow], row: vec![size; 2], args, body })
     }
 
-    /// The sum of what windows have for a point of an image that they see: each one's, or that of the window whose
-    /// `chosen` place it is; with the windows' elements divided or not, and columns of results that lie one by one or not.
-    fn spread(self, chosen: bool, divided: bool, turned: bool) -> Kernel {
-        let Windows { c, image: [h, w], size, step, .. } = self;
+    /// The sum of what windows that see a point of an image have, times weights: the gradient of a convolution. Where no
+    /// window is, the weight is not there either, or the product is not.
+    fn convolution_back(self, weight_is_there: bool) -> Kernel {
+        let Windows { c, image: [h, w], size, .. } = self;
         let [oh, ow] = self.out();
         let dims = [c, h, w, size, size];
-        let (step, reach) = (step as i64, |n: usize| step as i64 * (n as i64 - 1) + 1);
-        let [y, x] = [1, 2].map(|axis| Index::var(axis).add(&Index::var(axis + 2).scale(-1), &dims));
+        let (index, bounds) = self.seeing(&dims);
+        let mut body = Body::default();
+        let x = body.push(masked(0, index, bounds.clone()), DType::F32);
+        let weight = strided(&dims, &[(size * size) as i64, 0, 0, size as i64, 1]);
+        let valid = if weight_is_there { vec![] } else { bounds.clone() };
+        let weight = body.push(masked(1, weight, valid), DType::F32);
+        let mut value = body.push(Instr::Op(PointOp::Mul, [x, weight, weight]), DType::F32);
+        if weight_is_there {
+            let inside = body.push(Instr::Inside(bounds), DType::Bool);
+            let zero = body.push(Instr::Const(DType::F32, 0.0), DType::F32);
+            value = body.push(Instr::Op(PointOp::Select, [inside, value, zero]), DType::F32);
+        }
+        let value = body.push(Instr::Reduce(ReduceOp::Sum, value), DType::F32);
+        body.stores.push(Store { arg: 2, index: flat(&[c, h, w]), value });
+        let args = vec![read(DType::F32, c * oh * ow), read(DType::F32, c * size * size), write(DType::F32, c * h * w)];
+        Kernel::Loop(Loop { outer: vec![c, h, w], row: vec![size; 2], args, body })
+    }
+
+    /// What windows that see a point are, over `[c, y, x, i, j]`.
+    fn seeing(self, dims: &[usize]) -> (Index, Vec<Bound>) {
+        let [oh, ow] = self.out();
+        let (step, reach) = (self.step as i64, |n: usize| self.step as i64 * (n as i64 - 1) + 1);
+        let [y, x] = [1, 2].map(|axis| Index::var(axis).add(&Index::var(axis + 2).scale(-1), dims));
         let index = Index::var(0)
             .scale((oh * ow) as i64)
-            .add(&y.div(step, &dims).scale(ow as i64), &dims)
-            .add(&x.div(step, &dims), &dims);
+            .add(&y.div(step, dims).scale(ow as i64), dims)
+            .add(&x.div(step, dims), dims);
         let bound = |index: &Index, hi: i64| Bound { index: index.clone(), lo: 0, hi };
         let mut bounds = vec![bound(&y, reach(oh)), bound(&x, reach(ow))];
         if step > 1 {
-            bounds.extend([bound(&y.modulo(step, &dims), 1), bound(&x.modulo(step, &dims), 1)]);
+            bounds.extend([bound(&y.modulo(step, dims), 1), bound(&x.modulo(step, dims), 1)]);
         }
+        (index, bounds)
+    }
+
+    /// The sum of what windows have for a point of an image that they see: each one's, or that of the window whose
+    /// `chosen` place it is; with the windows' elements divided or not, and columns of results that lie one by one or not.
+    fn spread(self, chosen: bool, divided: bool, turned: bool) -> Kernel {
+        let Windows { c, image: [h, w], size, .. } = self;
+        let [oh, ow] = self.out();
+        let dims = [c, h, w, size, size];
+        let (index, bounds) = self.seeing(&dims);
         let mut body = Body::default();
         let mut value = body.push(masked(0, index.clone(), bounds.clone()), DType::F32);
         let zero = body.push(Instr::Const(DType::F32, 0.0), DType::F32);
@@ -186,5 +217,23 @@ fn convolutions_channel_by_channel() {
         // Zeros around an image are multiplied like others.
         args[1][1] = f64::INFINITY;
         check(&format!("an infinite weight, {windows:?}"), &windows.convolution(), &args, &[], 0.0);
+    }
+}
+
+#[test]
+fn gradients_of_convolutions_channel_by_channel() {
+    let mut rng = Rng::new(64);
+    for windows in all() {
+        let weights = windows.c * windows.size * windows.size;
+        let numel = windows.c * windows.image.iter().product::<usize>();
+        let mut args = [whole(&mut rng, windows.results()), whole(&mut rng, weights), vec![0.0; numel]];
+        for weight_is_there in [true, false] {
+            let kernel = windows.convolution_back(weight_is_there);
+            check(&format!("{windows:?}"), &kernel, &args, &[], 0.0);
+            // Where there is no window, nothing is multiplied.
+            let before = std::mem::replace(&mut args[1][1], f64::INFINITY);
+            check(&format!("an infinite weight, {windows:?}"), &kernel, &args, &[], 0.0);
+            args[1][1] = before;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use kiln_cpu::CpuBackend;
 use kiln_graph::plan::PlanOptions;
-use kiln_graph::{Conv2dOptions, Device, Tensor};
+use kiln_graph::{Conv2dOptions, Device, Pool2dOptions, Tensor};
 use kiln_ir::DType;
 
 use crate::common::{CPU, golden};
@@ -209,6 +209,20 @@ fn epilogues_join_their_contraction() {
 }
 
 /// Blocks read a sum of all blocks before them; each of their kernels reads it, not the blocks.
+#[test]
+fn gradients_of_windows_over_padding_are_one_sum() {
+    let image = leaf(&[2, 4, 12, 12]);
+    let padded = image.pad(2, 1, 1).pad(3, 1, 1);
+    let pool = padded.max_pool2d(Pool2dOptions { size: [3; 2], stride: [2; 2] });
+    let places_and_sum = pool.vjp(&leaf(pool.dims()), &[&image])[0].clone().unwrap().detach();
+    assert!(n_kernels(&places_and_sum) <= 2, "{}", places_and_sum.explain());
+    // Channel by channel nothing but windows is summed.
+    let options = Conv2dOptions { stride: [2; 2], padding: [1; 2], groups: 4, ..Conv2dOptions::default() };
+    let conv = image.conv2d(&leaf(&[4, 1, 3, 3]), options);
+    let sum = conv.vjp(&leaf(conv.dims()), &[&image])[0].clone().unwrap().detach();
+    assert!(n_kernels(&sum) <= 1, "{}", sum.explain());
+}
+
 #[test]
 fn a_residual_stream_is_added_up_once() {
     let [x, weight] = [leaf(&[64, 32]), leaf(&[32, 32])];
