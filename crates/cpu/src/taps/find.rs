@@ -6,18 +6,18 @@ use kiln_ir::{Atom, Bound, DType, Index, PointOp, ReduceOp};
 use super::fold::Fold;
 use super::lines::Lines;
 use super::phase::{Element, Limit, Phase, Reach, Share};
-use super::{Finish, Taps};
+use super::{Finish, Folded};
 use crate::order::reordered;
 use crate::panel::Panel;
 
 /// Rows of more elements than these are not worth a list.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 /// Rows of fewer without bounds are read well as they are, as columns or in pairs.
 const LEAST: usize = 5;
 
 /// Points of a line: enough for a vector, and few enough that lines are well shared out among threads.
-const LINE: std::ops::RangeInclusive<usize> = 8..=4096;
+pub(super) const LINE: std::ops::RangeInclusive<usize> = 8..=4096;
 
 /// How far apart neighbours in a line may be for vectors.
 const STEP: i64 = 2;
@@ -37,21 +37,21 @@ pub(super) enum Form {
 }
 
 /// An address and where it exists.
-type Access<'a> = (&'a Index, &'a [Bound]);
+pub(super) type Access<'a> = (&'a Index, &'a [Bound]);
 
 /// What a value of a body is as a tap.
-struct Source<'a> {
-    form: Form,
+pub(super) struct Source<'a> {
+    pub(super) form: Form,
     /// As [`Element::places`].
-    accesses: Vec<Access<'a>>,
-    coordinate: Option<&'a Index>,
+    pub(super) accesses: Vec<Access<'a>>,
+    pub(super) coordinate: Option<&'a Index>,
     /// True iff what does not exist is no product.
-    skips: bool,
+    pub(super) skips: bool,
     /// What each element is divided by or multiplied with before it is summed, and the sum after that just as well.
-    factor: Option<(PointOp, f64)>,
+    pub(super) factor: Option<(PointOp, f64)>,
 }
 
-pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
+pub(super) fn taps(kernel: &Loop) -> Option<Folded> {
     let n_taps: usize = kernel.row.iter().product();
     let numel: usize = kernel.outer.iter().product();
     if kernel.row.is_empty() || !(2..=MOST).contains(&n_taps) || numel == 0 {
@@ -88,7 +88,9 @@ pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
     }
     let steps = steps(&body, &outer)?;
     let space = Space { outer: &outer, row: &kernel.row, steps: &steps };
-    let phases = (0..steps.iter().product()).map(|n| space.phase(n, &source, fold)).collect::<Option<Vec<_>>>()?;
+    let sums_elements = matches!(fold, Fold::Sum | Fold::SumOfSeen | Fold::SumOfChosen);
+    let phases =
+        (0..steps.iter().product()).map(|n| space.phase(n, &source, sums_elements)).collect::<Option<Vec<_>>>()?;
 
     if !bounded && !phases.iter().all(|phase| phase.meets(outer[last])) {
         return None;
@@ -118,7 +120,7 @@ pub(super) fn taps(kernel: &Loop) -> Option<Taps> {
     };
     let (len, n) = (outer[last], outer[..last].iter().product());
     let lines = Lines::new(&outer[..last], len, &steps, &phases, &to)?;
-    Some(Taps { form: source.form, fold, n, len, step, lines, finish })
+    Some(Folded { form: source.form, fold, n, len, step, lines, finish })
 }
 
 /// The address where lines begin and how far apart they are, if each lies as it is computed.
@@ -203,7 +205,7 @@ fn within(some: &[Bound], all: &[Bound]) -> bool {
 }
 
 /// For each axis, how many remainders have taps of their own: as many as quotients and remainders tell apart.
-fn steps(body: &Body, outer: &[usize]) -> Option<Vec<usize>> {
+pub(super) fn steps(body: &Body, outer: &[usize]) -> Option<Vec<usize>> {
     fn visit(index: &Index, n_outer: usize, steps: &mut [usize]) {
         for (_, atom) in &index.terms {
             let (Atom::Div(e, n) | Atom::Mod(e, n)) = atom else { continue };
@@ -237,15 +239,15 @@ fn steps(body: &Body, outer: &[usize]) -> Option<Vec<usize>> {
 }
 
 /// The space of a loop, its coordinates taken apart.
-struct Space<'a> {
-    outer: &'a [usize],
-    row: &'a [usize],
-    steps: &'a [usize],
+pub(super) struct Space<'a> {
+    pub(super) outer: &'a [usize],
+    pub(super) row: &'a [usize],
+    pub(super) steps: &'a [usize],
 }
 
 impl Space<'_> {
     /// The taps of one remainder of each coordinate; `None` if some address is no sum even then.
-    fn phase(&self, mut number: usize, source: &Source, fold: Fold) -> Option<Phase> {
+    pub(super) fn phase(&self, mut number: usize, source: &Source, sums_elements: bool) -> Option<Phase> {
         let rank = self.outer.len();
         let mut quotients = vec![0; rank];
         let mut coords = vec![Index::constant(0); rank];
@@ -256,7 +258,6 @@ impl Space<'_> {
             let q = if quotients[axis] == 1 { Index::constant(0) } else { Index::var(axis).scale(step as i64) };
             coords[axis] = q.offset(remainder as i64);
         }
-        let sums_elements = matches!(fold, Fold::Sum | Fold::SumOfSeen | Fold::SumOfChosen);
         let mut phase = Phase { taps: Vec::new(), shares: Vec::new(), sums_elements };
         for number in 0..self.row.iter().product() {
             let mut coords = coords.clone();
@@ -308,7 +309,7 @@ impl Space<'_> {
     }
 
     /// How far apart neighbours in a line are, if that is the same for all taps.
-    fn step(&self, phases: &[Phase]) -> Option<usize> {
+    pub(super) fn step(&self, phases: &[Phase]) -> Option<usize> {
         let (along, len) = (*self.steps.last()?, *self.outer.last()?);
         // A line of one point has no neighbours.
         let phases = phases.iter().enumerate().filter(|(i, _)| len > i % along + along);

@@ -315,32 +315,32 @@ impl Line<'_> {
 
 /// Points of a vector.
 #[inline(always)]
-const fn lanes<S: Simd>() -> usize {
+pub(super) const fn lanes<S: Simd>() -> usize {
     size_of::<S::f32s>() / size_of::<f32>()
 }
 
 /// Elements from an address on, if so many are there.
 #[inline(always)]
-fn span(values: &[f32], head: i64, n: usize) -> Option<&[f32]> {
+pub(super) fn span(values: &[f32], head: i64, n: usize) -> Option<&[f32]> {
     values.get(head as usize..)?.get(..n)
 }
 
 /// A vector that begins with some elements.
 #[inline(always)]
-fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
+pub(super) fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
     bytemuck::pod_read_unaligned(&bytemuck::cast_slice(elements)[..size_of::<V>()])
 }
 
 /// The numbers of a vector's points.
 #[inline(always)]
-fn counted<S: Simd>() -> S::u32s {
+pub(super) fn counted<S: Simd>() -> S::u32s {
     const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     vector(&NUMBERS)
 }
 
 /// The elements of a vector's points, one out of `STEP`.
 #[inline(always)]
-fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
+pub(super) fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
     match (STEP, lanes::<S>()) {
         (1, _) => vector(elements),
         (_, 16) => vector(&firsts::<16, 32>(elements)),

@@ -6,12 +6,13 @@
 //! quotients and remainders is a sum over `q`, or a bound that always holds, or never.
 //!
 //! Reading order: `find` (what loops have such rows), `phase` (their taps), `lines` (what lines have in common), then how
-//! they are folded (`fold`).
+//! they are folded (`fold`), or sums are made over all of them (`sums`).
 
 mod find;
 mod fold;
 mod lines;
 mod phase;
+mod sums;
 
 use std::ops::Range;
 
@@ -20,6 +21,7 @@ use kiln_ir::kernel::Loop;
 use self::find::Form;
 use self::fold::{Fold, Source, fold, weave};
 use self::lines::Lines;
+use self::sums::Sums;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Panel};
@@ -29,8 +31,16 @@ use crate::task::for_each;
 /// Points of a task: some tiles of an epilogue.
 const TASK: usize = 1 << 14;
 
+/// A loop over taps.
+pub(crate) enum Taps {
+    /// They are its rows.
+    Folded(Folded),
+    /// They are its results.
+    Summed(Sums),
+}
+
 /// A loop whose rows are taps.
-pub(crate) struct Taps {
+pub(crate) struct Folded {
     form: Form,
     fold: Fold,
     /// How many lines there are, and the points of each.
@@ -60,12 +70,21 @@ struct Worker {
 }
 
 impl Taps {
-    /// The loop, if its rows are taps and that pays.
+    /// The loop, if it is over taps and that pays.
     pub(crate) fn new(kernel: &Loop) -> Option<Taps> {
-        find::taps(kernel)
+        find::taps(kernel).map(Taps::Folded).or_else(|| Sums::new(kernel).map(Taps::Summed))
     }
 
     pub(crate) fn run(&self, env: Env, parallel: bool) {
+        match self {
+            Taps::Folded(folded) => folded.run(env, parallel),
+            Taps::Summed(sums) => sums.run(env, parallel),
+        }
+    }
+}
+
+impl Folded {
+    fn run(&self, env: Env, parallel: bool) {
         let high = (TASK / self.len).clamp(1, self.n);
         let init = || Worker {
             loan: match &self.finish {

@@ -95,6 +95,30 @@ impl Windows {
         Kernel::Loop(Loop { outer: vec![c, h, w], row: vec![size; 2], args, body })
     }
 
+    /// Sums over two images of what windows see times what they have: the gradient of a convolution by its weights.
+    fn weights(self) -> Kernel {
+        let Windows { c, image: [h, w], size, step, pad } = self;
+        let [oh, ow] = self.out();
+        let dims = [c, size, size, 2, oh, ow];
+        let along =
+            |axis: usize| Index::var(axis + 3).scale(step as i64).add(&Index::var(axis), &dims).offset(-(pad as i64));
+        let (y, x) = (along(1), along(2));
+        let image = strided(&dims, &[(h * w) as i64, 0, 0, (c * h * w) as i64, 0, 0]);
+        let index = image.add(&y.clone().scale(w as i64), &dims).add(&x, &dims);
+        let bound = |index, size: usize| Bound { index, lo: 0, hi: size as i64 };
+        let mut body = Body::default();
+        let valid = if pad > 0 { vec![bound(y, h), bound(x, w)] } else { vec![] };
+        let x = body.push(masked(0, index, valid), DType::F32);
+        let n = (oh * ow) as i64;
+        let g = body.push(load(1, strided(&dims, &[n, 0, 0, c as i64 * n, ow as i64, 1])), DType::F32);
+        let product = body.push(Instr::Op(PointOp::Mul, [x, g, g]), DType::F32);
+        let value = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
+        body.stores.push(Store { arg: 2, index: flat(&[c, size, size]), value });
+        let n = 2 * c;
+        let args = vec![read(DType::F32, n * h * w), read(DType::F32, n * oh * ow), write(DType::F32, c * size * size)];
+        Kernel::Loop(Loop { outer: vec![c, size, size], row: vec![2, oh, ow], args, body })
+    }
+
     /// What windows that see a point are, over `[c, y, x, i, j]`.
     fn seeing(self, dims: &[usize]) -> (Index, Vec<Bound>) {
         let [oh, ow] = self.out();
@@ -235,5 +259,20 @@ fn gradients_of_convolutions_channel_by_channel() {
             check(&format!("an infinite weight, {windows:?}"), &kernel, &args, &[], 0.0);
             args[1][1] = before;
         }
+    }
+}
+
+#[test]
+fn gradients_of_weights_channel_by_channel() {
+    let mut rng = Rng::new(65);
+    for windows in all() {
+        let windows = Windows { c: 17, ..windows };
+        let numel = 2 * windows.c * windows.image.iter().product::<usize>();
+        let sums = vec![0.0; windows.c * windows.size * windows.size];
+        let mut args = [whole(&mut rng, numel), whole(&mut rng, 2 * windows.results()), sums];
+        check(&format!("{windows:?}"), &windows.weights(), &args, &[], 0.0);
+        // Zeros around an image are multiplied like others.
+        args[1][0] = f64::INFINITY;
+        check(&format!("an infinite slope, {windows:?}"), &windows.weights(), &args, &[], 0.0);
     }
 }
