@@ -7,6 +7,7 @@
 use half::{bf16, f16};
 use kiln_ir::kernel::Scan;
 use kiln_ir::{DType, ReduceOp};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::exec::Env;
 use crate::task::for_each;
@@ -70,33 +71,32 @@ macro_rules! whole {
 
 whole! { i32 u32 }
 
-impl Number for f64 {
-    const ZERO: f64 = 0.0;
-    const ONE: f64 = 1.0;
-    const LEAST: f64 = f64::NEG_INFINITY;
-    const GREATEST: f64 = f64::INFINITY;
-
-    #[inline(always)]
-    fn plus(self, other: f64) -> f64 {
-        self + other
-    }
-
-    #[inline(always)]
-    fn times(self, other: f64) -> f64 {
-        self * other
-    }
-
-    // A NaN wins, whichever side it is on.
-    #[inline(always)]
-    fn greater(self, other: f64) -> f64 {
-        if self > other || self.is_nan() { self } else { other }
-    }
-
-    #[inline(always)]
-    fn lesser(self, other: f64) -> f64 {
-        if self < other || self.is_nan() { self } else { other }
-    }
+macro_rules! float {
+    ($($t:ident)*) => { $(
+        impl Number for $t {
+            const ZERO: $t = 0.0;
+            const ONE: $t = 1.0;
+            const LEAST: $t = $t::NEG_INFINITY;
+            const GREATEST: $t = $t::INFINITY;
+            #[inline(always)]
+            fn plus(self, other: $t) -> $t { self + other }
+            #[inline(always)]
+            fn times(self, other: $t) -> $t { self * other }
+            // A NaN wins, whichever side it is on.
+            #[inline(always)]
+            fn greater(self, other: $t) -> $t { if self > other || self.is_nan() { self } else { other } }
+            #[inline(always)]
+            fn lesser(self, other: $t) -> $t { if self < other || self.is_nan() { self } else { other } }
+        }
+    )* };
 }
+
+float! { f32 f64 }
+
+/// A number of which no sums are made.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+struct Exact(f32);
 
 /// An element in memory.
 trait Element: bytemuck::Pod + Send + Sync {
@@ -119,6 +119,7 @@ macro_rules! elements {
 
 elements! {
     f32, f64, |x| x as f64, |sum| sum as f32;
+    Exact, f32, |x: Exact| x.0, Exact;
     f64, f64, |x| x, |sum| sum;
     f16, f64, |x: f16| x.to_f64(), |sum| f16::from_f32(sum as f32);
     bf16, f64, |x: bf16| x.to_f64(), |sum| bf16::from_f32(sum as f32);
@@ -162,6 +163,8 @@ impl ScanExe {
 
     pub(crate) fn run(&self, env: Env, parallel: bool) {
         match self.dtype {
+            // The greatest of numbers is one of them.
+            DType::F32 if matches!(self.op, ReduceOp::Max | ReduceOp::Min) => self.run_of::<Exact>(env, parallel),
             DType::F32 => self.run_of::<f32>(env, parallel),
             DType::F64 => self.run_of::<f64>(env, parallel),
             DType::F16 => self.run_of::<f16>(env, parallel),
@@ -266,9 +269,10 @@ impl ScanExe {
             let x = env.args[0].slice::<T>(at, steps.len());
             let to = before.map(|before| (out(at, steps.len()), before[0]));
             let blocks = self.op != ReduceOp::Prod || !self.dtype.is_float();
+            let arch = Arch::new();
             sums[0] = match self.reverse {
-                false => piece::<T, false>(x, to, start, blocks, join),
-                true => piece::<T, true>(x, to, start, blocks, join),
+                false => arch.dispatch(Piece::<T, _, false> { x, to, start, blocks, join }),
+                true => arch.dispatch(Piece::<T, _, true> { x, to, start, blocks, join }),
             };
             return sums;
         }
@@ -287,39 +291,48 @@ impl ScanExe {
     }
 }
 
-/// The sum of a piece of a row; stores each sum on the way, with what came before.
+/// A piece of a row, whose sum is wanted, and each sum on the way with what came before.
 ///
 /// In blocks, only their sums wait for each other, while those within one are made in three steps.
-fn piece<T: Element, const REVERSE: bool>(
-    x: &[T],
-    mut to: Option<(&mut [T], T::Sum)>,
+struct Piece<'a, T: Element, J, const REVERSE: bool> {
+    x: &'a [T],
+    to: Option<(&'a mut [T], T::Sum)>,
     start: T::Sum,
     blocks: bool,
-    join: impl Fn(T::Sum, T::Sum) -> T::Sum,
-) -> T::Sum {
-    let (n, mut sum) = (x.len(), start);
-    let whole = if blocks { n / BLOCK * BLOCK } else { 0 };
-    let place = |i: usize| if REVERSE { BLOCK - 1 - i } else { i };
-    for first in (0..whole).step_by(BLOCK) {
-        let at = if REVERSE { n - first - BLOCK } else { first };
-        let x = &x[at..at + BLOCK];
-        let mut sums: [T::Sum; BLOCK] = std::array::from_fn(|i| x[place(i)].widen());
-        for step in [1, 2, 4] {
-            let before = sums;
-            (step..BLOCK).for_each(|i| sums[i] = join(before[i - step], before[i]));
+    join: J,
+}
+
+impl<T: Element, J: Fn(T::Sum, T::Sum) -> T::Sum, const REVERSE: bool> WithSimd for Piece<'_, T, J, REVERSE> {
+    type Output = T::Sum;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> T::Sum {
+        let Piece { x, mut to, start, blocks, join } = self;
+        let (n, mut sum) = (x.len(), start);
+        let whole = if blocks { n / BLOCK * BLOCK } else { 0 };
+        let place = |i: usize| if REVERSE { BLOCK - 1 - i } else { i };
+        for first in (0..whole).step_by(BLOCK) {
+            let at = if REVERSE { n - first - BLOCK } else { first };
+            let x = &x[at..at + BLOCK];
+            let mut sums = [start; BLOCK];
+            (0..BLOCK).for_each(|i| sums[i] = x[place(i)].widen());
+            for step in [1, 2, 4] {
+                let before = sums;
+                (step..BLOCK).for_each(|i| sums[i] = join(before[i - step], before[i]));
+            }
+            if let Some((out, before)) = &mut to {
+                let (out, before) = (&mut out[at..at + BLOCK], join(*before, sum));
+                (0..BLOCK).for_each(|i| out[place(i)] = T::narrow(join(before, sums[i])));
+            }
+            sum = join(sum, sums[BLOCK - 1]);
         }
-        if let Some((out, before)) = &mut to {
-            let (out, before) = (&mut out[at..at + BLOCK], join(*before, sum));
-            (0..BLOCK).for_each(|i| out[place(i)] = T::narrow(join(before, sums[i])));
+        for i in whole..n {
+            let i = if REVERSE { n - 1 - i } else { i };
+            sum = join(sum, x[i].widen());
+            if let Some((out, before)) = &mut to {
+                out[i] = T::narrow(join(*before, sum));
+            }
         }
-        sum = join(sum, sums[BLOCK - 1]);
+        sum
     }
-    for i in whole..n {
-        let i = if REVERSE { n - 1 - i } else { i };
-        sum = join(sum, x[i].widen());
-        if let Some((out, before)) = &mut to {
-            out[i] = T::narrow(join(*before, sum));
-        }
-    }
-    sum
 }
