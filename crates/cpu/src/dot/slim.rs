@@ -130,10 +130,12 @@ impl<T: Element> WithSimd for Products<'_, T> {
         for (i, out) in self.out.chunks_mut(LINES).enumerate() {
             // What is missing of a group repeats its first line.
             let first = self.first + i * LINES;
-            let group: [&[T]; LINES] = std::array::from_fn(|j| {
-                self.matrix.line(if j < out.len() { first + j } else { first }, self.vector.len())
-            });
-            let lines = group.map(|line| -> &[T::Vector<S>] { &bytemuck::cast_slice(&line[..whole])[..vector.len()] });
+            let (mut group, mut lines): ([&[T]; LINES], [&[T::Vector<S>]; LINES]) = ([&[]; LINES], [&[]; LINES]);
+            // A plain loop: what closures call is not always compiled in place.
+            for j in 0..LINES {
+                group[j] = self.matrix.line(if j < out.len() { first + j } else { first }, self.vector.len());
+                lines[j] = &bytemuck::cast_slice(&group[j][..whole])[..vector.len()];
+            }
             let mut sums = [T::splat(simd, T::zeroed()); LINES];
             for (p, &x) in vector.iter().enumerate() {
                 for j in 0..LINES {
