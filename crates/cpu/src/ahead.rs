@@ -46,7 +46,7 @@ impl Wanted {
     pub(crate) fn ask(&mut self, env: Env) {
         let Some(Range { arg, from, to }) = self.0.pop() else { return };
         let end = to.min(from + AT_ONCE * LINE);
-        (from..end).step_by(LINE).for_each(|at| env.args[arg].prefetch(at));
+        env.args[arg].prefetch(from..end);
         if end < to {
             self.0.push(Range { arg, from: end, to });
         }

@@ -179,11 +179,13 @@ impl Worker {
                 self.wanted.ask(env);
             }
             let slot = micro.dst();
-            if let Some(lent) = self.lend(program, micro, tile, env) {
+            if let Micro::Load { .. } | Micro::Acc { .. } = micro
+                && let Some(lent) = self.lend(program, micro, tile, env)
+            {
                 self.held[slot] = lent;
                 continue;
             }
-            let target = self.target(program, micro, tile);
+            let target = if program.direct[slot].is_some() { self.target(program, micro, tile) } else { None };
             let mut reg = std::mem::take(&mut self.regs[slot]);
             self.held[slot] = match target {
                 Some((Held::Lent { arg, at, bytes }, own)) => {
@@ -211,7 +213,8 @@ impl Worker {
         if !matches!(row.typing, Typing::Number | Typing::Float) {
             return false;
         }
-        let values = args.map(|slot| self.regs[slot].lanes::<f32>()[0] as f64);
+        let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0] as f64;
+        let values = [value(args[0]), value(args[1]), value(args[2])];
         self.regs[*dst].lanes_mut::<f32>()[0] = (row.reference)(DType::F32, values) as f32;
         self.held[*dst] = Held::Lanes;
         true

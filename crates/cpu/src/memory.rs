@@ -5,13 +5,14 @@
 //! against that length and leaves freedom from races to the kernels' contract (see [`View`]).
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
 use kiln_ir::{Error, ErrorKind, Result};
 
-use crate::simd::prefetch;
+use crate::simd::{LINE, prefetch};
 
 /// Alignment of every block: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
@@ -232,11 +233,14 @@ impl View {
         unsafe { std::slice::from_raw_parts(self.start.cast::<T>().add(at), len) }
     }
 
-    /// Asks for a cache line that will be needed soon, if it is inside.
+    /// Asks for the cache lines of some bytes that will be needed soon, as far as they are inside.
     #[inline(always)]
-    pub(crate) fn prefetch(self, at: usize) {
-        if at < self.bytes {
+    pub(crate) fn prefetch(self, bytes: Range<usize>) {
+        let end = bytes.end.min(self.bytes);
+        let mut at = bytes.start;
+        while at < end {
             prefetch(self.start.wrapping_add(at));
+            at += LINE;
         }
     }
 

@@ -99,7 +99,7 @@ impl Lines {
             Pairs::Twice => 2 * self.len,
         };
         for &head in heads {
-            (0..bytes).step_by(64).for_each(|at| arg.prefetch(4 * head as usize + at));
+            arg.prefetch(4 * head as usize..4 * head as usize + bytes);
         }
     }
 }

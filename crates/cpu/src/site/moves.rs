@@ -83,7 +83,7 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
             Segment::Absent => out.fill(S::Lane::zeroed()),
             Segment::Run { head, step: 1 } => {
                 if let Some(next) = site.next_gathered(gather, head, first, n, points) {
-                    (0..n * size_of::<S>()).step_by(64).for_each(|at| arg.prefetch(next * size_of::<S>() + at));
+                    arg.prefetch(next * size_of::<S>()..(next + n) * size_of::<S>());
                 }
                 S::widen_run(arg.slice(head as usize, n), out);
             }
