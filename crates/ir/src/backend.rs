@@ -57,7 +57,7 @@ pub struct Caps {
     pub dtypes: Vec<DType>,
     /// Buffers that one kernel may bind.
     pub max_bindings: usize,
-    /// Bytes that one binding may span.
+    /// Bytes that one binding may span; larger buffers take several.
     pub max_binding_bytes: u64,
     /// Workgroups along one dimension of a dispatch.
     pub max_workgroups: u32,
@@ -79,9 +79,22 @@ impl Caps {
         ((numel * one) as u64).next_multiple_of(4).max(4)
     }
 
+    /// How many of [`Caps::max_bindings`] a node's value takes.
+    pub fn bindings_of(&self, node: &Node) -> usize {
+        n_bindings(self.bytes_of(node), self.max_binding_bytes)
+    }
+
     /// Bytes of a buffer that holds a node's value.
     pub fn bytes_of(&self, node: &Node) -> u64 {
         self.bytes(node.dtype, node.shape.numel())
+    }
+}
+
+/// How many bindings a buffer of so many bytes takes: one, or windows whose size is a power of two.
+pub fn n_bindings(bytes: u64, max_binding_bytes: u64) -> usize {
+    match bytes <= max_binding_bytes {
+        true => 1,
+        false => bytes.div_ceil(1 << max_binding_bytes.max(1).ilog2()) as usize,
     }
 }
 

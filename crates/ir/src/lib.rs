@@ -28,7 +28,9 @@ pub mod scatter;
 mod shape;
 pub mod sort;
 
-pub use backend::{Backend, Buffer, Caps, Executable, Fence, KernelTime, Readback, Reject, Slot, Step, Tape};
+pub use backend::{
+    Backend, Buffer, Caps, Executable, Fence, KernelTime, Readback, Reject, Slot, Step, Tape, n_bindings,
+};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use expr::{Expr, ExprNode};

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use kiln_ir::DType;
 use kiln_ir::kernel::{Access, Arg};
+use kiln_ir::{DType, n_bindings};
 
 /// A storage buffer as a shader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,10 +32,7 @@ fn window(max_binding_bytes: u64) -> u64 {
 
 /// How many bindings the argument takes.
 pub(crate) fn count(arg: &Arg, max_binding_bytes: u64) -> usize {
-    match bytes(arg) {
-        bytes if bytes <= max_binding_bytes => 1,
-        bytes => bytes.div_ceil(window(max_binding_bytes)) as usize,
-    }
+    n_bindings(bytes(arg), max_binding_bytes)
 }
 
 /// The bindings of the arguments, in order.

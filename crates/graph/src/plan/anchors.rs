@@ -23,7 +23,7 @@ pub(crate) fn decompose(
     if !graph.nodes.iter().any(|node| anchor(node).is_some()) {
         return None;
     }
-    let scope = Scope { graph, roots: &roots(graph, caps.max_bindings, fuse), caps, supports };
+    let scope = Scope { graph, roots: &roots(graph, caps, fuse), caps, supports };
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
     let device = Kernels { caps, supports };
     let mut out = Graph::default();

@@ -62,6 +62,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) supports: &'a dyn Fn(&Kernel) -> Result<(), Reject>,
 }
 
+impl Scope<'_> {
+    /// How many bindings the values of these nodes take.
+    pub(crate) fn bindings<'a>(&self, ids: impl IntoIterator<Item = &'a NodeId>) -> usize {
+        ids.into_iter().map(|&id| self.caps.bindings_of(&self.graph.nodes[id as usize])).sum()
+    }
+}
+
 impl Cluster {
     /// A root by itself.
     pub(crate) fn of(graph: &Graph, id: NodeId) -> Cluster {
@@ -164,11 +171,11 @@ impl Cluster {
                 self.attention(scope, (inputs.as_slice(), *causal), &mut shared, &stores)?
             }
         };
-        if shared.args.len() > scope.caps.max_bindings {
+        let (needed, limit) = (scope.bindings(&shared.args), scope.caps.max_bindings);
+        if needed > limit {
             return Err(format!(
-                "{} buffers, of which the device binds {}",
-                shared.args.len(),
-                scope.caps.max_bindings
+                "{} buffers take {needed} bindings, of which the device has {limit}",
+                shared.args.len()
             ));
         }
         (scope.supports)(&kernel).map_err(|why| format!("the device refuses: {why:?}"))?;

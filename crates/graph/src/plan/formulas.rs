@@ -6,9 +6,15 @@ use std::sync::Arc;
 
 use kiln_ir::{Caps, Expr, ExprNode, Graph, Node, NodeId, Op};
 
+use super::roots::base;
+
 /// The graph with its widest formulas apart; `None` if the device binds enough for all.
 pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
-    let wide = |node| formula(node).filter(|expr| expr.n_inputs() >= caps.max_bindings);
+    let bindings = |node: &Node| {
+        let inputs = node.inputs.iter().map(|&i| caps.bindings_of(&graph.nodes[base(graph, i) as usize]));
+        inputs.sum::<usize>() + caps.bindings_of(node)
+    };
+    let wide = |node| formula(node).filter(|_| bindings(node) > caps.max_bindings);
     if !graph.nodes.iter().any(|node| wide(node).is_some()) {
         return None;
     }
@@ -130,5 +136,8 @@ mod tests {
         let values: Vec<Vec<f64>> = (0..4).map(|n| vec![n as f64, 1.0 - n as f64, 2.5]).collect();
         assert_eq!(reference::eval(&parts, &values, &[]), reference::eval(&g, &values, &[]));
         assert!(split(&g, &caps(5)).is_none());
+        // Where 12 bytes are two bindings.
+        let in_windows = |max_bindings| Caps { max_binding_bytes: 8, ..caps(max_bindings) };
+        assert!(split(&g, &in_windows(9)).is_some() && split(&g, &in_windows(10)).is_none());
     }
 }

@@ -118,7 +118,7 @@ pub fn plan(
     let split = split::split(lying.as_ref().unwrap_or(graph), caps);
     let graph = &split;
     let live = roots::live(graph);
-    let roots = roots::roots(graph, caps.max_bindings, options.fuse);
+    let roots = roots::roots(graph, caps, options.fuse);
     let scope = Scope { graph, roots: &roots, caps, supports };
     let mut fusion = Fusion::new(&scope, &live)?;
     if options.fuse {

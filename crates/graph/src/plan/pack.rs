@@ -5,7 +5,7 @@
 //! else on it, so whatever is small there may share a dispatch, up to the binding limit.
 
 use kiln_ir::kernel::{Access, Instr, Loop};
-use kiln_ir::{Caps, Kernel, NodeId};
+use kiln_ir::{Kernel, NodeId};
 
 use super::cluster::{Lowered, Scope};
 use super::cost;
@@ -27,7 +27,7 @@ pub(crate) fn pack(scope: &Scope, units: Vec<Lowered>, edges: &Edges) -> (Vec<Lo
         if k.body.reduces_columns() || cost::seconds(scope.graph, scope.caps, unit) > SMALL * cost::START_SECONDS {
             continue;
         }
-        let open = groups.iter_mut().position(|(l, group)| *l == level[u] && group.takes(unit, k, scope.caps));
+        let open = groups.iter_mut().position(|(l, group)| *l == level[u] && group.takes(scope, unit, k));
         let at = open.unwrap_or_else(|| {
             groups.push((level[u], Group::default()));
             groups.len() - 1
@@ -73,9 +73,10 @@ struct Group {
 }
 
 impl Group {
-    fn takes(&self, unit: &Lowered, k: &Loop, caps: &Caps) -> bool {
-        let more = unit.args.iter().filter(|id| !self.args.contains(id)).count();
-        self.args.len() + more <= caps.max_bindings && self.n_steps + k.body.instrs.len() <= STEPS_MAX
+    fn takes(&self, scope: &Scope, unit: &Lowered, k: &Loop) -> bool {
+        let more = unit.args.iter().filter(|id| !self.args.contains(id));
+        scope.bindings(self.args.iter().chain(more)) <= scope.caps.max_bindings
+            && self.n_steps + k.body.instrs.len() <= STEPS_MAX
     }
 
     fn add(&mut self, u: usize, unit: &Lowered, k: &Loop) {

@@ -4,7 +4,7 @@
 //! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in memory; and
 //! a node where a formula would grow deeper or read more buffers than one kernel may.
 
-use kiln_ir::{Graph, Movement, NodeId, Op};
+use kiln_ir::{Caps, Graph, Movement, NodeId, Op};
 
 /// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
 const DEPTH_MAX: usize = 200;
@@ -20,7 +20,7 @@ const SPREAD: usize = 8;
 const LARGE_LOADS: usize = 3;
 
 /// For each node, whether it gets a buffer of its own when nothing fuses. Leaves have one already.
-pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool> {
+pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
     let live = live(graph);
     let mut roots = vec![false; graph.nodes.len()];
     for &o in &graph.outputs {
@@ -63,7 +63,7 @@ pub(crate) fn roots(graph: &Graph, max_bindings: usize, fuse: bool) -> Vec<bool>
     let mut before = usize::MAX;
     while count(&roots) != before {
         before = count(&roots);
-        split_large(graph, &live, max_bindings.saturating_sub(1).max(3), &mut roots);
+        split_large(graph, &live, caps, &mut roots);
     }
     roots
 }
@@ -104,7 +104,8 @@ fn require(graph: &Graph, id: NodeId, roots: &mut [bool]) {
 }
 
 /// Makes roots of nodes inside formulas that are too deep or read too many buffers, and of such that many share.
-fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bool]) {
+fn split_large(graph: &Graph, live: &[bool], caps: &Caps, roots: &mut [bool]) {
+    let bindings = |ids: &[NodeId]| ids.iter().map(|&i| caps.bindings_of(&graph.nodes[i as usize])).sum::<usize>();
     let mut readers = vec![0u32; graph.nodes.len()];
     let live_nodes = || graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]);
     let mut reach = vec![0usize; graph.nodes.len()];
@@ -117,6 +118,8 @@ fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bo
     let mut depth = vec![0usize; graph.nodes.len()];
     let mut loads: Vec<Vec<NodeId>> = vec![Vec::new(); graph.nodes.len()];
     for (id, node) in live_nodes() {
+        // Beside the value; one op reads three tensors.
+        let room = caps.max_bindings.saturating_sub(caps.bindings_of(node)).max(3);
         let stored = |i: NodeId, roots: &[bool]| roots[i as usize] || matches!(graph.nodes[i as usize].op, Op::Leaf(_));
         loop {
             let mut union: Vec<NodeId> = Vec::new();
@@ -129,10 +132,10 @@ fn split_large(graph: &Graph, live: &[bool], n_loads_max: usize, roots: &mut [bo
             union.sort_unstable();
             union.dedup();
             let inner = node.inputs.iter().filter(|i| !stored(**i, roots));
-            let widest = inner.clone().max_by_key(|i| loads[**i as usize].len()).copied();
+            let widest = inner.clone().max_by_key(|i| bindings(&loads[**i as usize])).copied();
             let deepest = inner.max_by_key(|i| depth[**i as usize]).copied();
             match (widest, deepest) {
-                (Some(w), _) if union.len() > n_loads_max => roots[w as usize] = true,
+                (Some(w), _) if bindings(&union) > room => roots[w as usize] = true,
                 (_, Some(d)) if depth[d as usize] >= DEPTH_MAX => roots[d as usize] = true,
                 _ => {
                     depth[id] = deepest.map_or(0, |d| depth[d as usize] + 1);

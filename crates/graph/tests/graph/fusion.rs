@@ -169,6 +169,19 @@ fn few_bindings_are_enough_for_every_formula() {
     assert_eq!((last.to_vec::<f32>().unwrap(), held.to_vec::<f32>().unwrap()), (vec![-1.0; 20], vec![1.0; 20]));
 }
 
+/// Loops share a dispatch as far as the windows on what they bind are not too many together.
+#[test]
+fn windows_count_where_small_loops_share_a_dispatch() {
+    let n_kernels_of_five_sums = |limited| {
+        let device = Device::with_options(std::sync::Arc::new(limited), PlanOptions::default());
+        let sum = |n: usize| leaf(&[1500 + n]).to(&device).unwrap().sum_all();
+        n_kernels(&(1..5).map(sum).fold(sum(0), |all, one| all + one))
+    };
+    assert_eq!(n_kernels_of_five_sums(Limited::bindings(16)), 2);
+    // Each sum takes two windows of 4 KiB and a result, so that two of them have room.
+    assert_eq!(n_kernels_of_five_sums(Limited::windows(8, 4 << 10)), 3);
+}
+
 /// An empty value is computed from nothing, also where others would compute it again.
 #[test]
 fn a_formula_of_an_empty_value_names_nothing_that_is_gone() {

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use kiln_cpu::CpuBackend;
-use kiln_ir::{Backend, Buffer, Caps, DType, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape};
+use kiln_ir::kernel::Arg;
+use kiln_ir::{
+    Backend, Buffer, Caps, DType, Executable, Fence, Kernel, Readback, Reject, Result, Step, Tape, n_bindings,
+};
 
 /// See above.
 pub(crate) struct Limited {
@@ -26,6 +29,13 @@ impl Limited {
         let inner = CpuBackend::poisoned();
         let caps = Caps { max_bindings, name: format!("{max_bindings} bindings"), ..inner.caps().clone() };
         Limited { inner, caps, anchors: Anchors::All }
+    }
+
+    /// With so many bindings, each of so many bytes at most.
+    pub(crate) fn windows(max_bindings: usize, max_binding_bytes: u64) -> Limited {
+        let limited = Limited::bindings(max_bindings);
+        let name = format!("{max_bindings} bindings of {max_binding_bytes} bytes");
+        Limited { caps: Caps { max_binding_bytes, name, ..limited.caps }, ..limited }
     }
 
     /// With the figures of a large GPU, so that long sums are split and starting a kernel is dear.
@@ -65,7 +75,8 @@ impl Backend for Limited {
     }
 
     fn supports(&self, kernel: &Kernel) -> Result<(), Reject> {
-        let (needed, limit) = (kernel.args().len(), self.caps.max_bindings);
+        let bindings = |arg: &Arg| n_bindings(self.caps.bytes(arg.dtype, arg.numel), self.caps.max_binding_bytes);
+        let (needed, limit) = (kernel.args().iter().map(bindings).sum(), self.caps.max_bindings);
         match kernel {
             _ if needed > limit => Err(Reject::Bindings { needed, limit }),
             _ if !self.has(kernel) => Err(Reject::Unsupported("left out")),

@@ -10,10 +10,20 @@ use crate::sharing::block_on;
 
 /// A device whose bindings span so many bytes.
 fn bound(bytes: u64) -> Option<Device> {
+    with(bytes, u32::MAX)
+}
+
+/// A device that binds so many buffers at most, of so many bytes each.
+fn with(bytes: u64, n_bindings: u32) -> Option<Device> {
     gpu()?;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
-    let required_limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..adapter.limits() };
+    let limits = adapter.limits();
+    let required_limits = wgpu::Limits {
+        max_storage_buffer_binding_size: bytes,
+        max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage.min(n_bindings),
+        ..limits
+    };
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
     let (device, queue) = block_on(adapter.request_device(&descriptor)).unwrap();
     Some(Device::from_wgpu(device, queue))
@@ -68,4 +78,22 @@ fn more_windows_than_bindings_are_an_error() {
     let x = Tensor::rand(&[n], &device);
     let error = x.to_vec::<f32>().unwrap_err();
     assert!(error.to_string().contains("Bindings") && error.to_string().contains("windows.rs"), "{error}");
+}
+
+/// Each of these tensors is two of eight bindings, so that what would be one kernel is several.
+#[test]
+fn kernels_are_cut_where_windows_are_too_many() {
+    let Some(device) = with(4 << 10, 8) else { return };
+    let n = 1500;
+    let make = |by: usize| {
+        let values: Vec<f32> = (0..n).map(|i| (i * by % 23) as f32).collect();
+        Tensor::new(&values, &[n], &device).unwrap()
+    };
+    let [a, b, c, d, e] = [3, 5, 7, 11, 13].map(make);
+    let y = &a * &b + &c * &d + (&a + &e) * (&c - &b);
+    let expected = |i: usize| {
+        let [a, b, c, d, e] = [3, 5, 7, 11, 13].map(|by| (i * by % 23) as f32);
+        a * b + c * d + (a + e) * (c - b)
+    };
+    assert_eq!(y.to_vec::<f32>().unwrap(), (0..n).map(expected).collect::<Vec<f32>>());
 }
