@@ -1,7 +1,8 @@
 //! Batches of an [`Images`]: ordered, normalised, and built on another thread ahead of their use.
 //!
 //! The order is a pure function of seed and epoch, so a run resumed at epoch 7 sees what the first run saw.
-//! Normalisation is a table of 256 values made once, since a pixel is a byte.
+//! A pixel stays the byte that it is until it is used: a device gets a quarter of what normalised values would take, and
+//! the host looks them up in a table of 256.
 
 use crate::prefetch::Prefetch;
 use crate::{Images, permutation};
@@ -18,6 +19,28 @@ pub struct Batch {
     pub y: Vec<i32>,
     /// The number of samples: the batch size, or less in a last batch that was kept.
     pub n: usize,
+}
+
+/// A batch as it lies in the set: bytes, row-major.
+pub(crate) struct Bytes {
+    pub(crate) pixels: Vec<u8>,
+    pub(crate) labels: Vec<i32>,
+    pub(crate) n: usize,
+}
+
+/// What becomes of a pixel: `x = (p / max - mean) / std`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Normal {
+    pub(crate) max: f32,
+    pub(crate) mean: f32,
+    pub(crate) std: f32,
+}
+
+impl Normal {
+    /// The normalised value of each byte.
+    fn table(&self) -> [f32; 256] {
+        std::array::from_fn(|p| (p as f32 / self.max - self.mean) / self.std)
+    }
 }
 
 /// How to cut a set into batches; made by [`Images::batches`], started by [`Batches::epoch`].
@@ -107,12 +130,13 @@ impl Batches {
         let this = self.clone();
         let batches = std::iter::once(()).flat_map(move |()| {
             let order = this.order(epoch);
-            let table = this.table();
             let this = this.clone();
-            (0..left).map(move |i| this.build(&order, &table, i))
+            (0..left).map(move |i| this.build(&order, i))
         });
         let [_, channels, height, width] = self.images.dims();
-        Epoch { batches: Prefetch::new(DEPTH, batches), left, image_dims: [channels, height, width] }
+        let normal = Normal { max: f32::from(self.images.max()), mean: self.mean, std: self.std };
+        let batches = Prefetch::new(DEPTH, batches);
+        Epoch { batches, left, image_dims: [channels, height, width], normal, table: normal.table() }
     }
 
     fn order(&self, epoch: u64) -> Vec<usize> {
@@ -120,34 +144,41 @@ impl Batches {
         self.seed.map_or_else(|| (0..n).collect(), |seed| permutation(n, seed, epoch))
     }
 
-    /// The normalised value of each byte.
-    fn table(&self) -> [f32; 256] {
-        let max = f32::from(self.images.max());
-        std::array::from_fn(|p| (p as f32 / max - self.mean) / self.std)
-    }
-
-    fn build(&self, order: &[usize], table: &[f32; 256], i: usize) -> Batch {
+    fn build(&self, order: &[usize], i: usize) -> Bytes {
         let samples = &order[i * self.size..order.len().min((i + 1) * self.size)];
-        let mut x = Vec::with_capacity(samples.len() * self.images.image_numel());
+        let mut pixels = Vec::with_capacity(samples.len() * self.images.image_numel());
         for &sample in samples {
-            x.extend(self.images.image(sample).iter().map(|&p| table[usize::from(p)]));
+            pixels.extend(self.images.image(sample));
         }
-        let y = samples.iter().map(|&s| i32::from(self.images.labels()[s])).collect();
-        Batch { x, y, n: samples.len() }
+        let labels = samples.iter().map(|&s| i32::from(self.images.labels()[s])).collect();
+        Bytes { pixels, labels, n: samples.len() }
     }
 }
 
 /// The batches of one epoch, as they become ready.
 pub struct Epoch {
-    batches: Prefetch<Batch>,
+    batches: Prefetch<Bytes>,
     left: usize,
     image_dims: [usize; 3],
+    normal: Normal,
+    table: [f32; 256],
 }
 
 impl Epoch {
     /// Channels, height and width of an image.
     pub fn image_dims(&self) -> [usize; 3] {
         self.image_dims
+    }
+
+    pub(crate) fn normal(&self) -> Normal {
+        self.normal
+    }
+
+    /// The next batch as it lies in the set.
+    pub(crate) fn next_bytes(&mut self) -> Option<Bytes> {
+        let batch = self.batches.next();
+        self.left -= usize::from(batch.is_some());
+        batch
     }
 }
 
@@ -159,9 +190,8 @@ impl Iterator for Epoch {
     /// # Panics
     /// With the panic of the building thread, should it have one.
     fn next(&mut self) -> Option<Batch> {
-        let batch = self.batches.next();
-        self.left -= usize::from(batch.is_some());
-        batch
+        let Bytes { pixels, labels, n } = self.next_bytes()?;
+        Some(Batch { x: pixels.into_iter().map(|p| self.table[usize::from(p)]).collect(), y: labels, n })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
