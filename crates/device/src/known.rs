@@ -2,16 +2,19 @@
 //!
 //! Schedules are chosen by whole turns of workgroups over these (`Target::parts`), so a product that is best cut into many
 //! tiles on a large GPU is done in few on a small one. Names are those that drivers give; who is not here is taken for
-//! one of its kind.
+//! one of its kind. A name counts as a whole: what only begins alike (`RTX 4080 SUPER`, `RTX 4080 Laptop GPU`, a part of a
+//! card) has other numbers. The numbers are those of the vendors' data sheets and architecture papers: multiprocessors
+//! that are enabled on the card, not all of the chip's.
 
 use crate::adapter::{AdapterInfo, AdapterKind};
 use crate::emit::LARGE;
 
 /// Adapters by name, and their processors: NVIDIA's streaming multiprocessors, AMD's compute units, Apple's and
-/// Intel's cores; of what is sold with several numbers, the most. Source: the vendors' data sheets.
+/// Intel's cores. Apple sells most of its chips with two numbers under one name: the higher one is here.
 const KNOWN: &[(&str, usize)] = &[
     ("NVIDIA H200", 132),
     ("NVIDIA H100 80GB HBM3", 132),
+    ("NVIDIA H100 NVL", 132),
     ("NVIDIA H100 PCIe", 114),
     ("NVIDIA A100-SXM4-40GB", 108),
     ("NVIDIA A100-SXM4-80GB", 108),
@@ -21,11 +24,13 @@ const KNOWN: &[(&str, usize)] = &[
     ("NVIDIA L4", 58),
     ("NVIDIA A10", 72),
     ("Tesla V100-SXM2-16GB", 80),
+    ("Tesla V100-SXM2-32GB", 80),
     ("Tesla T4", 40),
     ("NVIDIA GeForce RTX 4090", 128),
     ("NVIDIA GeForce RTX 4080", 76),
     ("NVIDIA GeForce RTX 4070", 46),
     ("NVIDIA GeForce RTX 3090", 82),
+    // With 10 GB; the few with 12 GB have 70.
     ("NVIDIA GeForce RTX 3080", 68),
     ("NVIDIA GeForce RTX 3070", 46),
     ("NVIDIA GeForce RTX 3060", 28),
@@ -57,9 +62,9 @@ const SMALL: usize = 16;
 
 /// How many processors of the adapter compute side by side, as far as its name or its kind tells.
 pub(crate) fn parts(info: &AdapterInfo) -> usize {
-    // Some drivers add the chip: `AMD Radeon RX 7900 XTX (RADV NAVI31)`.
+    // Some drivers add the chip: `AMD Radeon RX 7900 XTX (RADV NAVI31)`. Intel's write `(TM)` or `(tm)`.
     let name = info.name.split(" (").next().unwrap_or_default();
-    let known = KNOWN.iter().find(|row| row.0 == name).map(|row| row.1);
+    let known = KNOWN.iter().find(|row| row.0.eq_ignore_ascii_case(name)).map(|row| row.1);
     known.unwrap_or(match info.kind {
         // What software is asked for beside its own schedules is what a large GPU does.
         AdapterKind::Discrete | AdapterKind::Virtual | AdapterKind::Cpu => LARGE,
@@ -75,16 +80,45 @@ mod tests {
     fn adapters_are_known_by_their_whole_names() {
         for (n, (name, parts)) in KNOWN.iter().enumerate() {
             assert!((4..=256).contains(parts) && name.trim() == *name && !name.contains(" ("), "{name}");
-            assert!(KNOWN[..n].iter().all(|row| row.0 != *name), "{name} stands twice");
+            assert!(KNOWN[..n].iter().all(|row| !row.0.eq_ignore_ascii_case(name)), "{name} stands twice");
         }
         let parts = |name: &str, kind| {
             let (name, backend, driver) = (name.into(), String::new(), String::new());
             parts(&AdapterInfo { name, backend, kind, driver, matrix: None })
         };
-        assert_eq!(parts("NVIDIA L4", AdapterKind::Discrete), 58);
-        assert_eq!(parts("AMD Radeon RX 7900 XTX (RADV NAVI31)", AdapterKind::Discrete), 96);
-        assert_eq!(parts("Apple M1 Pro", AdapterKind::Integrated), 16);
-        assert_eq!(parts("NVIDIA GeForce RTX 4080 Laptop GPU", AdapterKind::Discrete), LARGE);
+        let discrete = |name| parts(name, AdapterKind::Discrete);
+        let rows = [
+            ("NVIDIA L4", 58),
+            ("NVIDIA H100 80GB HBM3", 132),
+            ("NVIDIA H100 PCIe", 114),
+            ("NVIDIA GeForce RTX 4080", 76),
+            ("AMD Radeon RX 7900 XT", 84),
+            ("AMD Radeon RX 7900 XTX (RADV NAVI31)", 96),
+            ("Intel(R) Arc(TM) A770 Graphics", 32),
+            ("Intel(R) Arc(tm) A770 Graphics (DG2)", 32),
+        ];
+        for (name, n) in rows {
+            assert_eq!(discrete(name), n, "{name}");
+        }
+        for name in ["Apple M1", "Apple M1 Pro", "Apple M1 Max", "Apple M1 Ultra"].iter().zip([8, 16, 32, 64]) {
+            assert_eq!(parts(name.0, AdapterKind::Integrated), name.1, "{}", name.0);
+        }
+        // What begins or ends like one that is known.
+        let others = [
+            "NVIDIA GeForce RTX 4080 SUPER",
+            "NVIDIA GeForce RTX 4080 Laptop GPU",
+            "NVIDIA GeForce RTX 3080 Ti",
+            "NVIDIA RTX A1000",
+            "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+            "NVIDIA A10G",
+            "NVIDIA H100",
+            "RTX 4080",
+            "",
+        ];
+        for name in others {
+            assert_eq!(discrete(name), LARGE, "{name}");
+        }
         assert_eq!(parts("Intel(R) Iris(R) Xe Graphics (TGL GT2)", AdapterKind::Integrated), SMALL);
+        assert_eq!(parts("Apple M9 Pro", AdapterKind::Integrated), SMALL);
     }
 }
