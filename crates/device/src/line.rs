@@ -213,3 +213,44 @@ impl State {
         self.came = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills take some milliseconds each, recording them some microseconds.
+    #[test]
+    fn the_host_waits_while_enough_is_under_way() {
+        if crate::adapters().is_empty() {
+            assert!(std::env::var_os("KILN_REQUIRE_GPU").is_none(), "KILN_REQUIRE_GPU is set and there is no adapter");
+            return println!("skipped: no adapter");
+        }
+        let backend = crate::WgpuBackend::gpu(0, crate::Options::default()).unwrap();
+        let gpu = backend.device();
+        let descriptor = wgpu::BufferDescriptor {
+            label: None,
+            size: 32 << 20,
+            usage: wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let buffer = gpu.device.create_buffer(&descriptor);
+        let fill = || {
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            (0..4).for_each(|_| encoder.clear_buffer(&buffer, 0, None));
+            encoder.finish()
+        };
+        let line = &gpu.line;
+        let under_way = |ticket: Ticket| ticket.0 - line.over.load(Ordering::Acquire);
+        // What came at once is short as far as anybody knows.
+        let most = (0..12).map(|_| under_way(line.submit(Some(fill())))).max().unwrap();
+        assert!((2..=SHORT_IN_FLIGHT as u64).contains(&most), "{most} under way");
+        // What did not end within a millisecond is long.
+        for _ in 0..4 {
+            std::thread::sleep(2 * SHORT);
+            let under_way = under_way(line.submit(Some(fill())));
+            assert!(under_way <= LONG_IN_FLIGHT as u64, "{under_way} under way");
+        }
+        backend.wait().unwrap();
+        assert_eq!(under_way(lock(&line.state).last), 0);
+    }
+}

@@ -60,20 +60,11 @@ impl Pipelines {
             }
         }
         let failed: Mutex<HashMap<&str, Error>> = Mutex::default();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(shader) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                match self.compile(shader) {
-                    Ok(pipeline) => drop(lock(&self.pipelines).insert(shader.wgsl.clone(), pipeline)),
-                    Err(error) => drop(lock(&failed).insert(&shader.wgsl, error)),
-                }
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(missing.len());
-        match threads {
-            0 | 1 => work(),
-            _ => std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work)))),
-        }
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        each(&missing, threads, |shader| match self.compile(shader) {
+            Ok(pipeline) => drop(lock(&self.pipelines).insert(shader.wgsl.clone(), pipeline)),
+            Err(error) => drop(lock(&failed).insert(&shader.wgsl, error)),
+        });
         if let Some(kept) = self.kept.as_ref().filter(|_| !missing.is_empty()) {
             kept.save();
         }
@@ -105,16 +96,11 @@ impl Pipelines {
         let device = &self.gpu.device;
         let label = Some(shader.name.as_str());
         let source = wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into());
-        let checks = wgpu::ShaderRuntimeChecks {
-            // A counter in every loop, against loops that our emission does not write.
-            force_loop_bounding: false,
-            ..if self.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() }
-        };
         let descriptor = wgpu::ShaderModuleDescriptor { label, source };
         // SAFETY: every loop that emission writes is counted, and every index is below the argument's
         // numel, which the tape compares with the bound buffer; gathered indices are clamped. The windows on an
         // argument cover it, each all of the indices for which it is chosen.
-        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
+        let module = unsafe { device.create_shader_module_trusted(descriptor, checks(self.checked)) };
         let (layout, pipeline_layout) = self.layout(shader);
         self.gpu.made().pipelines += 1;
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -122,21 +108,15 @@ impl Pipelines {
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
-            // Every kernel writes workgroup memory before it reads it.
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
+            compilation_options: compilation(),
             cache: self.kept.as_ref().map(Kept::cache),
         });
         Pipeline { pipeline, layout }
     }
 
     fn layout(&self, shader: &Shader) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        let key =
-            (shader.bindings.iter().map(|b| shader.args[b.arg].access != Access::Read).collect(), shader.scalars > 0);
         lock(&self.layouts)
-            .entry(key)
+            .entry(key(shader))
             .or_insert_with_key(|(written, scalars)| self.create_layout(written, *scalars))
             .clone()
     }
@@ -160,5 +140,87 @@ impl Pipelines {
             immediate_size: 0,
         });
         (layout, pipeline)
+    }
+}
+
+/// Calls `work` with each of the items, on so many threads at most.
+fn each<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(item);
+        }
+    };
+    match threads.min(items.len()) {
+        0 | 1 => some(),
+        threads => std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(some)))),
+    }
+}
+
+/// What is added to a shader's text against mistakes in it.
+fn checks(checked: bool) -> wgpu::ShaderRuntimeChecks {
+    wgpu::ShaderRuntimeChecks {
+        // A counter in every loop, against loops that our emission does not write.
+        force_loop_bounding: false,
+        ..if checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() }
+    }
+}
+
+/// Every kernel writes workgroup memory before it reads it.
+fn compilation() -> wgpu::PipelineCompilationOptions<'static> {
+    wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: false, ..Default::default() }
+}
+
+/// What is only read is bound so: kernels that share it then need no barrier between them.
+fn key(shader: &Shader) -> LayoutKey {
+    (shader.bindings.iter().map(|b| shader.args[b.arg].access != Access::Read).collect(), shader.scalars > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Condvar;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::emit::{self, Target};
+    use crate::probe::Probe;
+
+    /// Each item waits for a second one to be begun, as it is by another thread.
+    #[test]
+    fn several_are_compiled_at_a_time() {
+        let (begun, met) = (Mutex::new(HashSet::new()), Condvar::new());
+        let items: Vec<usize> = (0..8).collect();
+        let done = Mutex::new(Vec::new());
+        each(&items, 2, |item| {
+            lock(&begun).insert(std::thread::current().id());
+            met.notify_all();
+            let (both, _) =
+                met.wait_timeout_while(lock(&begun), Duration::from_secs(10), |begun| begun.len() < 2).unwrap();
+            assert_eq!(both.len(), 2);
+            drop(both);
+            lock(&done).push(*item);
+        });
+        let mut done = done.into_inner().unwrap();
+        done.sort_unstable();
+        assert_eq!(done, items);
+        // One alone is done here.
+        let here = std::thread::current().id();
+        each(&[()], 2, |()| assert_eq!(std::thread::current().id(), here));
+    }
+
+    #[test]
+    fn nothing_is_checked_or_zeroed_where_it_costs() {
+        let unchecked = checks(false);
+        assert!(!unchecked.bounds_checks && !unchecked.force_loop_bounding);
+        assert!(checks(true).bounds_checks && !checks(true).force_loop_bounding);
+        assert!(!compilation().zero_initialize_workgroup_memory);
+        assert_eq!(crate::Options::default().checked, cfg!(debug_assertions));
+    }
+
+    #[test]
+    fn what_is_only_read_is_bound_so() {
+        let shader = emit::emit(&Probe::ALL[0].kernel(), &Target::default()).unwrap();
+        assert_eq!(key(&shader), (vec![false, false, true], false));
     }
 }
