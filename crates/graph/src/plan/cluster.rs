@@ -173,10 +173,7 @@ impl Cluster {
         };
         let (needed, limit) = (scope.bindings(&shared.args), scope.caps.max_bindings);
         if needed > limit {
-            return Err(format!(
-                "{} buffers take {needed} bindings, of which the device has {limit}",
-                shared.args.len()
-            ));
+            return Err(format!("{needed} bindings, of which the device has {limit}"));
         }
         (scope.supports)(&kernel).map_err(|why| format!("the device refuses: {why:?}"))?;
         let Shared { args, scalars, reads, gathered } = shared;
