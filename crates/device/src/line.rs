@@ -144,7 +144,14 @@ impl Line {
 
     /// Submits what waits, after waiting until few enough submissions are under way.
     fn send(&self, state: &mut State) -> wgpu::SubmissionIndex {
-        self.make_room(state);
+        make_room(
+            &mut state.in_flight,
+            |submission| submission.at.elapsed(),
+            |oldest| {
+                // A failure to wait is a lost device, which the next check reports.
+                let _ = self.finish(oldest);
+            },
+        );
         state.staged = 0;
         self.queue.submit(state.pending.drain(..))
     }
@@ -157,18 +164,6 @@ impl Line {
             over.fetch_max(last.0, Ordering::AcqRel);
         });
         state.in_flight.push_back(Submission { index, last, at: Instant::now() });
-    }
-
-    fn make_room(&self, state: &mut State) {
-        let many = |queue: &VecDeque<Submission>| match queue.front() {
-            Some(oldest) if oldest.at.elapsed() < SHORT => queue.len() >= SHORT_IN_FLIGHT,
-            _ => queue.len() >= LONG_IN_FLIGHT,
-        };
-        while many(&state.in_flight) {
-            let oldest = state.in_flight.pop_front().expect("the queue is not empty");
-            // A failure to wait is a lost device, which the next check reports.
-            let _ = self.finish(oldest);
-        }
     }
 
     fn is_busy(&self, state: &State) -> bool {
@@ -211,5 +206,42 @@ impl State {
         self.pending.push(commands);
         self.last.0 += 1;
         self.came = Instant::now();
+    }
+}
+
+/// Finishes the oldest submissions until one more may be under way.
+fn make_room<T>(in_flight: &mut VecDeque<T>, age: impl Fn(&T) -> Duration, mut finish: impl FnMut(T)) {
+    let many = |queue: &VecDeque<T>| match queue.front() {
+        Some(oldest) if age(oldest) < SHORT => queue.len() >= SHORT_IN_FLIGHT,
+        _ => queue.len() >= LONG_IN_FLIGHT,
+    };
+    while many(in_flight) {
+        finish(in_flight.pop_front().expect("the queue is not empty"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many are under way at most, and which were waited for, where submissions of such ages go before one more.
+    fn waited(ages_us: &[u64]) -> (usize, Vec<usize>) {
+        let (mut in_flight, mut over) = (VecDeque::new(), Vec::new());
+        let mut most = 0;
+        for n in 0..=ages_us.len() {
+            make_room(&mut in_flight, |&n: &usize| Duration::from_micros(ages_us[n]), |n| over.push(n));
+            in_flight.push_back(n);
+            most = most.max(in_flight.len());
+        }
+        (most, over)
+    }
+
+    /// llvmpipe computes while it is submitted to, so that no software adapter shows this.
+    #[test]
+    fn the_host_waits_for_the_oldest_while_enough_is_under_way() {
+        assert_eq!(waited(&[5000; 5]), (2, vec![0, 1, 2, 3]));
+        assert_eq!(waited(&[10; 10]), (8, vec![0, 1, 2]));
+        assert_eq!(waited(&[5000, 10, 10, 10]), (4, vec![0]));
+        assert_eq!(waited(&[]), (1, vec![]));
     }
 }
