@@ -4,27 +4,14 @@
 //! ends of an argument is nothing there to read, so that points go one by one. The last vector of a line goes back over
 //! points that are there already.
 
-use bytemuck::Pod;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
+use super::join::{Chosen, Fold, Join, Max, Position, Products, Sum};
 use super::lines::Kind;
-use crate::simd::multiversion;
-
-/// How taps become a result.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fold {
-    Sum,
-    Max,
-    /// The number of the first greatest tap.
-    Position,
-    SumOfProducts,
-    /// The same, where what does not exist is not multiplied.
-    SumOfSeen,
-    SumOfChosen,
-}
+use super::vector::{exists, lanes, load, span};
 
 /// What the taps of a line are taken from.
-pub(super) struct Source<'a> {
+pub(super) struct Operands<'a> {
     pub(super) values: &'a [f32],
     /// What is compared, of which only bits matter.
     pub(super) others: &'a [f32],
@@ -36,35 +23,12 @@ pub(super) struct Source<'a> {
     pub(super) factors: &'a [f32],
 }
 
-/// The results of a line; positions as the bits of a float.
-pub(super) fn fold(how: Fold, kind: &Kind, from: &Source<'_>, out: &mut [f32]) {
-    Arch::new().dispatch(Line { how, kind, from, out });
-}
-
-multiversion! {
-    /// Puts points together again of which there are the first of each `n`, then the second of each, and so on.
-    pub(super) fn weave(n: usize, parts: &[f32], out: &mut [f32]) {
-        if n == 2 {
-            let (even, odd) = parts.split_at(out.len().div_ceil(2));
-            let (pairs, rest) = out.as_chunks_mut();
-            pairs.iter_mut().zip(even.iter().zip(odd)).for_each(|(pair, (x, y))| *pair = [*x, *y]);
-            rest.iter_mut().for_each(|last| *last = even[even.len() - 1]);
-            return;
-        }
-        let mut rest = parts;
-        for r in 0..n {
-            let part;
-            (part, rest) = rest.split_at((out.len() - r).div_ceil(n));
-            out[r..].iter_mut().step_by(n).zip(part).for_each(|(o, x)| *o = *x);
-        }
-    }
-}
-
-struct Line<'a> {
-    how: Fold,
-    kind: &'a Kind,
-    from: &'a Source<'a>,
-    out: &'a mut [f32],
+/// A line whose taps become its result; positions as the bits of a float.
+pub(super) struct Line<'a> {
+    pub(super) how: Fold,
+    pub(super) kind: &'a Kind,
+    pub(super) from: &'a Operands<'a>,
+    pub(super) out: &'a mut [f32],
 }
 
 impl WithSimd for Line<'_> {
@@ -80,135 +44,6 @@ impl WithSimd for Line<'_> {
             Fold::SumOfSeen => self.walk::<S, Products<true>>(simd),
             Fold::SumOfChosen => self.walk::<S, Chosen>(simd),
         }
-    }
-}
-
-/// How a tap joins the result of some points.
-trait Join {
-    /// What points have so far.
-    type Sum<S: Simd>: Copy;
-    fn start<S: Simd>(simd: S) -> Self::Sum<S>;
-    /// Takes the elements of some points, and what is compared or multiplied with them.
-    fn join<S: Simd>(simd: S, sum: &mut Self::Sum<S>, first: S::f32s, second: S::f32s, number: i32);
-    fn end<S: Simd>(simd: S, sum: Self::Sum<S>) -> S::f32s;
-    /// True iff elements are compared.
-    const COMPARES: bool = false;
-    /// True iff elements are multiplied.
-    const SCALES: bool = false;
-    /// True iff elements that do not exist have no factor.
-    const SKIPS: bool = false;
-}
-
-struct Sum;
-struct Max;
-struct Position;
-struct Products<const SKIPS: bool>;
-struct Chosen;
-
-impl Join for Sum {
-    type Sum<S: Simd> = S::f32s;
-
-    #[inline(always)]
-    fn start<S: Simd>(simd: S) -> S::f32s {
-        simd.splat_f32s(0.0)
-    }
-
-    #[inline(always)]
-    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, _: S::f32s, _: i32) {
-        *sum = simd.add_f32s(*sum, first);
-    }
-
-    #[inline(always)]
-    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
-        sum
-    }
-}
-
-/// Whether a tap takes the place of an earlier one as the greatest: a NaN does, and the first one stays.
-#[inline(always)]
-fn replaces<S: Simd>(simd: S, x: S::f32s, best: S::f32s) -> S::m32s {
-    simd.and_m32s(simd.not_m32s(simd.less_than_or_equal_f32s(x, best)), simd.equal_f32s(best, best))
-}
-
-impl Join for Max {
-    type Sum<S: Simd> = S::f32s;
-
-    #[inline(always)]
-    fn start<S: Simd>(simd: S) -> S::f32s {
-        simd.splat_f32s(f32::NEG_INFINITY)
-    }
-
-    #[inline(always)]
-    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, _: S::f32s, _: i32) {
-        *sum = simd.select_f32s(replaces(simd, first, *sum), first, *sum);
-    }
-
-    #[inline(always)]
-    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
-        sum
-    }
-}
-
-impl Join for Position {
-    type Sum<S: Simd> = (S::f32s, S::i32s);
-
-    #[inline(always)]
-    fn start<S: Simd>(simd: S) -> Self::Sum<S> {
-        (simd.splat_f32s(f32::NEG_INFINITY), simd.splat_i32s(0))
-    }
-
-    #[inline(always)]
-    fn join<S: Simd>(simd: S, (best, at): &mut Self::Sum<S>, first: S::f32s, _: S::f32s, number: i32) {
-        let better = replaces(simd, first, *best);
-        *best = simd.select_f32s(better, first, *best);
-        *at = simd.select_i32s(better, simd.splat_i32s(number), *at);
-    }
-
-    #[inline(always)]
-    fn end<S: Simd>(_: S, (_, at): Self::Sum<S>) -> S::f32s {
-        bytemuck::cast(at)
-    }
-}
-
-impl<const SKIPS: bool> Join for Products<SKIPS> {
-    type Sum<S: Simd> = S::f32s;
-    const SCALES: bool = true;
-    const SKIPS: bool = SKIPS;
-
-    #[inline(always)]
-    fn start<S: Simd>(simd: S) -> S::f32s {
-        simd.splat_f32s(0.0)
-    }
-
-    #[inline(always)]
-    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, second: S::f32s, _: i32) {
-        *sum = simd.mul_add_e_f32s(first, second, *sum);
-    }
-
-    #[inline(always)]
-    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
-        sum
-    }
-}
-
-impl Join for Chosen {
-    type Sum<S: Simd> = S::f32s;
-    const COMPARES: bool = true;
-
-    #[inline(always)]
-    fn start<S: Simd>(simd: S) -> S::f32s {
-        simd.splat_f32s(0.0)
-    }
-
-    #[inline(always)]
-    fn join<S: Simd>(simd: S, sum: &mut S::f32s, first: S::f32s, second: S::f32s, number: i32) {
-        let here = simd.equal_u32s(bytemuck::cast(second), simd.splat_u32s(number as u32));
-        *sum = simd.add_f32s(*sum, simd.select_f32s(here, first, simd.splat_f32s(0.0)));
-    }
-
-    #[inline(always)]
-    fn end<S: Simd>(_: S, sum: S::f32s) -> S::f32s {
-        sum
     }
 }
 
@@ -281,9 +116,8 @@ impl Line<'_> {
                 let mut x = load::<S, STEP>(&first[part.clone()]);
                 let mut y = if J::COMPARES { load::<S, STEP>(&second[part]) } else { factor };
                 if SOME {
-                    let (zero, from_start) = (simd.splat_f32s(0.0), (at + v * wide).wrapping_sub(tap.range.start));
-                    let number = simd.add_u32s(counted::<S>(), simd.splat_u32s(from_start as u32));
-                    let exists = simd.less_than_u32s(number, simd.splat_u32s(tap.range.len() as u32));
+                    let exists = exists(simd, at + v * wide, tap.range.clone());
+                    let zero = simd.splat_f32s(0.0);
                     x = simd.select_f32s(exists, x, zero);
                     y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
                 }
@@ -313,57 +147,14 @@ impl Line<'_> {
     }
 }
 
-/// Points of a vector.
-#[inline(always)]
-pub(super) const fn lanes<S: Simd>() -> usize {
-    size_of::<S::f32s>() / size_of::<f32>()
-}
-
-/// Elements from an address on, if so many are there.
-#[inline(always)]
-pub(super) fn span(values: &[f32], head: i64, n: usize) -> Option<&[f32]> {
-    values.get(head as usize..)?.get(..n)
-}
-
-/// A vector that begins with some elements.
-#[inline(always)]
-pub(super) fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
-    bytemuck::pod_read_unaligned(&bytemuck::cast_slice(elements)[..size_of::<V>()])
-}
-
-/// The numbers of a vector's points.
-#[inline(always)]
-pub(super) fn counted<S: Simd>() -> S::u32s {
-    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    vector(&NUMBERS)
-}
-
-/// The elements of a vector's points, one out of `STEP`.
-#[inline(always)]
-pub(super) fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
-    match (STEP, lanes::<S>()) {
-        (1, _) => vector(elements),
-        (_, 16) => vector(&firsts::<16, 32>(elements)),
-        (_, 8) => vector(&firsts::<8, 16>(elements)),
-        (_, 4) => vector(&firsts::<4, 8>(elements)),
-        _ => vector(elements),
-    }
-}
-
-/// The firsts of `N` pairs, `M` elements.
-#[inline(always)]
-fn firsts<const N: usize, const M: usize>(elements: &[f32]) -> [f32; N] {
-    let pairs: &[f32; M] = elements.first_chunk().expect("so many");
-    std::array::from_fn(|i| pairs[2 * i])
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::lines::Tap;
     use super::*;
+    use pulp::Arch;
 
     /// What each instruction set that this processor has makes of a line.
-    fn folded(how: Fold, kind: &Kind, from: &Source) -> Vec<(&'static str, Vec<f32>)> {
+    fn folded(how: Fold, kind: &Kind, from: &Operands) -> Vec<(&'static str, Vec<f32>)> {
         let mut all = Vec::new();
         let mut add = |name, run: &dyn Fn(Line)| {
             let mut out = vec![f32::NAN; kind.n];
@@ -383,7 +174,7 @@ mod tests {
         [Fold::Sum, Fold::Max, Fold::Position, Fold::SumOfProducts, Fold::SumOfSeen, Fold::SumOfChosen];
 
     /// A point's result by the definition.
-    fn expected(how: Fold, kind: &Kind, from: &Source, at: usize) -> f32 {
+    fn expected(how: Fold, kind: &Kind, from: &Operands, at: usize) -> f32 {
         let seen = kind.taps.iter().zip(from.factors).map(|(tap, factor)| {
             let place = |which: usize| (from.at[which] + tap.at[which]) as usize + from.step * at;
             match tap.range.contains(&at) {
@@ -425,7 +216,7 @@ mod tests {
                     let tight = (&values[..end(11, 0)], &others[..end(7, 0)], [0, 0]);
                     for (values, others, at) in [room, tight] {
                         let factors = [-2.0, -1.0, 0.0, 1.0, 2.0];
-                        let from = Source { values, others, at, step, factors: &factors[..kind.taps.len()] };
+                        let from = Operands { values, others, at, step, factors: &factors[..kind.taps.len()] };
                         for how in ALL {
                             let want: Vec<f32> = (0..n).map(|at| expected(how, &kind, &from, at)).collect();
                             let bits = |x: &[f32]| x.iter().map(|x| (x + 0.0).to_bits()).collect::<Vec<_>>();
@@ -444,11 +235,11 @@ mod tests {
         let values = [1.0, f32::NAN, f32::NAN, 4.0].map(|x| [x; 20]);
         let taps = (0..4).map(|i| Tap { at: [20 * i, 0], number: i as i32, range: 0..20 }).collect();
         let kind = Kind { taps, whole: 0..20, n: 20 };
-        let from = Source { values: values.as_flattened(), others: &[], at: [0; 2], step: 1, factors: &[] };
+        let from = Operands { values: values.as_flattened(), others: &[], at: [0; 2], step: 1, factors: &[] };
         let mut out = [0.0; 20];
-        fold(Fold::Max, &kind, &from, &mut out);
+        Arch::new().dispatch(Line { how: Fold::Max, kind: &kind, from: &from, out: &mut out });
         assert!(out.iter().all(|x| x.is_nan()));
-        fold(Fold::Position, &kind, &from, &mut out);
+        Arch::new().dispatch(Line { how: Fold::Position, kind: &kind, from: &from, out: &mut out });
         assert!(out.iter().all(|x| x.to_bits() == 1));
     }
 
@@ -460,7 +251,7 @@ mod tests {
             let kind = Kind { taps, whole: range.clone(), n };
             for room in [n, 200] {
                 let from =
-                    Source { values: &values[..room], others: &[], at: [0; 2], step: 1, factors: &[f32::INFINITY] };
+                    Operands { values: &values[..room], others: &[], at: [0; 2], step: 1, factors: &[f32::INFINITY] };
                 for (name, out) in folded(Fold::SumOfSeen, &kind, &from) {
                     let want = |at| if range.contains(&at) { f32::INFINITY } else { 0.0 };
                     assert!(out.iter().enumerate().all(|(at, &x)| x == want(at)), "{name}: {out:?}");
@@ -468,16 +259,6 @@ mod tests {
                 let (_, out) = &folded(Fold::SumOfProducts, &kind, &from)[0];
                 assert!(out.iter().enumerate().all(|(at, x)| x.is_nan() != range.contains(&at)), "{out:?}");
             }
-        }
-    }
-
-    #[test]
-    fn remainders_are_put_together_again() {
-        for (n, len) in (1..5).flat_map(|n| (n..40).map(move |len| (n, len))) {
-            let parts: Vec<f32> = (0..n).flat_map(|r| (r..len).step_by(n)).map(|at| at as f32).collect();
-            let mut out = vec![f32::NAN; len];
-            weave(n, &parts, &mut out);
-            assert!(out.iter().zip(0..len).all(|(&x, at)| x == at as f32), "{len} points, {n} remainders: {out:?}");
         }
     }
 }

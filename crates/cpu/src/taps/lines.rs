@@ -108,20 +108,21 @@ impl Lines {
         self.parts.iter().map(|part| self.kinds[part.kind].taps.len()).sum::<usize>() / self.parts.len().max(1)
     }
 
-    /// Calls `f` with each of some lines' remainders, and their addresses: two of taps, and the line's in the result.
-    pub(super) fn each(&self, lines: Range<usize>, mut f: impl FnMut(usize, &Kind, [i64; 3])) {
+    /// The remainders of some lines: the number of a kind, the kind, and three addresses: two from which those of taps are
+    /// counted, and the line's in the result.
+    pub(super) fn each(&self, lines: Range<usize>) -> impl Iterator<Item = (usize, &Kind, [i64; 3])> {
         let n = self.parts.len() / self.along;
-        let mut inner = lines.start % n;
-        let mut start = self.start(lines.start / n);
-        for line in lines.clone() {
-            for part in &self.parts[inner * self.along..][..self.along] {
-                f(part.kind, &self.kinds[part.kind], [0, 1, 2].map(|i| start[i] + part.at[i]));
+        let mut known = (usize::MAX, [0; 3]);
+        lines.flat_map(move |line| {
+            let (outer, inner) = (line / n, line % n);
+            if known.0 != outer {
+                known = (outer, self.start(outer));
             }
-            inner += 1;
-            if inner == n {
-                (inner, start) = (0, self.start(line / n + 1));
-            }
-        }
+            let parts = &self.parts[inner * self.along..][..self.along];
+            parts
+                .iter()
+                .map(move |part| (part.kind, &self.kinds[part.kind], [0, 1, 2].map(|i| known.1[i] + part.at[i])))
+        })
     }
 
     /// What coordinates along the outer axes add to addresses.

@@ -5,23 +5,29 @@
 //! a remainder. So coordinates are taken apart as `s·q + r`, each remainder has taps of its own, and what is left of
 //! quotients and remainders is a sum over `q`, or a bound that always holds, or never.
 //!
-//! Reading order: `find` (what loops have such rows), `phase` (their taps), `lines` (what lines have in common), then how
-//! they are folded (`fold`), or sums are made over all of them (`sums`).
+//! Reading order: `find` (what loops have such rows), `source` (of what), `phase` (their taps), `lines` (what lines have in
+//! common), then how they are folded (`fold`, by `join` and in `vector`s), or sums are made over all of them (`sums`).
 
 mod find;
 mod fold;
+mod join;
 mod lines;
 mod phase;
+mod source;
 mod sums;
+mod vector;
 
 use std::ops::Range;
 
 use kiln_ir::kernel::Loop;
+use pulp::{Arch, Simd, WithSimd};
 
-use self::find::Form;
-use self::fold::{Fold, Source, fold, weave};
+use self::fold::{Line, Operands};
+use self::join::Fold;
 use self::lines::Lines;
+use self::source::Form;
 use self::sums::Sums;
+use self::vector::weave;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Panel};
@@ -119,7 +125,7 @@ impl Folded {
     }
 
     /// Some lines, one after the other, to where they belong from an address on.
-    fn lines(&self, worker: &mut Worker, env: Env, lines: Range<usize>, (to, head): (View, i64)) {
+    fn lines(&self, worker: &mut Worker, env: Env, lines: Range<usize>, to: (View, i64)) {
         let whole = |arg: usize| {
             let view: View = env.args[arg];
             view.slice::<f32>(0, view.len::<f32>())
@@ -131,28 +137,52 @@ impl Folded {
             Form::Chosen { from, at } => (whole(from), whole(at)),
         };
         let Worker { parts, factors, .. } = worker;
+        let parts = &mut parts.lanes_mut::<f32>()[..self.len];
+        Arch::new().dispatch(Task { folded: self, values, others, lines, to, parts, factors });
+    }
+}
+
+/// Some lines, and where they go.
+struct Task<'a> {
+    folded: &'a Folded,
+    values: &'a [f32],
+    others: &'a [f32],
+    lines: Range<usize>,
+    /// The result, and the address in it from which those of lines are counted.
+    to: (View, i64),
+    parts: &'a mut [f32],
+    factors: &'a mut Vec<f32>,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Task { folded: Folded { form, fold: how, len, step, lines, .. }, values, others, parts, factors, .. } =
+            self;
+        let (to, head) = self.to;
         let (mut ready, mut known) = (0, None);
-        self.lines.each(lines, |number, kind, [first, second, line]| {
-            if let Form::Product(..) = self.form
+        for (number, kind, [first, second, line]) in lines.each(self.lines) {
+            if let Form::Product(..) = form
                 && known != Some((number, second))
             {
                 factors.clear();
                 factors.extend(kind.taps.iter().map(|tap| others[(second + tap.at[1]) as usize]));
                 known = Some((number, second));
             }
-            let source = Source { values, others, at: [first, second], step: self.step, factors };
+            let from = &Operands { values, others, at: [first, second], step: *step, factors };
             // SAFETY: a task's lines are its own.
-            let out = unsafe { to.slice_mut::<f32>((head + line) as usize, self.len) };
-            if self.lines.along == 1 {
-                return fold(self.fold, kind, &source, out);
+            let result = unsafe { to.slice_mut::<f32>((head + line) as usize, *len) };
+            let out = if lines.along == 1 { &mut *result } else { &mut parts[ready..ready + kind.n] };
+            Line { how: *how, kind, from, out }.with_simd(simd);
+            if lines.along > 1 {
+                ready += kind.n;
+                if ready == *len {
+                    ready = 0;
+                    weave(lines.along, parts, result);
+                }
             }
-            let parts = &mut parts.lanes_mut::<f32>()[..self.len];
-            fold(self.fold, kind, &source, &mut parts[ready..ready + kind.n]);
-            ready += kind.n;
-            if ready == self.len {
-                ready = 0;
-                weave(self.lines.along, parts, out);
-            }
-        });
+        }
     }
 }

@@ -2,7 +2,17 @@
 
 use std::ops::Range;
 
+use kiln_ir::kernel::{Body, Instr};
+use kiln_ir::{Atom, Index};
+
+use super::source::Source;
 use crate::space::admitted;
+
+/// How far apart neighbours in a line may be for vectors.
+const STEP: i64 = 2;
+
+/// Remainders that are told apart, in all.
+const PHASES: usize = 16;
 
 /// What one remainder of each coordinate meets.
 pub(super) struct Phase {
@@ -65,5 +75,124 @@ impl Limit {
     /// The points of a line that it admits.
     pub(super) fn admitted(&self, shares: &[i64], n: usize) -> Range<usize> {
         admitted(self.of.head(shares), self.of.step, self.lo, self.hi, n)
+    }
+}
+
+/// For each axis, how many remainders have taps of their own: as many as quotients and remainders tell apart.
+pub(super) fn steps(body: &Body, outer: &[usize]) -> Option<Vec<usize>> {
+    fn visit(index: &Index, n_outer: usize, steps: &mut [usize]) {
+        for (_, atom) in &index.terms {
+            let (Atom::Div(e, n) | Atom::Mod(e, n)) = atom else { continue };
+            visit(e, n_outer, steps);
+            for (c, atom) in &e.terms {
+                if let Atom::Var(axis) = atom
+                    && *axis < n_outer
+                    && c % n != 0
+                {
+                    // The least common multiple of what is asked for.
+                    let step = &mut steps[*axis];
+                    let n = *n as usize;
+                    *step = (1..=n).map(|k| *step * k).find(|m| m % n == 0).unwrap_or(*step);
+                }
+            }
+        }
+    }
+    let mut steps = vec![1; outer.len()];
+    for instr in &body.instrs {
+        match instr {
+            Instr::Load { index, valid, .. } => {
+                visit(index, outer.len(), &mut steps);
+                valid.iter().for_each(|b| visit(&b.index, outer.len(), &mut steps));
+            }
+            Instr::Coord(index) => visit(index, outer.len(), &mut steps),
+            _ => {}
+        }
+    }
+    let few = steps.iter().try_fold(1usize, |n, &step| n.checked_mul(step)).is_some_and(|n| n <= PHASES);
+    (few && steps.iter().zip(outer).all(|(step, dim)| step <= dim)).then_some(steps)
+}
+
+/// The space of a loop, its coordinates taken apart.
+pub(super) struct Space<'a> {
+    pub(super) outer: &'a [usize],
+    pub(super) row: &'a [usize],
+    pub(super) steps: &'a [usize],
+}
+
+impl Space<'_> {
+    /// The taps of one remainder of each coordinate; `None` if some address is no sum even then.
+    pub(super) fn phase(&self, mut number: usize, source: &Source, sums_elements: bool) -> Option<Phase> {
+        let rank = self.outer.len();
+        let mut quotients = vec![0; rank];
+        let mut coords = vec![Index::constant(0); rank];
+        for axis in (0..rank).rev() {
+            let (step, remainder) = (self.steps[axis], number % self.steps[axis]);
+            number /= step;
+            quotients[axis] = (self.outer[axis] - remainder).div_ceil(step);
+            let q = if quotients[axis] == 1 { Index::constant(0) } else { Index::var(axis).scale(step as i64) };
+            coords[axis] = q.offset(remainder as i64);
+        }
+        let mut phase = Phase { taps: Vec::new(), shares: Vec::new(), sums_elements };
+        for number in 0..self.row.iter().product() {
+            let mut coords = coords.clone();
+            let mut rest = number;
+            let mut within: Vec<Index> = Vec::new();
+            for &dim in self.row.iter().rev() {
+                within.insert(0, Index::constant((rest % dim) as i64));
+                rest /= dim;
+            }
+            coords.extend(within);
+            let put = |index: &Index| index.substitute(&coords, &quotients);
+            let Phase { taps, shares, .. } = &mut phase;
+            let mut reach = |index: &Index| -> Option<Reach> {
+                let mut strides = index.affine(rank)?;
+                let step = strides.pop().expect("a line is an axis");
+                let share = Share(strides);
+                let found = shares.iter().position(|s| *s == share).unwrap_or_else(|| {
+                    shares.push(share);
+                    shares.len() - 1
+                });
+                Some(Reach { share: found, constant: index.constant, step })
+            };
+            let mut limits = Vec::new();
+            let mut exists = true;
+            for bound in source.accesses[0].1 {
+                let index = put(&bound.index);
+                let (least, most) = index.range(&quotients);
+                exists &= most >= bound.lo && least < bound.hi;
+                if least < bound.lo || most >= bound.hi {
+                    limits.push(Limit { of: reach(&index)?, lo: bound.lo, hi: bound.hi });
+                }
+            }
+            // What is never there adds nothing to a sum of elements; else it counts as 0.
+            if !exists && sums_elements {
+                continue;
+            }
+            let mut places = Vec::new();
+            for (n, access) in source.accesses.iter().enumerate() {
+                let index = if exists || n > 0 { put(access.0) } else { Index::constant(0) };
+                places.push(reach(&index).filter(|r| (0..=STEP).contains(&r.step))?);
+            }
+            let coordinate = match source.coordinate {
+                Some(index) => Some(reach(&put(index)).filter(|r| r.step == 0)?),
+                None => None,
+            };
+            taps.push(Element { number: number as i32, places, coordinate, exists, limits });
+        }
+        Some(phase)
+    }
+
+    /// How far apart neighbours in a line are, if that is the same for all taps.
+    pub(super) fn step(&self, phases: &[Phase]) -> Option<usize> {
+        let (along, len) = (*self.steps.last()?, *self.outer.last()?);
+        // A line of one point has no neighbours.
+        let phases = phases.iter().enumerate().filter(|(i, _)| len > i % along + along);
+        let taps = phases.flat_map(|(_, phase)| &phase.taps).filter(|tap| tap.exists);
+        let mut steps = taps.flat_map(|tap| {
+            let compared = tap.coordinate.and_then(|_| tap.places.get(1));
+            [Some(&tap.places[0]), compared].into_iter().flatten().map(|place| place.step)
+        });
+        let step = steps.next().unwrap_or(1);
+        (step > 0 && steps.all(|s| s == step)).then_some(step as usize)
     }
 }

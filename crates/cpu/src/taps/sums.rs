@@ -7,9 +7,11 @@ use kiln_ir::kernel::{Instr, Loop, Value};
 use kiln_ir::{Bound, DType, Index, PointOp, ReduceOp};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::find::{Form, LINE, MOST, Source, Space, steps};
-use super::fold::{counted, lanes, load, span, vector};
+use super::find::{LINE, MOST};
 use super::lines::{Kind, Lines, Tap};
+use super::phase::{Space, steps};
+use super::source::{Form, Source};
+use super::vector::{exists, lanes, load, span, vector};
 use crate::exec::Env;
 use crate::memory::View;
 use crate::order::reordered;
@@ -126,20 +128,7 @@ impl Sums {
         let init = || (Reg::with_bytes(4 * LANES * n_taps), vec![0.0; n_taps]);
         for_each(parallel, self.n_channels, work, init, |(sums, totals), channel| {
             let sums = &mut sums.lanes_mut::<f32>()[..LANES * n_taps];
-            totals.fill(0.0);
-            let mut place = 0;
-            for from in (0..self.n).step_by(EXACT) {
-                sums.fill(0.0);
-                let lines = channel * self.n + from..channel * self.n + self.n.min(from + EXACT);
-                self.lines.each(lines, |_, kind, [first, second, out]| {
-                    let line = Line { values, others, at: [first, second], step: self.step, kind, sums: &mut *sums };
-                    Arch::new().dispatch(line);
-                    place = out;
-                });
-                for (total, sums) in totals.iter_mut().zip(sums.as_chunks::<LANES>().0) {
-                    *total += f64::from(across(*sums));
-                }
-            }
+            let place = Arch::new().dispatch(Channel { all: self, values, others, number: channel, sums, totals });
             for (total, at) in totals.iter().zip(&self.places) {
                 // SAFETY: a task's channel is its own.
                 let out = unsafe { env.args[self.out].slice_mut((place + at) as usize, 1) };
@@ -159,26 +148,52 @@ fn across(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// A channel, and its sums.
+struct Channel<'a> {
+    all: &'a Sums,
+    values: &'a [f32],
+    others: &'a [f32],
+    number: usize,
+    /// A vector's lanes for each tap.
+    sums: &'a mut [f32],
+    totals: &'a mut [f64],
+}
+
+impl WithSimd for Channel<'_> {
+    /// The address from which those of its results are counted.
+    type Output = i64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> i64 {
+        let Channel { all, values, others, number, sums, totals } = self;
+        let mut place = 0;
+        totals.fill(0.0);
+        for from in (0..all.n).step_by(EXACT) {
+            sums.fill(0.0);
+            let lines = number * all.n + from..number * all.n + all.n.min(from + EXACT);
+            for (_, kind, [first, second, out]) in all.lines.each(lines) {
+                place = out;
+                let line = Line { values, others, at: [first, second], kind, sums };
+                match all.step {
+                    1 => line.walk::<S, 1>(simd),
+                    _ => line.walk::<S, 2>(simd),
+                }
+            }
+            for (total, sums) in totals.iter_mut().zip(sums.as_chunks::<LANES>().0) {
+                *total += f64::from(across(*sums));
+            }
+        }
+        place
+    }
+}
+
 /// One line, and the sums of all taps.
 struct Line<'a> {
     values: &'a [f32],
     others: &'a [f32],
     at: [i64; 2],
-    step: usize,
     kind: &'a Kind,
     sums: &'a mut [f32],
-}
-
-impl WithSimd for Line<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match self.step {
-            1 => self.walk::<S, 1>(simd),
-            _ => self.walk::<S, 2>(simd),
-        }
-    }
 }
 
 impl Line<'_> {
@@ -219,7 +234,7 @@ impl Line<'_> {
                 None => {
                     for at in at..n.min(at + wide) {
                         for t in 0..N {
-                            let [x, y] = self.point(&taps[t], at).map(|x| alone::<S>(x));
+                            let [x, y] = self.point(&taps[t], STEP, at).map(|x| alone::<S>(x));
                             sums[t] = simd.mul_add_e_f32s(x, y, sums[t]);
                         }
                     }
@@ -243,28 +258,24 @@ impl Line<'_> {
         at: usize,
     ) -> Option<([S::f32s; N], S::f32s)> {
         let (wide, zero) = (lanes::<S>(), simd.splat_f32s(0.0));
-        let exists = |start: usize, len: usize| {
-            let number = simd.add_u32s(counted::<S>(), simd.splat_u32s(at.wrapping_sub(start) as u32));
-            simd.less_than_u32s(number, simd.splat_u32s(len as u32))
-        };
         let mut y = vector(span(self.others, self.at[1] + at as i64, wide)?);
         if SOME {
-            y = simd.select_f32s(exists(0, self.kind.n), y, zero);
+            y = simd.select_f32s(exists(simd, at, 0..self.kind.n), y, zero);
         }
         let mut x = [zero; N];
         for (x, tap) in x.iter_mut().zip(taps) {
             let head = self.at[0] + tap.at[0] + (STEP * at) as i64;
             *x = load::<S, STEP>(span(self.values, head, STEP * wide)?);
             if SOME {
-                *x = simd.select_f32s(exists(tap.range.start, tap.range.len()), *x, zero);
+                *x = simd.select_f32s(exists(simd, at, tap.range.clone()), *x, zero);
             }
         }
         Some((x, y))
     }
 
-    fn point(&self, tap: &Tap, at: usize) -> [f32; 2] {
+    fn point(&self, tap: &Tap, step: usize, at: usize) -> [f32; 2] {
         let exists = tap.range.contains(&at);
-        let x = if exists { self.values[(self.at[0] + tap.at[0]) as usize + self.step * at] } else { 0.0 };
+        let x = if exists { self.values[(self.at[0] + tap.at[0]) as usize + step * at] } else { 0.0 };
         [x, self.others[self.at[1] as usize + at]]
     }
 }
