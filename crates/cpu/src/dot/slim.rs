@@ -130,7 +130,8 @@ impl<T: Element> WithSimd for Products<'_, T> {
         for (i, out) in self.out.chunks_mut(LINES).enumerate() {
             // What is missing of a group repeats its first line.
             let first = self.first + i * LINES;
-            let (mut group, mut lines): ([&[T]; LINES], [&[T::Vector<S>]; LINES]) = ([&[]; LINES], [&[]; LINES]);
+            let mut group: [&[T]; LINES] = [&[]; LINES];
+            let mut lines: [&[T::Vector<S>]; LINES] = [&[]; LINES];
             // A plain loop: what closures call is not always compiled in place.
             for j in 0..LINES {
                 group[j] = self.matrix.line(if j < out.len() { first + j } else { first }, self.vector.len());
