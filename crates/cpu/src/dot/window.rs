@@ -31,7 +31,7 @@ pub(super) struct Window {
     pub(super) axes: [Vec<Axis>; 3],
     /// What the argument is copied into first.
     pub(super) padded: Option<Padded>,
-    /// True iff neighbouring lines, rather than steps, are neighbours in memory.
+    /// True iff neighbouring lines, rather than steps, are neighbours in memory, or every second one is.
     across: bool,
 }
 
@@ -85,7 +85,8 @@ impl Window {
         if !rows {
             listed.swap(1, 2);
         }
-        let across = neighbours(&listed[1]) >= neighbours(&listed[2]).min(LONG);
+        let lines = (1..=APART).map(|apart| neighbours(&listed[1], apart)).max().unwrap_or(1);
+        let across = lines >= neighbours(&listed[2], 1).min(LONG);
         Window { arg: 0, base, begin: None, axes: listed, padded: None, across }
     }
 
@@ -98,7 +99,7 @@ impl Window {
     /// True iff a line's steps are neighbours in memory, as they are in the argument.
     pub(super) fn lies_along_k(&self) -> bool {
         let n: usize = self.axes[2].iter().map(|axis| axis.0).product();
-        self.padded.is_none() && neighbours(&self.axes[2]) == n
+        self.padded.is_none() && neighbours(&self.axes[2], 1) == n
     }
 
     /// The lines of one matrix, whose steps lie so.
@@ -174,10 +175,11 @@ multiversion! {
 #[inline(always)]
 fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, out: &mut [T]) {
     let ends = |runs: &[Run]| runs.iter().map(|run| run.head + run.by * (run.len as i64 - 1)).max().unwrap_or(0);
-    let dense = lines.iter().all(|run| run.by == 1 && run.head >= 0)
-        && steps.iter().all(|run| run.head.min(ends(&[*run])) >= 0);
-    let far = (ends(lines) + ends(steps)) as usize + 2 * MOVED;
-    let quick = dense && strips.width <= 2 * MOVED && far < src.len::<T>();
+    let even = |by: i64| lines.iter().all(|run| run.by == by && run.head >= 0);
+    let forwards = steps.iter().all(|run| run.head.min(ends(&[*run])) >= 0);
+    let room = |by: usize| (ends(lines) + ends(steps)) as usize + 2 * by * MOVED < src.len::<T>();
+    let quick =
+        if forwards && strips.width <= 2 * MOVED { (1..=APART).find(|&by| even(by as i64) && room(by)) } else { None };
     let (mut at, end) = (0, out.len());
     while at < end {
         let mut n = 0;
@@ -190,11 +192,12 @@ fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, ou
         for step in steps {
             for i in 0..step.len {
                 let share = step.head + step.by * i as i64;
-                if quick && at + strips.width + 2 * MOVED <= end {
+                match quick.filter(|_| at + strips.width + 2 * MOVED <= end) {
                     // SAFETY: both are as far from the end of their memory as was just seen.
-                    unsafe { move_step(src, runs, share as usize, &mut out[at..]) };
-                } else {
-                    pack_step(src, runs, share, &mut out[at..at + strips.width]);
+                    Some(1) => unsafe { move_step::<T, 1>(src, runs, share as usize, &mut out[at..]) },
+                    // SAFETY: as above.
+                    Some(_) => unsafe { move_step::<T, APART>(src, runs, share as usize, &mut out[at..]) },
+                    None => pack_step(src, runs, share, &mut out[at..at + strips.width]),
                 }
                 at += strips.width;
             }
@@ -205,25 +208,40 @@ fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, ou
 /// Elements that are moved at once.
 const MOVED: usize = 16;
 
+/// How far apart neighbours may be for that: windows that go on by 2 have what vectors still take apart quickly.
+const APART: usize = 2;
+
 /// As [`pack_step`], in moves of a fixed size, which do without branches: what is too much is overwritten by the next.
 ///
 /// # Safety
-/// Runs are dense and at most `2 · MOVED` long; so many elements follow on their last ones in `src`, and on the last that
-/// is wanted in `out`.
+/// Runs go on by `BY` and are at most `2 · MOVED` long; `2 · BY · MOVED` elements follow on their last ones in `src`, and
+/// `2 · MOVED` on the last that is wanted in `out`.
 #[inline(always)]
-unsafe fn move_step<T: Pod>(src: View, runs: &[Run], share: usize, out: &mut [T]) {
+unsafe fn move_step<T: Pod, const BY: usize>(src: View, runs: &[Run], share: usize, out: &mut [T]) {
     let mut to = out.as_mut_ptr();
     for run in runs {
         // SAFETY: by the caller's promise.
         unsafe {
             let from = src.start_at::<T>(share + run.head as usize);
-            to.cast::<[T; MOVED]>().write_unaligned(from.cast::<[T; MOVED]>().read_unaligned());
+            move_some::<T, BY>(from, to);
             if run.len > MOVED {
-                let (from, to) = (from.add(MOVED), to.add(MOVED));
-                to.cast::<[T; MOVED]>().write_unaligned(from.cast::<[T; MOVED]>().read_unaligned());
+                move_some::<T, BY>(from.add(BY * MOVED), to.add(MOVED));
             }
             to = to.add(run.len);
         }
+    }
+}
+
+/// One move, of the first of each `BY` elements.
+///
+/// # Safety
+/// There are `BY · MOVED` elements, and room for `MOVED`.
+#[inline(always)]
+unsafe fn move_some<T: Pod, const BY: usize>(from: *const T, to: *mut T) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let elements = from.cast::<[[T; BY]; MOVED]>().read_unaligned();
+        to.cast::<[T; MOVED]>().write_unaligned(std::array::from_fn(|i| elements[i][0]));
     }
 }
 
@@ -285,11 +303,11 @@ fn along<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &m
 /// Runs of lines this long are better copied than any runs of steps are turned.
 const LONG: usize = 8;
 
-/// How many elements are neighbours in memory.
-fn neighbours(axes: &[Axis]) -> usize {
+/// How many elements lie so far apart from one to the next.
+fn neighbours(axes: &[Axis], apart: usize) -> usize {
     axes.iter()
         .rev()
-        .scan(1, |next, &(dim, stride)| (stride == *next as i64).then(|| *next *= dim).map(|()| *next))
+        .scan(1, |next, &(dim, stride)| (stride == (apart * *next) as i64).then(|| *next *= dim).map(|()| *next))
         .last()
         .unwrap_or(1)
 }
@@ -331,6 +349,7 @@ thread_local! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{Isa, with_isa};
 
     #[test]
     fn runs_list_every_element_once() {
@@ -354,5 +373,48 @@ mod tests {
         let mut runs = Vec::new();
         list(&[(4, 10), (5, 2)], 0..20, 0, usize::MAX, &mut runs);
         assert_eq!(runs.len(), 1);
+    }
+
+    #[test]
+    fn windows_that_go_on_by_one_or_two_are_packed_as_they_lie() {
+        let images: Vec<u32> = (0..6000).collect();
+        // Lines are places of windows in rows of some length, steps are those in a window.
+        for (by, row, lines) in
+            [(1, 17, 3..200), (2, 17, 3..200), (2, 28, 0..196), (2, 40, 5..64), (2, 3, 0..99), (3, 20, 0..90)]
+        {
+            let axes = [vec![], vec![(9, 120), (row, by)], vec![(2, 1500), (3, 60), (3, 1)]];
+            let window = Window { arg: 0, base: 7, begin: None, axes, padded: None, across: true };
+            let mut data = images.clone();
+            for room in [data.len(), 7 + 1500 + 120 + 2 + 8 * 120 + (row - 1) * by as usize + 1] {
+                let src = View::of(&mut data[..room]);
+                let lines = lines.start..lines.end.min(9 * row);
+                for isa in Isa::available() {
+                    let strips = Strips { width: 32, depth: 18 };
+                    let mut out = vec![0; strips.len(lines.len())];
+                    let mut listed = [Vec::new(), Vec::new()];
+                    list(&window.axes[1], lines.clone(), window.base, strips.width, &mut listed[0]);
+                    list(&window.axes[2], 0..18, 0, usize::MAX, &mut listed[1]);
+                    with_isa(isa, || pack_words(src, [&listed[0], &listed[1]], true, strips, &mut out));
+                    for (at, p) in (0..lines.len()).flat_map(|at| (0..18).map(move |p| (at, p))) {
+                        let want =
+                            window.base + address(&window.axes[1], lines.start + at) + address(&window.axes[2], p);
+                        assert_eq!(
+                            out[strips.at(at, p)] as i64,
+                            want,
+                            "line {at}, step {p} of rows of {row} by {by}, {isa:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_apart_by_two_are_worth_more_than_short_runs_of_steps() {
+        let strides = |by| [1500, 120, by, 60, 1];
+        for (by, across) in [(1, true), (2, true), (3, false)] {
+            let window = Window::over([&[], &[4, 9, 28], &[3, 3]], 0, &strides(by), true);
+            assert_eq!(window.across, across, "by {by}");
+        }
     }
 }
