@@ -1,7 +1,6 @@
 //! Conversions: between compute dtypes, and between memory's narrow dtypes and their lanes.
 
 use bytemuck::{Pod, Zeroable};
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kiln_ir::DType;
 
@@ -64,15 +63,9 @@ multiversion! {
     }
 }
 
-/// Elements that convert at once through a buffer on the stack.
-const BATCH: usize = 128;
-
-fn round_f16(lanes: &mut [f32]) {
-    let mut narrow = [f16::ZERO; BATCH];
-    for lanes in lanes.chunks_mut(BATCH) {
-        let narrow = &mut narrow[..lanes.len()];
-        narrow.convert_from_f32_slice(lanes);
-        narrow.convert_to_f32_slice(lanes);
+multiversion! {
+    fn round_f16(lanes: &mut [f32]) {
+        lanes.iter_mut().for_each(|x| *x = of_f16(to_f16(*x)));
     }
 }
 
@@ -88,6 +81,59 @@ fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
     (if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }) as u16
+}
+
+/// How far the exponent of an `f32` is from that of an `f16`, and the first one that an `f16` has.
+const FARTHER: u32 = (127 - 15) << 23;
+const FIRST: u32 = FARTHER + (1 << 23);
+
+/// The number that an `f16` is. Only moves and sums of bits, so that loops over it are vectors everywhere.
+#[inline(always)]
+fn of_f16(bits: u16) -> f32 {
+    let sign = (bits as u32 & 0x8000) << 16;
+    let rest = (bits as u32 & 0x7FFF) << 13;
+    // Below the first exponent the leading 1 is not there, so it is added and taken away; the last one is that of no number.
+    let small = f32::from_bits(rest + FIRST) - f32::from_bits(FIRST);
+    let usual = rest + if rest < 0x1F << 23 { FARTHER } else { 2 * FARTHER };
+    f32::from_bits(sign | if rest < 1 << 23 { small.to_bits() } else { usual })
+}
+
+/// The bits of the nearest `f16`, ties to even; NaN stays NaN.
+#[inline(always)]
+fn to_f16(x: f32) -> u16 {
+    /// One half, the last bit of which is that of the smallest `f16`: a sum with it is rounded there.
+    const HALF: u32 = 126 << 23;
+    let sign = x.to_bits() & 0x8000_0000;
+    let bits = x.to_bits() ^ sign;
+    let small = (f32::from_bits(bits) + f32::from_bits(HALF)).to_bits().wrapping_sub(HALF);
+    let usual = bits.wrapping_sub(FARTHER).wrapping_add(0xFFF + ((bits >> 13) & 1)) >> 13;
+    let large = if bits > 0x7F80_0000 { 0x7E00 } else { 0x7C00 };
+    let magnitude = if bits < FIRST {
+        small
+    } else if bits < (127 + 16) << 23 {
+        usual
+    } else {
+        large
+    };
+    (sign >> 16 | magnitude) as u16
+}
+
+multiversion! {
+    fn widen_f16(src: &[f16], dst: &mut [f32]) {
+        dst.iter_mut().zip(src).for_each(|(o, x)| *o = of_f16(x.to_bits()));
+    }
+}
+
+multiversion! {
+    fn narrow_bf16(src: &[f32], dst: &mut [bf16]) {
+        dst.iter_mut().zip(src).for_each(|(o, x)| *o = bf16::from_bits(to_bf16(*x)));
+    }
+}
+
+multiversion! {
+    fn narrow_f16(src: &[f32], dst: &mut [f16]) {
+        dst.iter_mut().zip(src).for_each(|(o, x)| *o = f16::from_bits(to_f16(*x)));
+    }
 }
 
 multiversion! {
@@ -143,18 +189,6 @@ pub(crate) trait Stored: Pod {
     }
 }
 
-macro_rules! stored {
-    ($($t:ty, $lane:ty, $widen:expr, $narrow:expr;)*) => { $(
-        impl Stored for $t {
-            type Lane = $lane;
-            #[inline(always)]
-            fn widen(self) -> $lane { $widen(self) }
-            #[inline(always)]
-            fn narrow(lane: $lane) -> $t { $narrow(lane) }
-        }
-    )* };
-}
-
 macro_rules! moved {
     ($($t:ty $({ $collect:item })?)*) => { $(
         impl Stored for $t {
@@ -182,9 +216,36 @@ moved! {
     u64
 }
 
-stored! {
-    u8, u32, |x| x as u32, |x: u32| x.min(255) as u8;
-    bf16, f32, |x: bf16| f32::from_bits((x.to_bits() as u32) << 16), |x| bf16::from_bits(to_bf16(x));
+impl Stored for u8 {
+    type Lane = u32;
+
+    #[inline(always)]
+    fn widen(self) -> u32 {
+        self.into()
+    }
+
+    #[inline(always)]
+    fn narrow(lane: u32) -> u8 {
+        lane.min(255) as u8
+    }
+}
+
+impl Stored for bf16 {
+    type Lane = f32;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(lane: f32) -> bf16 {
+        bf16::from_bits(to_bf16(lane))
+    }
+
+    fn narrow_run(src: &[f32], dst: &mut [bf16]) {
+        narrow_bf16(src, dst);
+    }
 }
 
 impl Stored for f16 {
@@ -192,20 +253,20 @@ impl Stored for f16 {
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        of_f16(self.to_bits())
     }
 
     #[inline(always)]
     fn narrow(lane: f32) -> f16 {
-        f16::from_f32(lane)
+        f16::from_bits(to_f16(lane))
     }
 
     fn widen_run(src: &[f16], dst: &mut [f32]) {
-        src.convert_to_f32_slice(&mut dst[..src.len()]);
+        widen_f16(src, dst);
     }
 
     fn narrow_run(src: &[f32], dst: &mut [f16]) {
-        dst.convert_from_f32_slice(&src[..dst.len()]);
+        narrow_f16(src, dst);
     }
 }
 
@@ -222,3 +283,43 @@ macro_rules! with_stored {
     };
 }
 pub(crate) use with_stored;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, with_isa};
+
+    /// All of an `f16`'s values, those between two of them and beside those, and what is no number.
+    fn floats() -> Vec<f32> {
+        let values = (0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f32());
+        let near = values.flat_map(|x| {
+            let bits = x.to_bits();
+            let half = (bits as u64 + (1 << 12)) as u32;
+            [bits, bits.wrapping_sub(1), bits + 1, half, half - 1, half + 1].map(f32::from_bits)
+        });
+        let half_of_least = 2f32.powi(-25);
+        near.chain([half_of_least, 1.5 * half_of_least, 65519.0, 65520.0, 65521.0, 65536.0, f32::MAX, 1e-40]).collect()
+    }
+
+    #[test]
+    fn halves_convert_as_the_standard_says() {
+        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let floats = floats();
+        for isa in Isa::available() {
+            let (mut wide, mut narrow) = (vec![0.0; halves.len()], vec![f16::ZERO; floats.len()]);
+            with_isa(isa, || widen_f16(&halves, &mut wide));
+            with_isa(isa, || narrow_f16(&floats, &mut narrow));
+            let mut rounded = floats.clone();
+            with_isa(isa, || round_f16(&mut rounded));
+            for (&x, &got) in halves.iter().zip(&wide) {
+                let want = x.to_f32();
+                assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{x:?}: {got}, {isa:?}");
+            }
+            for ((&x, &got), &back) in floats.iter().zip(&narrow).zip(&rounded) {
+                let want = f16::from_f32(x);
+                let same = got.to_bits() == want.to_bits() && back.to_bits() == want.to_f32().to_bits();
+                assert!(same || got.is_nan() && back.is_nan() && want.is_nan(), "{x:e}: {got:?}, {back:e}, {isa:?}");
+            }
+        }
+    }
+}

@@ -24,11 +24,9 @@ impl Site {
         dst: &mut Out,
         w: &mut Walker,
     ) {
-        match (&self.pairs, dtype) {
-            (Some(pairs), DType::F32 | DType::I32 | DType::U32) => {
-                pairs.load(arg, span, &mut dst.lanes_mut()[..span.points()], &mut w.offsets);
-            }
-            _ => with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w)),
+        match &self.pairs {
+            Some(pairs) => pairs.load(dtype, arg, span, dst, &mut w.offsets),
+            None => with_stored!(dtype, load::<_>(self, arg, span, gather, dst, w)),
         }
     }
 
