@@ -134,7 +134,7 @@ impl Line<'_> {
         let mut sum = J::start(simd);
         for (i, tap) in self.kind.taps.iter().enumerate() {
             let exists = tap.range.contains(&at);
-            let place = |which: usize| (from.at[which] + tap.at[which]) as usize + from.step * at;
+            let place = |which: usize| (from.at[which] + tap.at[which] + (from.step * at) as i64) as usize;
             let first = if exists { from.values[place(0)] } else { 0.0 };
             let second = match (J::COMPARES, J::SCALES) {
                 (true, _) if exists => from.others[place(1)],

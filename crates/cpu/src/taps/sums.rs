@@ -275,8 +275,8 @@ impl Line<'_> {
 
     fn point(&self, tap: &Tap, step: usize, at: usize) -> [f32; 2] {
         let exists = tap.range.contains(&at);
-        let x = if exists { self.values[(self.at[0] + tap.at[0]) as usize + step * at] } else { 0.0 };
-        [x, self.others[self.at[1] as usize + at]]
+        let x = if exists { self.values[(self.at[0] + tap.at[0] + (step * at) as i64) as usize] } else { 0.0 };
+        [x, self.others[(self.at[1] + at as i64) as usize]]
     }
 }
 
