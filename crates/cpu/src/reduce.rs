@@ -185,6 +185,10 @@ fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, asks: b
         }
         return;
     }
+    if dtype == DType::F32 && shape.rows == 1 && shape.points > LONG {
+        let out = bytemuck::from_bytes_mut(bytemuck::bytes_of_mut(&mut best[0]));
+        return fold_long(op, bytemuck::cast_slice(&src[..shape.points]), far, out);
+    }
     // Plain loops: what a closure calls would not be compiled for the instruction set at hand.
     with_fold!(op, f => {
         for (row, o) in rows.zip(best) {
@@ -256,6 +260,23 @@ const AHEAD: usize = 16384;
 
 /// Independent partial results, enough to hide the latency of an addition.
 const WIDTH: usize = 64;
+
+#[inline(always)]
+fn fold_row<T: Lane>(op: ReduceOp, dtype: DType, row: &[T], far: bool) -> T {
+    let start = if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { T::identity(op, dtype) } else { row[0] };
+    with_fold!(op, f => fold(row, start, far, f))
+}
+
+/// Points from which on a tile's only row is worth a call; where a tile has several, a call between them costs 7 %.
+const LONG: usize = 512;
+
+multiversion! {
+    /// Folds a long row. In a function of its own the lanes stay in registers; elsewhere that depends on what is around, and
+    /// on the stack a store may wait for loads of memory whose addresses end alike.
+    fn fold_long(op: ReduceOp, row: &[f32], far: bool, out: &mut f32) {
+        *out = fold_row(op, DType::F32, row, far);
+    }
+}
 
 /// Folds a row through `WIDTH` lanes and then pairwise; `far` iff it comes from memory.
 #[inline(always)]
