@@ -1,8 +1,8 @@
 //! Asking for memory before it is needed, while there is something to compute.
 //!
 //! Processors see where a walk goes on, but no further than a page, and not while they wait for arithmetic. So what the
-//! next tile will touch is noted, and asked for in the course of this one: evenly by the steps
-//! that take long over their lanes and leave memory idle meanwhile, and some at once before each of the others.
+//! next tile will touch is noted, and asked for in the course of this one: evenly by the steps that take long over their
+//! lanes and leave memory idle meanwhile, and some at once before each of the others.
 
 use crate::exec::Env;
 use crate::simd::{LINE, prefetch};

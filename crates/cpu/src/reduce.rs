@@ -192,7 +192,7 @@ fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, asks: b
     // Plain loops: what a closure calls would not be compiled for the instruction set at hand.
     with_fold!(op, f => {
         for (row, o) in rows.zip(best) {
-            let start = if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { T::identity(op, dtype) } else { row[0] };
+            let start = start(op, dtype, row);
             *o = fold(row, start, far, f);
         }
     });
@@ -261,9 +261,15 @@ const AHEAD: usize = 16384;
 /// Independent partial results, enough to hide the latency of an addition.
 const WIDTH: usize = 64;
 
+/// What the fold of a row begins with.
+#[inline(always)]
+fn start<T: Lane>(op: ReduceOp, dtype: DType, row: &[T]) -> T {
+    if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { T::identity(op, dtype) } else { row[0] }
+}
+
 #[inline(always)]
 fn fold_row<T: Lane>(op: ReduceOp, dtype: DType, row: &[T], far: bool) -> T {
-    let start = if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { T::identity(op, dtype) } else { row[0] };
+    let start = start(op, dtype, row);
     with_fold!(op, f => fold(row, start, far, f))
 }
 

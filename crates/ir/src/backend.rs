@@ -94,8 +94,13 @@ impl Caps {
 pub fn n_bindings(bytes: u64, max_binding_bytes: u64) -> usize {
     match bytes <= max_binding_bytes {
         true => 1,
-        false => bytes.div_ceil(1 << max_binding_bytes.max(1).ilog2()) as usize,
+        false => bytes.div_ceil(window_bytes(max_binding_bytes)) as usize,
     }
+}
+
+/// Bytes of a window on what is larger than one binding: a power of two, so also a multiple of any device's alignment.
+pub fn window_bytes(max_binding_bytes: u64) -> u64 {
+    1 << max_binding_bytes.max(1).ilog2()
 }
 
 /// A handle on device memory; the last clone to drop returns it to the backend's pool.

@@ -29,7 +29,7 @@ mod shape;
 pub mod sort;
 
 pub use backend::{
-    Backend, Buffer, Caps, Executable, Fence, KernelTime, Readback, Reject, Slot, Step, Tape, n_bindings,
+    Backend, Buffer, Caps, Executable, Fence, KernelTime, Readback, Reject, Slot, Step, Tape, n_bindings, window_bytes,
 };
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use kiln_ir::kernel::{Access, Arg};
-use kiln_ir::{DType, n_bindings};
+use kiln_ir::{DType, n_bindings, window_bytes};
 
 /// A storage buffer as a shader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,11 +25,6 @@ pub(crate) fn bytes(arg: &Arg) -> u64 {
     ((arg.numel * one) as u64).next_multiple_of(4).max(4)
 }
 
-/// Bytes of a window on what is larger than one binding: a power of two, so also a multiple of any device's alignment.
-fn window(max_binding_bytes: u64) -> u64 {
-    1 << max_binding_bytes.max(1).ilog2()
-}
-
 /// How many bindings the argument takes.
 pub(crate) fn count(arg: &Arg, max_binding_bytes: u64) -> usize {
     n_bindings(bytes(arg), max_binding_bytes)
@@ -39,7 +34,7 @@ pub(crate) fn count(arg: &Arg, max_binding_bytes: u64) -> usize {
 pub(crate) fn bindings(args: &[Arg], max_binding_bytes: u64) -> Vec<Binding> {
     let of = |(n, arg): (usize, &Arg)| {
         let (all, windows) = (bytes(arg), count(arg, max_binding_bytes));
-        let size = if windows == 1 { all } else { window(max_binding_bytes) };
+        let size = if windows == 1 { all } else { window_bytes(max_binding_bytes) };
         (0..windows as u64).map(move |w| Binding { arg: n, bytes: w * size..all.min((w + 1) * size) })
     };
     args.iter().enumerate().flat_map(of).collect()
@@ -65,7 +60,7 @@ pub(crate) fn declare(args: &[Arg], types: &[String], max_binding_bytes: u64, co
         if windows > 1 {
             let accesses;
             (code, accesses) = by_functions(&code, n);
-            let shift = (window(max_binding_bytes) / element_bytes(element)).ilog2();
+            let shift = (window_bytes(max_binding_bytes) / element_bytes(element)).ilog2();
             functions += &choosing(n, element, windows, shift, &accesses);
         }
     }
