@@ -41,6 +41,7 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.work(),
             Exe::Dot(DotExe::Gemm(k)) => k.work(),
             Exe::Dot(DotExe::Slim(k)) => k.work(),
+            Exe::Dot(DotExe::Thin(k)) => k.work(),
             Exe::Scatter(k) => k.work(),
             Exe::Group(loops) => loops.iter().map(LoopExe::work).sum(),
             Exe::Attention(k) => k.work(),
@@ -53,6 +54,7 @@ impl Exe {
     pub(crate) fn scratch_bytes(&self) -> usize {
         match self {
             Exe::Dot(DotExe::Gemm(k)) => k.scratch_bytes(),
+            Exe::Dot(DotExe::Thin(k)) => k.scratch_bytes(),
             Exe::Attention(k) => k.scratch_bytes(),
             Exe::Scan(k) => k.scratch_bytes(),
             Exe::Loop(k) => k.scratch_bytes(),
@@ -65,6 +67,7 @@ impl Exe {
             Exe::Loop(k) | Exe::Dot(DotExe::Loop(k)) => k.run(env, parallel),
             Exe::Dot(DotExe::Gemm(k)) => k.run(env, parallel),
             Exe::Dot(DotExe::Slim(k)) => k.run(env, parallel),
+            Exe::Dot(DotExe::Thin(k)) => k.run(env, parallel),
             Exe::Scatter(k) => k.run(env, parallel),
             Exe::Group(loops) => run_group(loops, env, parallel),
             Exe::Attention(k) => k.run(env, parallel),

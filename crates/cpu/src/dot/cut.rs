@@ -23,7 +23,7 @@ const SUMS: usize = 1 << 17;
 const PANEL: usize = 1 << 16;
 
 /// Tasks that keep all threads busy.
-const TASKS: usize = 16;
+pub(super) const TASKS: usize = 16;
 
 /// Multiply-adds that are worth a task.
 const SMALL: usize = 1 << 18;

@@ -3,7 +3,7 @@
 //! Reading order: `tile` (the product of packed strips), `pack` (how strips lie), `operand` with `window`, `padded`
 //! and the crate's `panel` (where their elements come from), `cut` (which tasks there are), `gemm` (how they run).
 //! Windows of 3 × 3 have a schedule of their own (`winograd`).
-//! A single row or column is multiplied line by line (`slim`) where lines lie so; else, or with nothing to sum, the
+//! A single row or column is multiplied line by line (`slim`) where lines lie so, and a few rows step by step (`thin`); else, or with nothing to sum, the
 //! contraction is a loop with a reduction.
 
 mod cut;
@@ -13,6 +13,7 @@ mod pack;
 mod padded;
 mod slim;
 mod task;
+mod thin;
 mod tile;
 mod window;
 mod winograd;
@@ -21,6 +22,7 @@ use kiln_ir::kernel::Dot;
 
 use self::gemm::Gemm;
 use self::slim::Slim;
+use self::thin::Thin;
 use crate::loops::LoopExe;
 
 /// A lowered contraction.
@@ -28,6 +30,7 @@ pub(crate) enum DotExe {
     Loop(Box<LoopExe>),
     Gemm(Box<Gemm>),
     Slim(Box<Slim>),
+    Thin(Box<Thin>),
 }
 
 impl DotExe {
@@ -36,7 +39,10 @@ impl DotExe {
         let (m, n, k) = (numel(&kernel.m), numel(&kernel.n), numel(&kernel.k));
         let is_empty = m * n * k * numel(&kernel.batch) == 0;
         if !is_empty && m > 1 && n > 1 {
-            return DotExe::Gemm(Box::new(Gemm::new(kernel)));
+            return match Thin::new(kernel) {
+                Some(thin) => DotExe::Thin(Box::new(thin)),
+                None => DotExe::Gemm(Box::new(Gemm::new(kernel))),
+            };
         }
         let slim = if is_empty { None } else { Slim::new(kernel) };
         match slim {

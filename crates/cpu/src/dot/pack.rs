@@ -2,6 +2,9 @@
 
 use bytemuck::Pod;
 
+use super::tile::COLUMNS;
+use crate::simd::{LINE, multiversion, prefetch};
+
 /// How an operand is packed: in strips of `width` lines and `depth` steps along `k`, a step's lines side by side.
 #[derive(Clone, Copy)]
 pub(super) struct Strips {
@@ -15,6 +18,13 @@ pub(super) struct Lines<'a, T> {
     pub(super) data: &'a [T],
     pub(super) line: usize,
     pub(super) step: usize,
+}
+
+impl<'a, T: Pod> Lines<'a, T> {
+    /// The same as bits.
+    fn cast<U: Pod>(self) -> Lines<'a, U> {
+        Lines { data: bytemuck::cast_slice(self.data), line: self.line, step: self.step }
+    }
 }
 
 impl Strips {
@@ -41,6 +51,14 @@ impl Strips {
     /// Packs `dims` lines and steps, to line and step `at` of these strips.
     pub(super) fn put<T: Pod>(self, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
         let ([first, from], [lines, steps]) = (at, dims);
+        if src.line == 1 && self.width == COLUMNS && lines > self.width {
+            // Both only move bits.
+            let to = [first, from];
+            return match size_of::<T>() {
+                4 => words_abreast(self, src.cast(), to, dims, bytemuck::cast_slice_mut(out)),
+                _ => pairs_abreast(self, src.cast(), to, dims, bytemuck::cast_slice_mut(out)),
+            };
+        }
         let mut line = 0;
         while line < lines {
             let to = first + line;
@@ -54,6 +72,58 @@ impl Strips {
                 _ => one_by_one(part, [n, steps], 0, strip, self.width),
             }
             line += n;
+        }
+    }
+}
+
+multiversion! {
+    fn words_abreast(strips: Strips, src: Lines<'_, u32>, at: [usize; 2], dims: [usize; 2], out: &mut [u32]) {
+        abreast(strips, src, at, dims, out)
+    }
+}
+
+multiversion! {
+    fn pairs_abreast(strips: Strips, src: Lines<'_, u64>, at: [usize; 2], dims: [usize; 2], out: &mut [u64]) {
+        abreast(strips, src, at, dims, out)
+    }
+}
+
+/// How far ahead of what is copied memory is asked for, in bytes.
+const AHEAD: usize = 8192;
+
+/// Lines beside each other, of several strips: step by step, as they lie in memory. Processors do not see where steps
+/// that are far apart go on.
+#[inline(always)]
+fn abreast<T: Pod>(
+    strips: Strips,
+    src: Lines<'_, T>,
+    [first, from]: [usize; 2],
+    [lines, steps]: [usize; 2],
+    out: &mut [T],
+) {
+    let Strips { width, depth } = strips;
+    let ahead = AHEAD.div_ceil(lines * size_of::<T>()).max(2) * src.step;
+    // What is missing of the first strip.
+    let head = (width - first % width) % width;
+    for p in 0..steps {
+        let line = &src.data[p * src.step..][..lines];
+        if src.step > lines {
+            for i in (0..lines).step_by(LINE / size_of::<T>()) {
+                prefetch(line.as_ptr().wrapping_add(ahead + i));
+            }
+        }
+        let (before, rest) = line.split_at(head);
+        if head > 0 {
+            out[strips.at(first, from + p)..][..head].copy_from_slice(before);
+        }
+        let (whole, rest) = rest.as_chunks::<COLUMNS>();
+        let mut to = strips.at(first + head, from + p);
+        for part in whole {
+            out[to..][..COLUMNS].copy_from_slice(part);
+            to += width * depth;
+        }
+        if !rest.is_empty() {
+            out[to..][..rest.len()].copy_from_slice(rest);
         }
     }
 }

@@ -102,6 +102,13 @@ impl Window {
         self.padded.is_none() && neighbours(&self.axes[2], 1) == n
     }
 
+    /// How far apart steps are whose lines are neighbours in memory, as they are in the argument.
+    pub(super) fn pitch(&self) -> Option<usize> {
+        let n: usize = self.axes[1].iter().map(|axis| axis.0).product();
+        let [(_, apart)] = self.axes[2][..] else { return None };
+        (self.padded.is_none() && neighbours(&self.axes[1], 1) == n).then(|| apart.try_into().ok()).flatten()
+    }
+
     /// The lines of one matrix, whose steps lie so.
     pub(super) fn lines<'a>(&'a self, env: Env<'a>, batch: usize) -> AlongK<'a> {
         AlongK { arg: env.args[self.arg], start: self.start(env, batch), axes: &self.axes[1] }

@@ -78,6 +78,25 @@ fn every_form_of_matmul() {
     }
 }
 
+/// A few rows times a matrix that is read where it lies, of sizes at which ends are ragged.
+#[test]
+fn few_rows_of_large_matrices() {
+    let mut rng = Rng::new(14);
+    for (batch, m, n, k) in [(1, 2, 530, 500), (1, 17, 515, 513), (2, 5, 1100, 241), (1, 32, 512, 520)] {
+        for dtype in [DType::F32, DType::F64] {
+            let (l, r, o) = ([batch, m, k], [batch, k, n], [batch, m, n]);
+            let args = vec![read(dtype, numel(&l)), read(dtype, numel(&r)), write(dtype, numel(&o))];
+            let (lhs, rhs) = (operand(0, dtype, flat(&l)), operand(1, dtype, flat(&r)));
+            let epilogue = store_acc(2, dtype, flat(&o));
+            let kernel =
+                Kernel::Dot(Dot { batch: vec![batch], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue });
+            let (x, y) = (rng.values(dtype, numel(&l)), rng.values(dtype, numel(&r)));
+            let tolerance = if dtype == DType::F64 { 1e-12 } else { 1e-6 * (k as f64).sqrt() * 4.0 };
+            check(&format!("{dtype} {l:?} · {r:?}"), &kernel, &[x, y, vec![0.0; numel(&o)]], &[], tolerance);
+        }
+    }
+}
+
 #[test]
 fn nothing_to_sum_and_nothing_to_store() {
     for (batch, m, n, k) in
@@ -115,7 +134,9 @@ fn outer_products_and_lists_of_axes() {
 #[test]
 fn epilogues_finish_and_update() {
     let mut rng = Rng::new(13);
-    for (m, n, k) in [(5, 7, 9), (200, 130, 64), (1, 64, 32), (64, 1, 500), (24, 24, 4000), (700, 1100, 30)] {
+    for (m, n, k) in
+        [(5, 7, 9), (200, 130, 64), (1, 64, 32), (64, 1, 500), (24, 24, 4000), (700, 1100, 30), (9, 600, 450)]
+    {
         let o = [m, n];
         let mut epilogue = Body::default();
         let acc = epilogue.push(Instr::Acc, DType::F32);
