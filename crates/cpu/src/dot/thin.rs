@@ -38,10 +38,10 @@ pub(crate) struct Thin {
 }
 
 /// Rows, at most: with more, packing pays.
-const MOST: usize = 32;
+const MOST: usize = 24;
 
-/// Columns and elements of the matrix, at least.
-const LEAST: [usize; 2] = [512, 1 << 18];
+/// Columns and elements of the matrix, at least: a smaller one is soon packed.
+const LEAST: [usize; 2] = [512, 1 << 20];
 
 /// Sums of a task: half of the nearest cache.
 const SUMS: usize = 1 << 12;
@@ -169,60 +169,92 @@ impl<T: Element> WithSimd for Products<'_, T> {
         for (c, chunk) in packed.chunks(CHUNK * high).enumerate() {
             let depth = chunk.len() / high;
             let whole = depth / STEPS * STEPS;
-            let matrix = |p: usize| &matrix[(c * CHUNK + p) * pitch..];
-            for p in (0..whole).step_by(STEPS) {
-                some_steps::<T, S, STEPS>(simd, (chunk, depth, p), (matrix(p), pitch), high, sums);
+            let wide = sums.len() / high;
+            let step = |p: usize| &matrix[(c * CHUNK + p) * pitch..][..wide];
+            for first in (0..whole).step_by(STEPS) {
+                let mut steps: [&[T]; STEPS] = [&[]; STEPS];
+                for i in 0..STEPS {
+                    steps[i] = step(first + i);
+                }
+                Part { steps, pitch, chunk, depth, first }.add(simd, sums);
             }
-            for p in whole..depth {
-                some_steps::<T, S, 1>(simd, (chunk, depth, p), (matrix(p), pitch), high, sums);
+            for first in whole..depth {
+                Part { steps: [step(first)], pitch, chunk, depth, first }.add(simd, sums);
             }
         }
     }
 }
 
-/// Adds the products of `N` steps, summed first, from number `p` of a chunk on; the matrix begins with the first of them.
-#[inline(always)]
-fn some_steps<T: Element, S: Simd, const N: usize>(
-    simd: S,
-    (chunk, depth, p): (&[T], usize, usize),
-    (matrix, pitch): (&[T], usize),
-    high: usize,
-    sums: &mut [T],
-) {
-    let wide = sums.len() / high;
-    let whole = wide / lanes::<T, S>() * lanes::<T, S>();
-    let mut steps: [&[T::Vector<S>]; N] = [&[]; N];
-    for i in 0..N {
-        steps[i] = bytemuck::cast_slice(&matrix[i * pitch..][..whole]);
-    }
-    for v in 0..whole / lanes::<T, S>() {
-        let mut x = [T::splat(simd, T::zeroed()); N];
-        for i in 0..N {
-            x[i] = steps[i][v];
-            prefetch((&raw const steps[i][v]).cast::<T>().wrapping_add(N * pitch));
+/// Some steps of some columns, and the rows' numbers for them.
+struct Part<'a, T, const N: usize> {
+    /// What the columns have for each of `N` steps.
+    steps: [&'a [T]; N],
+    /// From a step to the next in memory.
+    pitch: usize,
+    /// A chunk of the packed rows, how deep it is, and where the steps begin in it.
+    chunk: &'a [T],
+    depth: usize,
+    first: usize,
+}
+
+impl<T: Element, const N: usize> Part<'_, T, N> {
+    /// Adds the products, summed first, to the sums.
+    #[inline(always)]
+    fn add<S: Simd>(&self, simd: S, sums: &mut [T]) {
+        let wide = self.steps[0].len();
+        let mut from = 0;
+        // As many vectors at a time as there are registers for.
+        if lanes::<T, S>() == 16 {
+            while wide - from >= 2 * lanes::<T, S>() {
+                self.add_vectors::<S, 2>(simd, from, sums);
+                from += 2 * lanes::<T, S>();
+            }
         }
-        let strips = chunk.chunks_exact(STRIP * depth).zip(sums.chunks_exact_mut(STRIP * wide));
-        for (by, sums) in strips {
-            let by: &[[T; STRIP]] = by[p * STRIP..][..N * STRIP].as_chunks().0;
-            for j in 0..STRIP {
-                let mut sum = T::splat(simd, T::zeroed());
+        while wide - from >= lanes::<T, S>() {
+            self.add_vectors::<S, 1>(simd, from, sums);
+            from += lanes::<T, S>();
+        }
+        let strips = Strips { width: STRIP, depth: self.depth };
+        for column in from..wide {
+            for (row, sums) in sums.chunks_exact_mut(wide).enumerate() {
+                let mut sum = T::zeroed();
                 for i in 0..N {
-                    sum = T::mul_add(simd, T::splat(simd, by[i][j]), x[i], sum);
+                    sum += self.chunk[strips.at(row, self.first + i)] * self.steps[i][column];
                 }
-                let out = &mut sums[j * wide + v * lanes::<T, S>()..][..lanes::<T, S>()];
-                let out: &mut [T::Vector<S>] = bytemuck::cast_slice_mut(out);
-                out[0] = T::sum(simd, out[0], sum);
+                sums[column] += sum;
             }
         }
     }
-    let strips = Strips { width: STRIP, depth };
-    for column in whole..wide {
-        for row in 0..high {
-            let mut sum = T::zeroed();
-            for i in 0..N {
-                sum += chunk[strips.at(row, p + i)] * matrix[i * pitch + column];
+
+    /// The same for `V` vectors of columns.
+    #[inline(always)]
+    fn add_vectors<S: Simd, const V: usize>(&self, simd: S, from: usize, sums: &mut [T]) {
+        let (wide, len) = (self.steps[0].len(), V * lanes::<T, S>());
+        let zeros = [T::splat(simd, T::zeroed()); V];
+        let mut x = [zeros; N];
+        for i in 0..N {
+            let step = &self.steps[i][from..from + len];
+            x[i] = *bytemuck::cast_slice(step).first_chunk().expect("as long as the slice");
+            for v in 0..V {
+                prefetch(step.as_ptr().wrapping_add(N * self.pitch + v * lanes::<T, S>()));
             }
-            sums[row * wide + column] += sum;
+        }
+        let strips = self.chunk.chunks_exact(STRIP * self.depth).zip(sums.chunks_exact_mut(STRIP * wide));
+        for (by, sums) in strips {
+            let by: &[[T; STRIP]] = by[self.first * STRIP..][..N * STRIP].as_chunks().0;
+            for j in 0..STRIP {
+                let mut sum = zeros;
+                for i in 0..N {
+                    let by = T::splat(simd, by[i][j]);
+                    for v in 0..V {
+                        sum[v] = T::mul_add(simd, by, x[i][v], sum[v]);
+                    }
+                }
+                let out: &mut [T::Vector<S>] = bytemuck::cast_slice_mut(&mut sums[j * wide + from..][..len]);
+                for v in 0..V {
+                    out[v] = T::sum(simd, out[v], sum[v]);
+                }
+            }
         }
     }
 }
