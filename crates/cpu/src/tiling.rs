@@ -13,6 +13,10 @@ pub(crate) const TILE: usize = 1024;
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
 pub(crate) const WHOLE_TILE: usize = 8192;
 
+/// Lanes of a tile that is read where it lies, if there are so many tiles: memory waits while one is begun.
+const READ_TILE: usize = 32768;
+const BLOCKS: usize = 64;
+
 /// Rows side by side in a tile; if there are as many, a tile is one point of each, as it lies in memory.
 const BLOCK: usize = 1024;
 
@@ -64,7 +68,7 @@ impl Tiling {
         debug_assert!(!columns || whole && space.inner, "tiles hold whole rows");
         let most = if kernel.row.is_empty() { TILE } else { SHORT_BLOCK * wide };
         let block = match (whole, space.inner) {
-            (true, true) if only_read => (room / points).clamp(1, rows),
+            (true, true) if only_read => (READ_TILE / points).min(rows / BLOCKS).max(room / points).clamp(1, rows),
             (true, true) => (TILE / points).clamp(1, rows),
             (true, false) => rows.min(most).min((room / points).max(1)).max(least),
             (false, true) => 1,
