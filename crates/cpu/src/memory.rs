@@ -75,7 +75,8 @@ impl Drop for Block {
     }
 }
 
-/// Free blocks by size class, up to a budget; what exceeds it goes back to the system.
+/// Free blocks by size class, up to a budget; what exceeds it goes back to the system, that which was idle for longest
+/// first.
 #[derive(Default)]
 pub(crate) struct Pool {
     free: Mutex<Free>,
@@ -84,7 +85,9 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Free {
-    classes: Vec<(usize, Vec<Block>)>,
+    /// Each with the number of blocks that came back before it.
+    classes: Vec<(usize, Vec<(u64, Block)>)>,
+    came_back: u64,
     bytes: usize,
     /// The most bytes that were in use at once: the pool keeps no more than that idle.
     peak: usize,
@@ -112,8 +115,8 @@ impl Pool {
             free.in_use += class;
             free.peak = free.peak.max(free.in_use);
             let found = free.classes.iter_mut().find(|c| c.0 == class).and_then(|c| c.1.pop());
-            free.bytes -= found.as_ref().map_or(0, |b| b.bytes);
-            found
+            free.bytes -= found.as_ref().map_or(0, |b| b.1.bytes);
+            found.map(|b| b.1)
         };
         let block = pooled.or_else(|| Block::new(class)).or_else(|| {
             // Idle blocks of other classes may be what is missing.
@@ -142,14 +145,25 @@ impl Pool {
     fn put(&self, block: Block) {
         let mut free = self.lock();
         free.in_use = free.in_use.saturating_sub(block.bytes);
-        if free.bytes + block.bytes > free.peak {
-            return;
-        }
         free.bytes += block.bytes;
-        match free.classes.iter_mut().find(|c| c.0 == block.bytes) {
-            Some(class) => class.1.push(block),
-            None => free.classes.push((block.bytes, vec![block])),
+        free.came_back += 1;
+        let (bytes, idle) = (block.bytes, (free.came_back, block));
+        match free.classes.iter_mut().find(|c| c.0 == bytes) {
+            Some(class) => class.1.push(idle),
+            None => free.classes.push((bytes, vec![idle])),
         }
+        while free.bytes > free.peak {
+            let oldest = free.oldest();
+            free.bytes -= oldest.bytes;
+        }
+    }
+}
+
+impl Free {
+    /// Takes the block that was idle for longest; there is one.
+    fn oldest(&mut self) -> Block {
+        let classes = self.classes.iter_mut().filter(|c| !c.1.is_empty());
+        classes.min_by_key(|c| c.1[0].0).expect("some are idle").1.remove(0).1
     }
 }
 
@@ -301,6 +315,18 @@ mod tests {
         let at = first.view().as_ptr();
         drop(first);
         assert_eq!(pool.alloc(5001).unwrap().view().as_ptr(), at);
+    }
+
+    /// Work on other sizes than before would else ask the system for memory at each step.
+    #[test]
+    fn what_was_idle_for_longest_makes_room() {
+        let pool = Pool::new(false);
+        drop([pool.alloc(65536).unwrap(), pool.alloc(65536).unwrap()]);
+        drop([40960, 49152].map(|bytes| pool.alloc(bytes).unwrap()));
+        let free = pool.lock();
+        let idle = |bytes: usize| free.classes.iter().find(|c| c.0 == bytes).map_or(0, |c| c.1.len());
+        assert_eq!([40960, 49152, 65536].map(idle), [1, 1, 0]);
+        assert_eq!((free.bytes, free.peak), (90112, 131072));
     }
 
     #[test]
