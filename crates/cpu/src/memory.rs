@@ -143,6 +143,8 @@ impl Pool {
     }
 
     fn put(&self, block: Block) {
+        // Goes back to the system after the lock is given back.
+        let mut gone = Vec::new();
         let mut free = self.lock();
         free.in_use = free.in_use.saturating_sub(block.bytes);
         free.bytes += block.bytes;
@@ -155,6 +157,7 @@ impl Pool {
         while free.bytes > free.peak {
             let oldest = free.oldest();
             free.bytes -= oldest.bytes;
+            gone.push(oldest);
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Reading order: `tile` (the product of packed strips), `pack` (how strips lie), `operand` with `window`, `padded`
 //! and the crate's `panel` (where their elements come from), `cut` (which tasks there are), `gemm` (how they run).
 //! Windows of 3 × 3 have a schedule of their own (`winograd`).
-//! A single row or column is multiplied line by line (`slim`) where lines lie so, and a few rows step by step (`thin`); else, or with nothing to sum, the
-//! contraction is a loop with a reduction.
+//! A single row or column is multiplied line by line (`slim`) where lines lie so; else, or with nothing to sum, the
+//! contraction is a loop with a reduction. A few rows are multiplied with a large matrix as it lies (`thin`).
 
 mod cut;
 mod gemm;
