@@ -173,8 +173,8 @@ impl<T: Element> WithSimd for Products<'_, T> {
             let step = |p: usize| &matrix[(c * CHUNK + p) * pitch..][..wide];
             for first in (0..whole).step_by(STEPS) {
                 let mut steps: [&[T]; STEPS] = [&[]; STEPS];
-                for i in 0..STEPS {
-                    steps[i] = step(first + i);
+                for (i, to) in steps.iter_mut().enumerate() {
+                    *to = step(first + i);
                 }
                 Part { steps, pitch, chunk, depth, first }.add(simd, sums);
             }
@@ -232,9 +232,9 @@ impl<T: Element, const N: usize> Part<'_, T, N> {
         let (wide, len) = (self.steps[0].len(), V * lanes::<T, S>());
         let zeros = [T::splat(simd, T::zeroed()); V];
         let mut x = [zeros; N];
-        for i in 0..N {
-            let step = &self.steps[i][from..from + len];
-            x[i] = *bytemuck::cast_slice(step).first_chunk().expect("as long as the slice");
+        for (x, step) in x.iter_mut().zip(&self.steps) {
+            let step = &step[from..from + len];
+            *x = *bytemuck::cast_slice(step).first_chunk().expect("as long as the slice");
             for v in 0..V {
                 prefetch(step.as_ptr().wrapping_add(N * self.pitch + v * lanes::<T, S>()));
             }
