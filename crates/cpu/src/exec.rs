@@ -7,8 +7,8 @@
 
 use std::cell::RefCell;
 
+use kiln_ir::DType;
 use kiln_ir::ops::Typing;
-use kiln_ir::{DType, PointOp};
 
 use crate::ahead::{Ahead, Wanted};
 use crate::cast::cast;
@@ -18,7 +18,7 @@ use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
 use crate::reduce::{Partial, Rows, reduce_tile, sum_products};
-use crate::simd::{LINE, Operand, Out, Reg, fence};
+use crate::simd::{Operand, Out, Reg, fence};
 use crate::site::Walker;
 use crate::space::Span;
 use crate::spread::{expand, fill, repeat};
@@ -172,7 +172,7 @@ impl Worker {
                 }
                 continue;
             }
-            if tile.lanes == 1 && self.single(program, micro, tile) {
+            if tile.lanes == 1 && self.single(micro) {
                 continue;
             }
             if !micro.is_slow() {
@@ -206,22 +206,17 @@ impl Worker {
         }
     }
 
-    /// Does a step for a tile of one lane, as what is once a row of a tile, on numbers: vectors cost more.
-    fn single(&mut self, program: &Program, micro: &Micro, tile: Tile) -> bool {
-        match *micro {
-            Micro::Op { op, dtype: DType::F32, args, dst } => {
-                let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0];
-                let Some(result) = number(op, [value(args[0]), value(args[1]), value(args[2])]) else { return false };
-                self.regs[dst].lanes_mut::<f32>()[0] = result;
-                self.held[dst] = Held::Lanes;
-            }
-            Micro::Expand { dtype: DType::F32, src, dst } if tile.rows.is_single() && program.single[dst] => {
-                let value = self.regs[src].lanes::<f32>()[0];
-                self.regs[dst].lanes_mut::<f32>()[..LINE / size_of::<f32>()].fill(value);
-                self.held[dst] = Held::One;
-            }
-            _ => return false,
+    /// Does a step for a tile of one lane, as what is once a row of a tile, by its row's reference: vectors cost more.
+    fn single(&mut self, micro: &Micro) -> bool {
+        let Micro::Op { op, dtype: DType::F32, args, dst } = micro else { return false };
+        let row = op.row();
+        if !matches!(row.typing, Typing::Number | Typing::Float) {
+            return false;
         }
+        let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0] as f64;
+        let values = [value(args[0]), value(args[1]), value(args[2])];
+        self.regs[*dst].lanes_mut::<f32>()[0] = (row.reference)(DType::F32, values) as f32;
+        self.held[*dst] = Held::Lanes;
         true
     }
 
@@ -356,23 +351,6 @@ impl Worker {
             put.site.store(program.dtypes[put.arg], env.args[put.arg], span, src, put.streams, &mut self.walker);
         }
     }
-}
-
-/// An op on numbers, by its row's reference: rounded once, as those that are written out are too.
-#[inline(always)]
-fn number(op: PointOp, [x, y, z]: [f32; 3]) -> Option<f32> {
-    let row = op.row();
-    Some(match op {
-        PointOp::Add => x + y,
-        PointOp::Sub => x - y,
-        PointOp::Mul => x * y,
-        PointOp::Div => x / y,
-        PointOp::Neg => -x,
-        _ if matches!(row.typing, Typing::Number | Typing::Float) => {
-            (row.reference)(DType::F32, [x, y, z].map(f64::from)) as f32
-        }
-        _ => return None,
-    })
 }
 
 #[inline(always)]
