@@ -11,6 +11,7 @@ use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::memory::View;
+use crate::simd::{LINE, prefetch, prefetch_now};
 
 /// Lines of a strip of the left operand.
 pub(super) const ROWS: usize = 12;
@@ -91,10 +92,13 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Multiply { dims: [m, n, k], lhs, rhs, out, more } = self;
         for column in (0..n).step_by(COLUMNS) {
+            let next = rhs.data.as_ptr().wrapping_add((column / COLUMNS + 1) * rhs.pitch);
+            let part = COLUMNS * size_of::<T>() / m.div_ceil(ROWS);
             let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
             for row in (0..m).step_by(ROWS) {
                 let lhs = &lhs.data[row / ROWS * lhs.pitch..][..k * ROWS];
-                let place = Place { out, rows: m, columns: n, more }.at(row, column);
+                let ahead = Ahead { at: next.wrapping_byte_add(row / ROWS * k * part), step: part };
+                let place = Place { out, rows: m, columns: n, more, ahead }.at(row, column);
                 // By how many there are of registers, and how long they are.
                 match lanes::<T, S>() {
                     16 => high::<T, S, 2>(simd, lhs, rhs, place),
@@ -115,26 +119,37 @@ pub(super) const fn lanes<T: Element, S: Simd>() -> usize {
 
 /// Where a tile goes.
 #[derive(Clone, Copy)]
-struct Place {
+struct Place<T> {
     out: Target,
     /// Rows and columns of the result from here on.
     rows: usize,
     columns: usize,
     more: bool,
+    ahead: Ahead<T>,
 }
 
-impl Place {
+/// What the tiles of the next columns will read: asked for from the outer caches, so many bytes at a step.
+#[derive(Clone, Copy)]
+struct Ahead<T> {
+    at: *const T,
+    step: usize,
+}
+
+impl<T: Copy> Place<T> {
     #[inline(always)]
-    fn at(self, row: usize, column: usize) -> Place {
+    fn at(self, row: usize, column: usize) -> Place<T> {
         let [rs, cs] = self.out.strides;
         let at = self.out.at + row as isize * rs + column as isize * cs;
-        Place { out: Target { at, ..self.out }, rows: self.rows - row, columns: self.columns - column, more: self.more }
+        Place { out: Target { at, ..self.out }, rows: self.rows - row, columns: self.columns - column, ..self }
     }
 }
 
+/// Steps ahead of a tile's that its columns are asked for: a strip of them and one of rows fill the nearest cache.
+const STEPS_AHEAD: usize = 8;
+
 /// A whole tile at once, no higher and no wider than is needed.
 #[inline(always)]
-fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
     match (place.rows, place.columns <= lanes::<T, S>()) {
         (..=4, true) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
         (..=8, true) => sums::<T, S, 8, 1>(simd, lhs, rhs, place),
@@ -147,7 +162,7 @@ fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], plac
 
 /// A tile in parts of `M` rows and `N` vectors.
 #[inline(always)]
-fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
     for row in (0..place.rows.min(ROWS)).step_by(M) {
         for column in (0..place.columns.min(COLUMNS)).step_by(N * lanes::<T, S>()) {
             let (lhs, rhs) = (lhs.get(row..).unwrap_or(&[]), rhs.get(column..).unwrap_or(&[]));
@@ -158,10 +173,19 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T]
 
 /// `M` rows of `N` vectors, at most; the operands begin at the first of them.
 #[inline(always)]
-fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place) {
+fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
     let width = N * lanes::<T, S>();
     let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
+    let mut ahead = place.ahead.at;
     for (lhs, rhs) in lhs.chunks(ROWS).zip(rhs.chunks(COLUMNS)) {
+        // Vectors of half a cache line would do this twice.
+        if width == COLUMNS {
+            for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
+                prefetch_now(rhs.as_ptr().wrapping_add(STEPS_AHEAD * COLUMNS + i));
+            }
+            prefetch(ahead);
+            ahead = ahead.wrapping_byte_add(place.ahead.step);
+        }
         let lhs: &[T; M] = lhs[..M].try_into().expect("as long as the slice");
         let rhs: &[T::Vector<S>; N] = bytemuck::cast_slice(&rhs[..width]).try_into().expect("as long as the slice");
         for i in 0..M {
@@ -187,7 +211,7 @@ fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T],
 
 /// Writes whole vectors of a tile.
 #[inline(always)]
-fn whole<T: Element, S: Simd, const N: usize>(simd: S, sums: &[[T::Vector<S>; N]], place: Place) {
+fn whole<T: Element, S: Simd, const N: usize>(simd: S, sums: &[[T::Vector<S>; N]], place: Place<T>) {
     let Place { out: Target { view, at, strides: [rs, _] }, rows, more, .. } = place;
     for (i, sums) in sums.iter().enumerate().take(rows) {
         // SAFETY: a task's own part of the result, by the view's contract.
@@ -200,8 +224,8 @@ fn whole<T: Element, S: Simd, const N: usize>(simd: S, sums: &[[T::Vector<S>; N]
 
 /// Writes some rows and columns of a tile.
 #[inline(never)]
-fn ragged<T: Element>(sums: &[T], pitch: usize, place: Place) {
-    let Place { out: Target { view, at, strides: [rs, cs] }, rows, columns, more } = place;
+fn ragged<T: Element>(sums: &[T], pitch: usize, place: Place<T>) {
+    let Place { out: Target { view, at, strides: [rs, cs] }, rows, columns, more, .. } = place;
     for (i, sums) in sums.chunks_exact(pitch).enumerate().take(rows) {
         let at = at + i as isize * rs;
         let (step, n) = if cs == 1 { (columns, 1) } else { (1, columns) };
