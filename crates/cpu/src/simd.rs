@@ -146,6 +146,19 @@ pub(crate) fn prefetch_now<T>(at: *const T) {
     let _ = at;
 }
 
+/// As above, for a line that will be written.
+#[inline(always)]
+pub(crate) fn prefetch_mut<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: touches nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Copies past the caches, as far as whole cache lines go. Other threads see it after a [`fence`].
 pub(crate) fn stream(src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len());

@@ -128,6 +128,9 @@ fn abreast<T: Pod>(
     }
 }
 
+/// How many steps ahead where a step's part is short: each of them is a cache line or two.
+const STEPS_AHEAD: usize = 32;
+
 /// Lines beside each other: a step's part is copied.
 fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     match lines {
@@ -142,6 +145,9 @@ fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], 
 #[inline(always)]
 fn copy<T: Pod, const N: usize>(src: Lines<'_, T>, steps: usize, out: &mut [T], width: usize) {
     for (p, out) in out.chunks_mut(width).enumerate().take(steps) {
+        let later = src.data.as_ptr().wrapping_add((p + STEPS_AHEAD) * src.step);
+        prefetch(later);
+        prefetch(later.wrapping_add(N - 1));
         out[..N].copy_from_slice(&src.data[p * src.step..][..N]);
     }
 }
@@ -153,17 +159,22 @@ pub(super) const SQUARE: usize = 4;
 fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     let whole = [lines / SQUARE * SQUARE, steps / SQUARE * SQUARE];
     for line in (0..whole[0]).step_by(SQUARE) {
-        turn(std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]), &mut out[line..], width);
+        let rows = std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]);
+        turn(rows, SQUARE * src.line, &mut out[line..], width);
     }
     let right = Lines { data: src.data.get(whole[1]..).unwrap_or(&[]), ..src };
     one_by_one(right, [whole[0], steps - whole[1]], 0, out.get_mut(whole[1] * width..).unwrap_or(&mut []), width);
     one_by_one(src, [lines, steps], whole[0], out, width);
 }
 
-/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them.
+/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them. What
+/// lies `next` elements further is asked for, as it is turned next.
 #[inline(always)]
-pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], out: &mut [T], width: usize) {
+pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], next: usize, out: &mut [T], width: usize) {
     for p in 0..rows[0].len() / SQUARE {
+        if (p * SQUARE).is_multiple_of(LINE / size_of::<T>()) {
+            rows.iter().for_each(|row| prefetch(row.as_ptr().wrapping_add(next + p * SQUARE)));
+        }
         // Loops rather than `map`: these are moves of vectors once they are unrolled.
         let mut square = [[T::zeroed(); SQUARE]; SQUARE];
         for i in 0..SQUARE {

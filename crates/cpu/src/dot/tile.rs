@@ -136,6 +136,18 @@ struct Ahead<T> {
 }
 
 impl<T: Copy> Place<T> {
+    /// Asks for where its first rows lie, to write them.
+    #[inline(always)]
+    fn ask(self, rows: usize) {
+        let Target { view, at, strides: [rs, cs] } = self.out;
+        if cs == 1 {
+            for i in 0..rows.min(self.rows) {
+                let from = (at + i as isize * rs) as usize * size_of::<T>();
+                view.prefetch_mut(from..from + COLUMNS * size_of::<T>());
+            }
+        }
+    }
+
     #[inline(always)]
     fn at(self, row: usize, column: usize) -> Place<T> {
         let [rs, cs] = self.out.strides;
@@ -176,6 +188,9 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T]
 fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
     let width = N * lanes::<T, S>();
     let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
+    if width == COLUMNS {
+        place.ask(M);
+    }
     let mut ahead = place.ahead.at;
     for (lhs, rhs) in lhs.chunks(ROWS).zip(rhs.chunks(COLUMNS)) {
         // Vectors of half a cache line would do this twice.
