@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytemuck::Pod;
 use kiln_ir::{Error, ErrorKind, Result};
 
-use crate::simd::{LINE, prefetch, prefetch_mut};
+use crate::simd::{LINE, prefetch};
 
 /// Alignment of every block: a cache line, and the widest vector register.
 const ALIGN: usize = 64;
@@ -257,17 +257,6 @@ impl View {
         let mut at = bytes.start;
         while at < end {
             prefetch(self.start.wrapping_add(at));
-            at += LINE;
-        }
-    }
-
-    /// As above, for bytes that will be written.
-    #[inline(always)]
-    pub(crate) fn prefetch_mut(self, bytes: Range<usize>) {
-        let end = bytes.end.min(self.bytes);
-        let mut at = bytes.start;
-        while at < end {
-            prefetch_mut(self.start.wrapping_add(at));
             at += LINE;
         }
     }

@@ -119,44 +119,36 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// Asks for a cache line that will be needed soon: into the second-level cache, since the first one is full of registers.
-/// A hint: the address may be any.
-#[inline(always)]
-pub(crate) fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: touches nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+macro_rules! hint {
+    ($(#[$doc:meta])* $name:ident, $hint:ident) => {
+        $(#[$doc])*
+        /// A hint: the address may be any.
+        #[inline(always)]
+        pub(crate) fn $name<T>(at: *const T) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::{$hint, _mm_prefetch};
+                // SAFETY: touches nothing, wherever it points.
+                unsafe { _mm_prefetch::<$hint>(at.cast()) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = at;
+        }
+    };
 }
 
-/// As above, into the first-level cache: for what is needed within some tens of nanoseconds.
-#[inline(always)]
-pub(crate) fn prefetch_now<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: touches nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+hint! {
+    /// Asks for a cache line that will be needed soon: into the second-level cache, since the first one is full of
+    /// registers.
+    prefetch, _MM_HINT_T1
 }
-
-/// As above, for a line that will be written.
-#[inline(always)]
-pub(crate) fn prefetch_mut<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: touches nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+hint! {
+    /// As above, into the first-level cache: for what is needed within some tens of nanoseconds.
+    prefetch_now, _MM_HINT_T0
+}
+hint! {
+    /// As above, for a line that will be written.
+    prefetch_mut, _MM_HINT_ET0
 }
 
 /// Copies past the caches, as far as whole cache lines go. Other threads see it after a [`fence`].

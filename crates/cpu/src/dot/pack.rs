@@ -167,8 +167,8 @@ fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], w
     one_by_one(src, [lines, steps], whole[0], out, width);
 }
 
-/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them. What
-/// lies `next` elements further is asked for, as it is turned next.
+/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them. Meanwhile, what lies `next` elements
+/// further is asked for.
 #[inline(always)]
 pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], next: usize, out: &mut [T], width: usize) {
     for p in 0..rows[0].len() / SQUARE {

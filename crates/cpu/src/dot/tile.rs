@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::memory::View;
-use crate::simd::{LINE, prefetch, prefetch_now};
+use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
 
 /// Lines of a strip of the left operand.
 pub(super) const ROWS: usize = 12;
@@ -142,8 +142,8 @@ impl<T: Copy> Place<T> {
         let Target { view, at, strides: [rs, cs] } = self.out;
         if cs == 1 {
             for i in 0..rows.min(self.rows) {
-                let from = (at + i as isize * rs) as usize * size_of::<T>();
-                view.prefetch_mut(from..from + COLUMNS * size_of::<T>());
+                let row = view.start_at::<T>((at + i as isize * rs) as usize);
+                (0..COLUMNS).step_by(LINE / size_of::<T>()).for_each(|j| prefetch_mut(row.wrapping_add(j)));
             }
         }
     }
