@@ -91,9 +91,10 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Multiply { dims: [m, n, k], lhs, rhs, out, more } = self;
+        // Bytes of the next columns' steps that each tile of these asks for.
+        let part = COLUMNS * size_of::<T>() / m.div_ceil(ROWS);
         for column in (0..n).step_by(COLUMNS) {
             let next = rhs.data.as_ptr().wrapping_add((column / COLUMNS + 1) * rhs.pitch);
-            let part = COLUMNS * size_of::<T>() / m.div_ceil(ROWS);
             let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
             for row in (0..m).step_by(ROWS) {
                 let lhs = &lhs.data[row / ROWS * lhs.pitch..][..k * ROWS];
@@ -193,7 +194,7 @@ fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T],
     }
     let mut ahead = place.ahead.at;
     for (lhs, rhs) in lhs.chunks(ROWS).zip(rhs.chunks(COLUMNS)) {
-        // Vectors of half a cache line would do this twice.
+        // Narrower parts of a strip would each ask again.
         if width == COLUMNS {
             for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
                 prefetch_now(rhs.as_ptr().wrapping_add(STEPS_AHEAD * COLUMNS + i));
