@@ -159,22 +159,24 @@ pub(super) const SQUARE: usize = 4;
 fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     let whole = [lines / SQUARE * SQUARE, steps / SQUARE * SQUARE];
     for line in (0..whole[0]).step_by(SQUARE) {
-        let rows = std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]);
-        turn(rows, SQUARE * src.line, &mut out[line..], width);
+        let rows: [&[T]; SQUARE] = std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]);
+        let piece = LINE / size_of::<T>();
+        for from in (0..whole[1]).step_by(piece) {
+            let rows = rows.map(|row| &row[from..whole[1].min(from + piece)]);
+            // The lines that are turned next.
+            rows.iter().for_each(|row| prefetch(row.as_ptr().wrapping_add(SQUARE * src.line)));
+            turn(rows, &mut out[from * width + line..], width);
+        }
     }
     let right = Lines { data: src.data.get(whole[1]..).unwrap_or(&[]), ..src };
     one_by_one(right, [whole[0], steps - whole[1]], 0, out.get_mut(whole[1] * width..).unwrap_or(&mut []), width);
     one_by_one(src, [lines, steps], whole[0], out, width);
 }
 
-/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them. Meanwhile, what lies `next` elements
-/// further is asked for.
+/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them.
 #[inline(always)]
-pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], next: usize, out: &mut [T], width: usize) {
+pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], out: &mut [T], width: usize) {
     for p in 0..rows[0].len() / SQUARE {
-        if (p * SQUARE).is_multiple_of(LINE / size_of::<T>()) {
-            rows.iter().for_each(|row| prefetch(row.as_ptr().wrapping_add(next + p * SQUARE)));
-        }
         // Loops rather than `map`: these are moves of vectors once they are unrolled.
         let mut square = [[T::zeroed(); SQUARE]; SQUARE];
         for i in 0..SQUARE {

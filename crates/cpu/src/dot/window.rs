@@ -295,7 +295,7 @@ fn along<T: Pod>(src: View, [lines, steps]: [&[Run]; 2], strips: Strips, out: &m
                 for (row, line) in rows.iter_mut().zip(group) {
                     *row = src.slice((line + run.head) as usize, whole);
                 }
-                turn(rows, 0, out, strips.width);
+                turn(rows, out, strips.width);
             }
             for (i, line) in group.iter().enumerate().take(n) {
                 for p in whole..run.len {
