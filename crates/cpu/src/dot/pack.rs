@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use super::tile::COLUMNS;
-use crate::simd::{LINE, multiversion, prefetch};
+use crate::simd::{LINE, multiversion, prefetch, prefetch_now};
 
 /// How an operand is packed: in strips of `width` lines and `depth` steps along `k`, a step's lines side by side.
 #[derive(Clone, Copy)]
@@ -155,16 +155,19 @@ fn copy<T: Pod, const N: usize>(src: Lines<'_, T>, steps: usize, out: &mut [T], 
 /// Lines and steps of a square that is turned at once.
 pub(super) const SQUARE: usize = 4;
 
-/// Steps beside each other: squares are turned.
+/// Steps beside each other: squares are turned, a cache line's steps of all lines before the next, so that what is
+/// written stays in the nearest cache until it is whole.
 fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     let whole = [lines / SQUARE * SQUARE, steps / SQUARE * SQUARE];
-    for line in (0..whole[0]).step_by(SQUARE) {
-        let rows: [&[T]; SQUARE] = std::array::from_fn(|i| &src.data[(line + i) * src.line..][..whole[1]]);
-        let piece = LINE / size_of::<T>();
-        for from in (0..whole[1]).step_by(piece) {
-            let rows = rows.map(|row| &row[from..whole[1].min(from + piece)]);
-            // The lines that are turned next.
-            rows.iter().for_each(|row| prefetch(row.as_ptr().wrapping_add(SQUARE * src.line)));
+    let piece = LINE / size_of::<T>();
+    for from in (0..whole[1]).step_by(piece) {
+        let len = piece.min(whole[1] - from);
+        for line in (0..whole[0]).step_by(SQUARE) {
+            let mut rows: [&[T]; SQUARE] = [&[]; SQUARE];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = &src.data[(line + i) * src.line + from..][..len];
+                prefetch_now(row.as_ptr().wrapping_add(2 * piece));
+            }
             turn(rows, &mut out[from * width + line..], width);
         }
     }
