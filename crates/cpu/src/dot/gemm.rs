@@ -12,7 +12,8 @@ use super::cut::{Cut, WIDTH};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::task::Task;
-use super::tile::{Element, Packed, Target, multiply};
+use super::tile::{Element, Packed, QUAD, Rows, Target, multiply};
+use super::window::Window;
 use super::winograd::Winograd;
 use crate::exec::{Env, Loan};
 use crate::memory::View;
@@ -32,12 +33,17 @@ pub(crate) struct Gemm {
     pub(super) operands: [Operand; 2],
     /// True iff columns have the role of rows.
     turned: bool,
+    /// How far apart rows are that are read where they lie.
+    apart: Option<usize>,
     epilogue: Panel,
     /// Where the sums go if that is all the epilogue does with them.
     direct: Option<Direct>,
     /// How else it is computed, if it is a convolution for which that pays.
     winograd: Option<Winograd>,
 }
+
+/// Columns that a row is multiplied by, at most, for it to be read where it lies: packing costs more then.
+const FEW: usize = 256;
 
 /// Elements that a task of packing is about.
 const PACKED: usize = 1 << 16;
@@ -65,7 +71,9 @@ impl Gemm {
             direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
         let cut = Cut::new(batch, lines, k, direct.is_none());
-        Gemm { dtype, batch, lines, k, cut, operands, turned, epilogue, direct, winograd }
+        let packs = cut.shared == Some(0) || cut.lines[1] > FEW || winograd.is_some();
+        let apart = if packs { None } else { operands[0].along_k().and_then(Window::apart) };
+        Gemm { dtype, batch, lines, k, cut, operands, turned, apart, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.
@@ -312,25 +320,50 @@ impl<T: Element> Product<'_, T> {
 
     /// Sums the block into a matrix.
     pub(super) fn sum(&self, task: &mut Task, out: Target) {
-        let depth = self.run.gemm.cut.depth;
-        for from in self.k.clone().step_by(depth) {
+        let Gemm { cut: Cut { depth, .. }, apart, .. } = self.run.gemm;
+        let [rows, columns] = &self.lines;
+        for from in self.k.clone().step_by(*depth) {
             let steps = from..self.k.end.min(from + depth);
             let Task { loans: [first, second, _], panels: [left, right, _] } = task;
-            let lhs = self.packed(0, first, left, &steps);
-            let rhs = self.packed(1, second, right, &steps);
-            let dims = [self.lines[0].len(), self.lines[1].len(), steps.len()];
-            multiply(dims, lhs, rhs, out, from > self.k.start);
+            let rhs = self.packed(1, columns, second, right, &steps);
+            let (dims, more) = ([columns.len(), steps.len()], from > self.k.start);
+            let multiply = |rows, lhs, out| multiply([rows, dims[0], dims[1]], lhs, rhs, out, more);
+            let mut rest = rows.clone();
+            if let Some(apart) = *apart && rows.len() >= QUAD {
+                let lying = rows.len() / QUAD * QUAD;
+                rest.start += lying;
+                multiply(lying, self.lying(apart, lying, &steps), out);
+            }
+            if !rest.is_empty() {
+                let out = Target { at: out.at + (rest.start - rows.start) as isize * out.strides[0], ..out };
+                multiply(rest.len(), self.packed(0, &rest, first, left, &steps).into(), out);
+            }
         }
     }
 
-    /// The block's lines of an operand over some steps, packed into `panel` unless that is done.
-    fn packed<'p>(&'p self, role: usize, loan: &mut Loan, panel: &'p mut Reg, steps: &Range<usize>) -> Packed<'p, T> {
+    /// The block's first rows over some steps, where they lie.
+    fn lying(&self, apart: usize, rows: usize, steps: &Range<usize>) -> Rows<'_, T> {
+        let Run { gemm, env, .. } = self.run;
+        let window = gemm.operands[0].along_k().expect("else it would be packed");
+        let data = window.lines(*env, self.batch).line(self.lines[0].start, (rows - 1) * apart + steps.end);
+        Rows::lying(&data[steps.start..], apart)
+    }
+
+    /// Some of the block's lines of an operand over some steps, packed into `panel` unless that is done.
+    fn packed<'p>(
+        &'p self,
+        role: usize,
+        lines: &Range<usize>,
+        loan: &mut Loan,
+        panel: &'p mut Reg,
+        steps: &Range<usize>,
+    ) -> Packed<'p, T> {
         if let Some((of, whole)) = &self.shared
             && *of == role
         {
             return Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch };
         }
-        let (width, lines) = (WIDTH[role], &self.lines[role]);
+        let width = WIDTH[role];
         let strips = Strips { width, depth: steps.len() };
         let len = strips.len(lines.len());
         panel.reserve_bytes(len * size_of::<T>());

@@ -16,6 +16,9 @@ use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
 /// Lines of a strip of the left operand.
 pub(super) const ROWS: usize = 12;
 
+/// Rows that are read together: fewer than that are filled up.
+pub(super) const QUAD: usize = 4;
+
 /// Lines of a strip of the right operand.
 pub(super) const COLUMNS: usize = 32;
 
@@ -64,6 +67,40 @@ pub(super) struct Packed<'a, T> {
     pub(super) pitch: usize,
 }
 
+/// The rows of a left operand, from some step along `k` on: packed, or where they lie.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, T> {
+    data: &'a [T],
+    /// From the rows of a tile to those of the next.
+    pitch: usize,
+    /// From a row to the next, whose steps are neighbours, unless they are packed.
+    apart: Option<usize>,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Where they lie: whole [`QUAD`]s of them.
+    pub(super) fn lying(data: &'a [T], apart: usize) -> Rows<'a, T> {
+        Rows { data, pitch: ROWS * apart, apart: Some(apart) }
+    }
+
+    /// From a row to the next, and from a step to the next.
+    fn strides(&self) -> [usize; 2] {
+        self.apart.map_or([1, ROWS], |apart| [apart, 1])
+    }
+
+    /// True iff some rows and steps are all there.
+    fn hold(&self, rows: usize, steps: usize) -> bool {
+        let (last, [row, step]) = (rows.next_multiple_of(QUAD) - 1, self.strides());
+        last / ROWS * self.pitch + last % ROWS * row + (steps - 1) * step < self.data.len()
+    }
+}
+
+impl<'a, T> From<Packed<'a, T>> for Rows<'a, T> {
+    fn from(Packed { data, pitch }: Packed<'a, T>) -> Rows<'a, T> {
+        Rows { data, pitch, apart: None }
+    }
+}
+
 /// A matrix to write into.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
@@ -73,13 +110,19 @@ pub(super) struct Target {
 }
 
 /// `out = lhs · rhs` for `[m, n, k]`, or `out += lhs · rhs` if `more`.
-pub(super) fn multiply<T: Element>(dims: [usize; 3], lhs: Packed<'_, T>, rhs: Packed<'_, T>, out: Target, more: bool) {
-    Arch::new().dispatch(Multiply { dims, lhs, rhs, out, more });
+pub(super) fn multiply<'a, T: Element>(
+    dims: [usize; 3],
+    lhs: impl Into<Rows<'a, T>>,
+    rhs: Packed<'_, T>,
+    out: Target,
+    more: bool,
+) {
+    Arch::new().dispatch(Multiply { dims, lhs: lhs.into(), rhs, out, more });
 }
 
 struct Multiply<'a, T> {
     dims: [usize; 3],
-    lhs: Packed<'a, T>,
+    lhs: Rows<'a, T>,
     rhs: Packed<'a, T>,
     out: Target,
     more: bool,
@@ -91,13 +134,14 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Multiply { dims: [m, n, k], lhs, rhs, out, more } = self;
+        assert!(lhs.hold(m, k), "rows are filled up to those that are read together");
         // Bytes of the next columns' steps that each tile of these asks for.
         let part = COLUMNS * size_of::<T>() / m.div_ceil(ROWS);
         for column in (0..n).step_by(COLUMNS) {
             let next = rhs.data.as_ptr().wrapping_add((column / COLUMNS + 1) * rhs.pitch);
             let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
             for row in (0..m).step_by(ROWS) {
-                let lhs = &lhs.data[row / ROWS * lhs.pitch..][..k * ROWS];
+                let lhs = Left { at: lhs.data[row / ROWS * lhs.pitch..].as_ptr(), apart: lhs.apart };
                 let ahead = Ahead { at: next.wrapping_byte_add(row / ROWS * k * part), step: part };
                 let place = Place { out, rows: m, columns: n, more, ahead }.at(row, column);
                 // By how many there are of registers, and how long they are.
@@ -116,6 +160,21 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
 /// Elements of a vector.
 pub(super) const fn lanes<T: Element, S: Simd>() -> usize {
     size_of::<T::Vector<S>>() / size_of::<T>()
+}
+
+/// A tile's rows, which all are there.
+#[derive(Clone, Copy)]
+struct Left<T> {
+    at: *const T,
+    /// As those of [`Rows`].
+    apart: Option<usize>,
+}
+
+impl<T> Left<T> {
+    #[inline(always)]
+    fn below(self, rows: usize) -> Left<T> {
+        Left { at: self.at.wrapping_add(rows * self.apart.unwrap_or(1)), ..self }
+    }
 }
 
 /// Where a tile goes.
@@ -162,7 +221,7 @@ const STEPS_AHEAD: usize = 8;
 
 /// A whole tile at once, no higher and no wider than is needed.
 #[inline(always)]
-fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
+fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
     match (place.rows, place.columns <= lanes::<T, S>()) {
         (..=4, true) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
         (..=8, true) => sums::<T, S, 8, 1>(simd, lhs, rhs, place),
@@ -173,27 +232,52 @@ fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: &[T], rhs: &[T], plac
     }
 }
 
-/// A tile in parts of `M` rows and `N` vectors.
+/// A tile in parts of `M` rows, or [`QUAD`]s where that would be too many, and `N` vectors.
 #[inline(always)]
-fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
+fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+    if place.rows < ROWS && M != QUAD {
+        return parts::<T, S, QUAD, N>(simd, lhs, rhs, place);
+    }
     for row in (0..place.rows.min(ROWS)).step_by(M) {
         for column in (0..place.columns.min(COLUMNS)).step_by(N * lanes::<T, S>()) {
-            let (lhs, rhs) = (lhs.get(row..).unwrap_or(&[]), rhs.get(column..).unwrap_or(&[]));
-            sums::<T, S, M, N>(simd, lhs, rhs, place.at(row, column));
+            let rhs = rhs.get(column..).unwrap_or(&[]);
+            sums::<T, S, M, N>(simd, lhs.below(row), rhs, place.at(row, column));
         }
     }
 }
 
 /// `M` rows of `N` vectors, at most; the operands begin at the first of them.
 #[inline(always)]
-fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T], rhs: &[T], place: Place<T>) {
+fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+    match lhs.apart {
+        None => sums_of::<T, S, M, N, false>(simd, lhs.at, 0, rhs, place),
+        Some(apart) => sums_of::<T, S, M, N, true>(simd, lhs.at, apart, rhs, place),
+    }
+}
+
+/// The same for rows that begin at an address, and are `apart` if they are `LYING` in memory.
+#[inline(always)]
+fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: bool>(
+    simd: S,
+    lhs: *const T,
+    apart: usize,
+    rhs: &[T],
+    place: Place<T>,
+) {
+    let [row, step] = if LYING { [apart, 1] } else { [1, ROWS] };
     let width = N * lanes::<T, S>();
     let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
     if width == COLUMNS {
         place.ask(M);
     }
     let mut ahead = place.ahead.at;
-    for (lhs, rhs) in lhs.chunks(ROWS).zip(rhs.chunks(COLUMNS)) {
+    // Few addresses and few distances, so that registers hold them all beside the sums.
+    let mut quads: [*const T; ROWS / QUAD] = [lhs; ROWS / QUAD];
+    for (i, quad) in quads.iter_mut().enumerate() {
+        *quad = lhs.wrapping_add(i * QUAD * row);
+    }
+    let rows: [usize; QUAD] = std::hint::black_box([0, row, 2 * row, 3 * row]);
+    for rhs in rhs.chunks(COLUMNS) {
         // Narrower parts of a strip would each ask again.
         if width == COLUMNS {
             for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
@@ -202,13 +286,17 @@ fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: &[T],
             prefetch(ahead);
             ahead = ahead.wrapping_byte_add(place.ahead.step);
         }
-        let lhs: &[T; M] = lhs[..M].try_into().expect("as long as the slice");
         let rhs: &[T::Vector<S>; N] = bytemuck::cast_slice(&rhs[..width]).try_into().expect("as long as the slice");
         for i in 0..M {
-            let lhs = T::splat(simd, lhs[i]);
+            let at = quads[i / QUAD].wrapping_add(if LYING { rows[i % QUAD] } else { i % QUAD });
+            // SAFETY: the operand holds the rows that a tile reads, for as many steps as there are.
+            let lhs = T::splat(simd, unsafe { *at });
             for j in 0..N {
                 sums[i][j] = T::mul_add(simd, lhs, rhs[j], sums[i][j]);
             }
+        }
+        for quad in &mut quads {
+            *quad = quad.wrapping_add(step);
         }
     }
     // What is chosen by number has to be in memory: these copies are, so that the sums themselves need not be.

@@ -102,6 +102,12 @@ impl Window {
         self.padded.is_none() && neighbours(&self.axes[2], 1) == n
     }
 
+    /// How far apart its lines are, if evenly.
+    pub(super) fn apart(&self) -> Option<usize> {
+        let [(_, apart)] = self.axes[1][..] else { return None };
+        apart.try_into().ok()
+    }
+
     /// How far apart steps are whose lines are neighbours in memory, as they are in the argument.
     pub(super) fn pitch(&self) -> Option<usize> {
         let n: usize = self.axes[1].iter().map(|axis| axis.0).product();
