@@ -73,7 +73,8 @@ impl LoopExe {
 
     /// How many blocks are a group, and how many groups there are.
     fn groups(&self) -> (usize, usize) {
-        let blocks = self.n_blocks().div_ceil(GROUPS).max(IN_TURN);
+        let in_turn = if self.tiling.block == 1 { IN_TURN } else { 1 };
+        let blocks = self.n_blocks().div_ceil(GROUPS).max(in_turn);
         (blocks, self.n_blocks().div_ceil(blocks))
     }
 

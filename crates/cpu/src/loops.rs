@@ -25,7 +25,7 @@ use crate::tree::Tree;
 pub(crate) struct LoopExe {
     pub(crate) space: Rowed,
     pub(crate) program: Program,
-    tiling: Tiling,
+    pub(crate) tiling: Tiling,
     /// The other axis of a tile where some argument lies across: see [`turned`].
     turned: Option<usize>,
     /// How rows are folded that are a few elements along lines.
