@@ -312,8 +312,7 @@ impl Worker {
             Micro::Adam(_) => unreachable!("done as a whole"),
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),
             Micro::Spread { dtype, .. } => repeat(*dtype, tile.lanes, dst),
-            Micro::Expand { dtype, src, .. } if *dtype == DType::F64 => expand::<u64>(tile.rows, read(*src), dst),
-            Micro::Expand { src, .. } => expand::<u32>(tile.rows, read(*src), dst),
+            Micro::Expand { dtype, src, .. } => expand(*dtype, tile.rows, read(*src), dst),
             Micro::Acc { dtype, .. } => {
                 let at = tile.sums.expect("only a contraction's epilogue reads its sum");
                 match dtype {

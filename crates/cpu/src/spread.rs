@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use kiln_ir::DType;
 
 use crate::reduce::Rows;
-use crate::simd::{Operand, Out};
+use crate::simd::{Operand, Out, multiversion};
 
 /// Fills `n` lanes with a literal.
 pub(crate) fn fill(dtype: DType, value: f64, n: usize, dst: &mut Out) {
@@ -29,8 +29,28 @@ pub(crate) fn repeat(dtype: DType, n: usize, dst: &mut Out) {
 }
 
 /// One lane a row, repeated for each of the row's points.
-pub(crate) fn expand<T: Pod>(shape: Rows, src: Operand, dst: &mut Out) {
-    let (src, out) = (&src.lanes::<T>()[..shape.rows], &mut dst.lanes_mut::<T>()[..shape.rows * shape.points]);
+pub(crate) fn expand(dtype: DType, shape: Rows, src: Operand, dst: &mut Out) {
+    match dtype {
+        DType::F64 => pairs(shape, src.lanes(), dst.lanes_mut()),
+        _ => words(shape, src.lanes(), dst.lanes_mut()),
+    }
+}
+
+multiversion! {
+    fn words(shape: Rows, src: &[u32], out: &mut [u32]) {
+        expanded(shape, src, out)
+    }
+}
+
+multiversion! {
+    fn pairs(shape: Rows, src: &[u64], out: &mut [u64]) {
+        expanded(shape, src, out)
+    }
+}
+
+#[inline(always)]
+fn expanded<T: Pod>(shape: Rows, src: &[T], out: &mut [T]) {
+    let (src, out) = (&src[..shape.rows], &mut out[..shape.rows * shape.points]);
     if shape.inner {
         src.iter().zip(out.chunks_exact_mut(shape.points)).for_each(|(&x, out)| out.fill(x));
     } else {
