@@ -231,6 +231,13 @@ fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
 }
 
+/// The first bytes of a register.
+fn first(src: &Reg, bytes: usize) -> Reg {
+    let mut dst = Reg::with_bytes(bytes);
+    copy(src, &mut dst, bytes);
+    dst
+}
+
 /// Points along the other axis of a turned tile: a cache line of `f32`.
 const LINE: usize = 16;
 
@@ -289,7 +296,8 @@ impl LoopExe {
                 let mut out = Vec::with_capacity(pass.reductions.len());
                 for (r, tree) in pass.reductions.iter().zip(&mut trees) {
                     let partial = tree.finish(r.op, r.dtype, rows.1).expect("a group has points");
-                    out.push(Partial { best: partial.best.clone(), at: partial.at.clone() });
+                    let [best, at] = [&partial.best, &partial.at].map(|reg| first(reg, self.bytes(rows.1)));
+                    out.push(Partial { best, at });
                 }
                 worker.trees = trees;
                 out

@@ -329,7 +329,9 @@ impl<T: Element> Product<'_, T> {
             let (dims, more) = ([columns.len(), steps.len()], from > self.k.start);
             let multiply = |rows, lhs, out| multiply([rows, dims[0], dims[1]], lhs, rhs, out, more);
             let mut rest = rows.clone();
-            if let Some(apart) = *apart && rows.len() >= QUAD {
+            if let Some(apart) = *apart
+                && rows.len() >= QUAD
+            {
                 let lying = rows.len() / QUAD * QUAD;
                 rest.start += lying;
                 multiply(lying, self.lying(apart, lying, &steps), out);

@@ -219,6 +219,7 @@ fn every_reduction_in_every_layout() {
         (&[4, 70], &[9]),
         (&[600], &[50]),
         (&[1100], &[37]),
+        (&[4500], &[70]),
     ];
     for &(outer, row) in shapes {
         let dims = [outer, row].concat();
