@@ -1,8 +1,9 @@
-//! Products of packed operands: a tile of sums held in registers, walked along `k`.
+//! Products of operands in strips: a tile of sums held in registers, walked along `k`.
 //!
 //! An operand is packed in *strips* of [`ROWS`] or [`COLUMNS`] lines: what the lines have for one step along `k`
 //! lies together. A step then reads a few vectors of columns and multiplies each by every row's number. The tile of
 //! 12 × 32 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs.
+//! Rows are numbers rather than vectors, and so they may also be read where they lie.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
 use std::ops::{Add, AddAssign, Mul};

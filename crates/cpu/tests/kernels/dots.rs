@@ -78,6 +78,28 @@ fn every_form_of_matmul() {
     }
 }
 
+/// Rows further apart than they are long, several times as many as a tile's and not a multiple, over two depths.
+#[test]
+fn rows_are_read_where_they_lie() {
+    let mut rng = Rng::new(17);
+    let (m, n, k, apart) = (203, 130, 700, 801);
+    for dtype in [DType::F32, DType::F64] {
+        let args = vec![read(dtype, m * apart), read(dtype, k * n), write(dtype, m * n)];
+        let values: Vec<Vec<f64>> = args.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
+        let kernel = Kernel::Dot(Dot {
+            batch: vec![],
+            m: vec![m],
+            n: vec![n],
+            k: vec![k],
+            args,
+            lhs: operand(0, dtype, strided(&[m, k], &[apart as i64, 1])),
+            rhs: operand(1, dtype, flat(&[k, n])),
+            epilogue: store_acc(2, dtype, flat(&[m, n])),
+        });
+        check(&format!("{dtype} rows apart"), &kernel, &values, &[], 1e-4);
+    }
+}
+
 /// A few rows times a matrix that is read where it lies, of sizes at which ends are ragged.
 #[test]
 fn few_rows_of_large_matrices() {
