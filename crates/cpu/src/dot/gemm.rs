@@ -42,7 +42,7 @@ pub(crate) struct Gemm {
     winograd: Option<Winograd>,
 }
 
-/// Columns that a row is multiplied by, at most, for it to be read where it lies: packing costs more then.
+/// Columns of a block whose rows are read where they lie, at most: for more, packing pays.
 const FEW: usize = 256;
 
 /// Elements that a task of packing is about.
@@ -320,24 +320,22 @@ impl<T: Element> Product<'_, T> {
 
     /// Sums the block into a matrix.
     pub(super) fn sum(&self, task: &mut Task, out: Target) {
-        let Gemm { cut: Cut { depth, .. }, apart, .. } = self.run.gemm;
+        let gemm = self.run.gemm;
         let [rows, columns] = &self.lines;
-        for from in self.k.clone().step_by(*depth) {
-            let steps = from..self.k.end.min(from + depth);
+        for from in self.k.clone().step_by(gemm.cut.depth) {
+            let steps = from..self.k.end.min(from + gemm.cut.depth);
             let Task { loans: [first, second, _], panels: [left, right, _] } = task;
             let rhs = self.packed(1, columns, second, right, &steps);
-            let (dims, more) = ([columns.len(), steps.len()], from > self.k.start);
-            let multiply = |rows, lhs, out| multiply([rows, dims[0], dims[1]], lhs, rhs, out, more);
-            let mut rest = rows.clone();
-            if let Some(apart) = *apart
-                && rows.len() >= QUAD
-            {
-                let lying = rows.len() / QUAD * QUAD;
-                rest.start += lying;
+            let (n, k, more) = (columns.len(), steps.len(), from > self.k.start);
+            let multiply = |m, lhs, out| multiply([m, n, k], lhs, rhs, out, more);
+            // Rows that lie, as many as are read together; others are packed.
+            let lying = gemm.apart.map_or(0, |_| rows.len() / QUAD * QUAD);
+            if let Some(apart) = gemm.apart.filter(|_| lying > 0) {
                 multiply(lying, self.lying(apart, lying, &steps), out);
             }
-            if !rest.is_empty() {
-                let out = Target { at: out.at + (rest.start - rows.start) as isize * out.strides[0], ..out };
+            if lying < rows.len() {
+                let rest = rows.start + lying..rows.end;
+                let out = Target { at: out.at + lying as isize * out.strides[0], ..out };
                 multiply(rest.len(), self.packed(0, &rest, first, left, &steps).into(), out);
             }
         }

@@ -272,7 +272,8 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: boo
         place.ask(M);
     }
     let mut ahead = place.ahead.at;
-    // Few addresses and few distances, so that registers hold them all beside the sums.
+    // Few addresses and few distances: a compiler that knew how they hang together would keep one for each row, for which
+    // there are no registers.
     let mut quads: [*const T; ROWS / QUAD] = [lhs; ROWS / QUAD];
     for (i, quad) in quads.iter_mut().enumerate() {
         *quad = lhs.wrapping_add(i * QUAD * row);
@@ -290,7 +291,7 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: boo
         let rhs: &[T::Vector<S>; N] = bytemuck::cast_slice(&rhs[..width]).try_into().expect("as long as the slice");
         for i in 0..M {
             let at = quads[i / QUAD].wrapping_add(if LYING { rows[i % QUAD] } else { i % QUAD });
-            // SAFETY: the operand holds the rows that a tile reads, for as many steps as there are.
+            // SAFETY: `multiply` has asserted that the rows a tile reads are there, for as many steps.
             let lhs = T::splat(simd, unsafe { *at });
             for j in 0..N {
                 sums[i][j] = T::mul_add(simd, lhs, rhs[j], sums[i][j]);
