@@ -89,10 +89,12 @@ impl<'a, T> Rows<'a, T> {
         self.apart.map_or([1, ROWS], |apart| [apart, 1])
     }
 
-    /// True iff some rows and steps are all there.
+    /// True iff some rows and steps are all there: the last row, and the last one of whole tiles.
     fn hold(&self, rows: usize, steps: usize) -> bool {
-        let (last, [row, step]) = (rows.next_multiple_of(QUAD) - 1, self.strides());
-        last / ROWS * self.pitch + last % ROWS * row + (steps - 1) * step < self.data.len()
+        let (read, [by_row, step]) = (rows.next_multiple_of(QUAD), self.strides());
+        let begin = |row: usize| row / ROWS * self.pitch + row % ROWS * by_row;
+        let farthest = begin(read - 1).max(begin((read / ROWS * ROWS).saturating_sub(1)));
+        farthest + (steps - 1) * step < self.data.len()
     }
 }
 
