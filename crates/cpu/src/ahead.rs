@@ -1,8 +1,8 @@
 //! Asking for memory before it is needed, while there is something to compute.
 //!
 //! Processors see where a walk goes on, but no further than a page, and not while they wait for arithmetic. So what the
-//! next tile will touch is noted, and asked for in the course of this one: evenly by the steps that take long over their
-//! lanes and leave memory idle meanwhile, and some at once before each of the others.
+//! next tile will touch is noted, and asked for in the course of this one, a few lines with each piece of a step's lanes:
+//! more at once than a core can wait for would stop it.
 
 use crate::exec::Env;
 use crate::simd::{LINE, prefetch};
@@ -10,8 +10,11 @@ use crate::simd::{LINE, prefetch};
 /// Ranges that may wait to be asked for.
 const MOST: usize = 16;
 
-/// Cache lines that are asked for at once before a quick step: fewer than a core can wait for.
+/// Cache lines that are asked for at once: fewer than a core can wait for.
 const AT_ONCE: usize = 32;
+
+/// Cache lines that a quick step asks for with each piece; one that takes long asks for all of a range, evenly.
+const QUICK: usize = 2;
 
 /// Ranges of arguments that the next tile will touch.
 #[derive(Default)]
@@ -42,27 +45,32 @@ impl Wanted {
         }
     }
 
-    /// Asks for some of it.
+    /// Asks for some of it at once.
     pub(crate) fn ask(&mut self, env: Env) {
-        let Some(Range { arg, from, to }) = self.0.pop() else { return };
-        let end = to.min(from + AT_ONCE * LINE);
-        env.args[arg].prefetch(from..end);
-        if end < to {
-            self.0.push(Range { arg, from: end, to });
-        }
+        let Ahead { at, lines } = self.spread(AT_ONCE / QUICK, false, env);
+        Ahead { at, lines: lines * AT_ONCE / QUICK }.ask();
     }
 
-    /// What a step that takes so many pieces is to ask for: what was noted first.
-    pub(crate) fn spread(&mut self, pieces: usize, env: Env) -> Ahead {
-        if self.0.is_empty() {
-            return Ahead::none();
+    /// What a step that takes so many pieces is to ask for: a slow one, what was noted first.
+    pub(crate) fn spread(&mut self, pieces: usize, slow: bool, env: Env) -> Ahead {
+        while !self.0.is_empty() {
+            let Range { arg, from, to } = self.0.remove(if slow { 0 } else { self.0.len() - 1 });
+            let to = to.min(env.args[arg].len::<u8>());
+            if from < to {
+                let each = (to - from).div_ceil(LINE).div_ceil(pieces.max(1));
+                let each = if slow { each } else { each.min(QUICK) };
+                let end = from + pieces * each * LINE;
+                if end < to {
+                    self.0.push(Range { arg, from: end, to });
+                }
+                return Ahead { at: env.args[arg].start_at(from), lines: each };
+            }
         }
-        let Range { arg, from, to } = self.0.remove(0);
-        Ahead { at: env.args[arg].start_at(from), lines: (to - from).div_ceil(LINE).div_ceil(pieces) }
+        Ahead::none()
     }
 }
 
-/// What a slow step asks for, piece by piece.
+/// What a step asks for, piece by piece.
 pub(crate) struct Ahead {
     at: *const u8,
     /// Cache lines a piece.
@@ -73,6 +81,17 @@ impl Ahead {
     /// Asks for nothing.
     pub(crate) fn none() -> Ahead {
         Ahead { at: std::ptr::null(), lines: 0 }
+    }
+
+    /// Asks for so many cache lines a piece, from an address on that may be any.
+    pub(crate) fn from<T>(at: *const T, lines: usize) -> Ahead {
+        Ahead { at: at.cast(), lines }
+    }
+
+    /// True iff it asks for anything.
+    #[inline(always)]
+    pub(crate) fn asks(&self) -> bool {
+        self.lines > 0
     }
 
     /// Asks for what belongs to one piece.

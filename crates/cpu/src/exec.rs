@@ -10,10 +10,10 @@ use std::cell::RefCell;
 use kiln_ir::DType;
 use kiln_ir::ops::Typing;
 
-use crate::ahead::{Ahead, Wanted};
+use crate::ahead::Wanted;
 use crate::cast::cast;
 use crate::columns::Column;
-use crate::fused::{MOST, PIECE, fused};
+use crate::fused::{MOST, fused};
 use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
@@ -23,6 +23,7 @@ use crate::site::Walker;
 use crate::space::Span;
 use crate::spread::{expand, fill, repeat};
 use crate::tree::Tree;
+use crate::walks::PIECE;
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]
@@ -175,9 +176,6 @@ impl Worker {
             if tile.lanes == 1 && self.single(micro) {
                 continue;
             }
-            if !micro.is_slow() {
-                self.wanted.ask(env);
-            }
             let slot = micro.dst();
             if let Micro::Load { .. } | Micro::Acc { .. } = micro
                 && let Some(lent) = self.lend(program, micro, tile, env)
@@ -289,6 +287,7 @@ impl Worker {
         let read = |slot: RegId| operand(regs, held, slot, env);
         // Written out: `map` would send each operand through memory.
         let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
+        let n_pieces = tile.lanes.div_ceil(PIECE);
         match micro {
             Micro::Load { site, arg, gather, .. } => {
                 site.load(program.dtypes[*arg], env.args[*arg], tile.span, gather.map(read), dst, walker);
@@ -301,12 +300,13 @@ impl Worker {
             }
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
-            Micro::Op { op, dtype, args, .. } => point(*op, *dtype, tile.lanes, dst, all(args)),
+            Micro::Op { op, dtype, args, .. } => {
+                point(*op, *dtype, tile.lanes, dst, all(args), wanted.spread(n_pieces, false, env))
+            }
             Micro::Fused { op, dtype, args, .. } => {
                 let own = own.unwrap_or(MOST);
                 let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
-                let n_pieces = tile.lanes.div_ceil(PIECE);
-                let ahead = if micro.is_slow() { wanted.spread(n_pieces, env) } else { Ahead::none() };
+                let ahead = wanted.spread(n_pieces, op.is_slow(), env);
                 fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)], ahead);
             }
             Micro::Adam(_) => unreachable!("done as a whole"),
@@ -332,9 +332,10 @@ impl Worker {
             }
         }
         let read = |slot: RegId| operand(&self.regs, &self.held, slot, env);
+        let mut ahead = self.wanted.spread((shape.rows * shape.points).div_ceil(PIECE), false, env);
         match r.by {
-            Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out),
-            None => reduce_tile(r, read(r.src), shape, more, out),
+            Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out, &mut ahead),
+            None => reduce_tile(r, read(r.src), shape, more, out, &mut ahead),
         }
     }
 
@@ -385,11 +386,6 @@ impl Micro {
             | Micro::Acc { dst, .. } => dst,
             Micro::Adam(ref adam) => adam.steps.last().expect("several steps").dst(),
         }
-    }
-
-    /// True iff memory idles meanwhile.
-    fn is_slow(&self) -> bool {
-        matches!(self, Micro::Fused { op, .. } if op.is_slow())
     }
 
     /// The registers that a step reads.

@@ -5,15 +5,12 @@
 //! joined again. A product that is added is then rounded once where the processor can; everything else is rounded as
 //! before.
 
-mod walks;
-
 use kiln_ir::{DType, PointOp};
 
 use crate::ahead::Ahead;
 use crate::math;
 use crate::simd::{Operand, Out, multiversion};
-pub(crate) use walks::PIECE;
-use walks::{lanes, ones, pieces, slowly};
+use crate::walks::{NO_OWN, lanes, ones, pieces};
 
 /// Operands that a formula has at most.
 pub(crate) const MOST: usize = 5;
@@ -167,16 +164,15 @@ pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Op
     }
 }
 
-/// The loop for the operands that are single values, as bits: `$walk` for one of those written out, or else piece by
-/// piece. Operand `$own` may be what is overwritten.
+/// The loop for the operands that are single values, as bits: one of those written out, or else one for any. Operand `$own` may be what is overwritten.
 macro_rules! with_ones {
-    ($walk:ident($n:ident, $dst:ident, $args:ident, $ahead:ident), $own:literal, [$($ones:literal)*], $f:expr) => {{
+    ($n:ident, $dst:ident, $args:ident, $ahead:ident, $own:literal, [$($ones:literal)*], $f:expr) => {{
         let args = $args.first_chunk().expect("no formula has more operands");
         let f = $f;
         match (ones(args), args[$own].own) {
-            $(($ones, false) => $walk::<_, _, $ones, MOST>($n, $dst, args, $ahead, f),
-            ($ones, true) => $walk::<_, _, $ones, $own>($n, $dst, args, $ahead, f),)*
-            _ => pieces($n, $dst, args, f),
+            $(($ones, false) => lanes::<_, _, _, $ones, NO_OWN>($n, $dst, args, $ahead, f),
+            ($ones, true) => lanes::<_, _, _, $ones, $own>($n, $dst, args, $ahead, f),)*
+            _ => pieces($n, $dst, args, $ahead, f),
         }
     }};
 }
@@ -186,12 +182,7 @@ macro_rules! arms {
         let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
         macro_rules! each {
             ($own:literal, $ones:tt, $f:expr) => {
-                with_ones!(lanes($n, $dst, $args, $ahead), $own, $ones, $f)
-            };
-        }
-        macro_rules! slow {
-            ($ones:tt, $f:expr) => {
-                with_ones!(slowly($n, $dst, $args, $ahead), 0, $ones, $f)
+                with_ones!($n, $dst, $args, $ahead, $own, $ones, $f)
             };
         }
         match $op {
@@ -203,7 +194,7 @@ macro_rules! arms {
             Fused::MulMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y * z),
             Fused::MulDiv => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y / z),
             Fused::AddAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x + y + z),
-            Fused::ExpDifference => slow!([0 2], |[x, y]: [$t; 2]| $exp(x - y)),
+            Fused::ExpDifference => each!(0, [0 2], |[x, y]: [$t; 2]| $exp(x - y)),
             Fused::SqrtMulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x.sqrt(), y, z)),
             Fused::SumOfProducts => each!(2, [0 8 10], |[x, y, z, v]: [$t; 4]| fma(z, v, x * y)),
             Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
@@ -211,13 +202,13 @@ macro_rules! arms {
             Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
             Fused::MulAddMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| fma(x, y, z) * v),
             Fused::MulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| fma(x * y, z, v) * w),
-            Fused::TanhMulAddMul => slow!([10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
-            Fused::TanhMulMulAddMul => slow!([20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
+            Fused::TanhMulAddMul => each!(0, [10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
+            Fused::TanhMulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
             Fused::SumMulMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| z * v * (x + y)),
             Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [$t; 4]| fma(x + y, z, v)),
             Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [$t; 5]| fma((x + y) * z, v, w)),
             Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| v * fma(-x, y, z) * w),
-            Fused::Quotient => slow!([0 2], |[x, y]: [$t; 2]| x / y),
+            Fused::Quotient => each!(0, [0 2], |[x, y]: [$t; 2]| x / y),
             Fused::Product => each!(0, [0 2], |[x, y]: [$t; 2]| x * y),
             Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
         }
@@ -317,7 +308,7 @@ mod tests {
             }
             let mut out = Reg::with_bytes(4 * n);
             let args = [regs[0].operand(), regs[1].operand(), regs[1].operand()];
-            with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), args));
+            with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), args, Ahead::none()));
             let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
             assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
         }

@@ -42,5 +42,6 @@ mod task;
 mod threads;
 mod tiling;
 mod tree;
+mod walks;
 
 pub use backend::CpuBackend;

@@ -10,9 +10,11 @@ use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
 use self::outer::{go_on, halve_points, outer, pairs_in};
+use crate::ahead::Ahead;
 use crate::program::Reduction;
-use crate::simd::{Operand, Reg, multiversion, prefetch};
+use crate::simd::{LINE, Operand, Reg, multiversion};
 use crate::tiling::{IN_TURN, TILE};
+use crate::walks::PIECE;
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
 #[derive(Clone, Default)]
@@ -132,13 +134,13 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 
 multiversion! {
     /// The partial results of a tile's rows; `more` iff they go on from those of earlier points.
-    pub(crate) fn reduce_tile(r: &Reduction, src: Operand, shape: Rows, more: bool, out: &mut Partial) {
+    pub(crate) fn reduce_tile(r: &Reduction, src: Operand, shape: Rows, more: bool, out: &mut Partial, ahead: &mut Ahead) {
         let Reduction { op, dtype, asks, .. } = *r;
         let op = effective(op, dtype);
         if more {
-            with_lane!(dtype, go_on(op, src, shape, out))
+            with_lane!(dtype, go_on(op, src, shape, out, ahead))
         } else if shape.inner {
-            with_lane!(dtype, inner(op, dtype, src, shape, asks, out))
+            with_lane!(dtype, inner(op, dtype, src, shape, asks, out, ahead))
         } else {
             with_lane!(dtype, outer(op, src, shape, out))
         }
@@ -147,10 +149,17 @@ multiversion! {
 
 multiversion! {
     /// The sums of products over a tile's rows; `more` iff they go on from those of earlier points.
-    pub(crate) fn sum_products(dtype: DType, factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial) {
+    pub(crate) fn sum_products(
+        dtype: DType,
+        factors: [Operand; 2],
+        shape: Rows,
+        more: bool,
+        out: &mut Partial,
+        ahead: &mut Ahead,
+    ) {
         match dtype {
-            DType::F64 => products::<f64>(factors, shape, more, out),
-            _ => products::<f32>(factors, shape, more, out),
+            DType::F64 => products::<f64>(factors, shape, more, out, ahead),
+            _ => products::<f32>(factors, shape, more, out, ahead),
         }
     }
 }
@@ -174,16 +183,27 @@ pub(crate) fn identity(op: ReduceOp, dtype: DType, out: &mut Reg, rows: usize) {
 }
 
 #[inline(always)]
-fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, asks: bool, out: &mut Partial) {
+fn inner<T: Lane>(
+    op: ReduceOp,
+    dtype: DType,
+    src: Operand,
+    shape: Rows,
+    asks: bool,
+    out: &mut Partial,
+    ahead: &mut Ahead,
+) {
     let src = src.lanes::<T>();
     let best = out.best.lanes_mut::<T>();
     let rows = (0..shape.rows).map(|r| &src[r * shape.points..][..shape.points]);
     // A row that no register holds comes from memory as it is, and what else is done with it breaks the stream. Several of
     // them are only read, and processors see what comes next (row sums: 3.3 ms with this on one core, 2.6 without).
-    let far = asks && shape.rows == 1 && shape.points > TILE;
+    if asks && shape.rows == 1 && shape.points > TILE {
+        let next = src.as_ptr().wrapping_byte_add(AHEAD);
+        *ahead = Ahead::from(next, WIDTH * size_of::<T>() / LINE);
+    }
     if op == ReduceOp::ArgMax {
         for ((row, o), at) in rows.zip(best).zip(out.at.lanes_mut::<i32>()) {
-            *o = fold(row, row[0], far, T::max);
+            *o = fold(row, row[0], ahead, T::max);
             let found = row.iter().position(|&x| x == *o || x.is_nan());
             *at = (shape.first + found.unwrap_or(0)) as i32;
         }
@@ -191,59 +211,63 @@ fn inner<T: Lane>(op: ReduceOp, dtype: DType, src: Operand, shape: Rows, asks: b
     }
     if dtype == DType::F32 && shape.rows == 1 && shape.points > LONG {
         let out = bytemuck::from_bytes_mut(bytemuck::bytes_of_mut(&mut best[0]));
-        return fold_long(op, bytemuck::cast_slice(&src[..shape.points]), far, out);
+        return fold_long(op, bytemuck::cast_slice(&src[..shape.points]), ahead, out);
     }
     // Plain loops: what a closure calls would not be compiled for the instruction set at hand.
     with_fold!(op, f => {
         for (row, o) in rows.zip(best) {
             let start = start(op, dtype, row);
-            *o = fold(row, start, far, f);
+            *o = fold(row, start, ahead, f);
         }
     });
 }
 
 #[inline(always)]
-fn products<T: Lane>(factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial) {
+fn products<T: Lane>(factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial, ahead: &mut Ahead) {
     let Rows { inner, rows, points, .. } = shape;
     let [x, y] = factors.map(|x| &x.lanes::<T>()[..rows * points]);
     let best = out.best.lanes_mut::<T>();
     if inner {
         for ((x, y), o) in x.chunks_exact(points).zip(y.chunks_exact(points)).zip(best) {
-            *o = sum_of_products(x, y);
+            *o = sum_of_products(x, y, ahead);
         }
         return;
     }
     if more {
-        return add_products(&mut best[..rows], x, y);
+        return add_products(&mut best[..rows], x, y, ahead);
     }
     // A few points are added in turn, and then all of those pairwise.
     let few = rows * IN_TURN;
     for (i, (x, y)) in x.chunks(few).zip(y.chunks(few)).enumerate() {
         let sums = &mut best[i * rows..][..rows];
         sums.fill(T::zeroed());
-        add_products(sums, x, y);
+        add_products(sums, x, y, ahead);
     }
     halve_points(best, rows, points.div_ceil(IN_TURN), |low, high| pairs_in(low, high, T::sum));
 }
 
 /// Adds products to the sums of as many rows.
 #[inline(always)]
-fn add_products<T: Lane>(sums: &mut [T], x: &[T], y: &[T]) {
+fn add_products<T: Lane>(sums: &mut [T], x: &[T], y: &[T], ahead: &mut Ahead) {
     let rows = sums.len();
     for (x, y) in x.chunks_exact(rows).zip(y.chunks_exact(rows)) {
-        for ((o, &x), &y) in sums.iter_mut().zip(x).zip(y) {
-            *o = o.sum(x.prod(y));
+        for ((sums, x), y) in sums.chunks_mut(PIECE).zip(x.chunks(PIECE)).zip(y.chunks(PIECE)) {
+            ahead.ask();
+            for ((o, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+                *o = o.sum(x.prod(y));
+            }
         }
     }
 }
 
 /// `Σ x·y` through [`WIDTH`] lanes and then pairwise.
 #[inline(always)]
-fn sum_of_products<T: Lane>(x: &[T], y: &[T]) -> T {
+fn sum_of_products<T: Lane>(x: &[T], y: &[T], ahead: &mut Ahead) -> T {
     let mut acc = [T::zeroed(); WIDTH];
     let (chunks, rest) = x.as_chunks::<WIDTH>();
     let (others, other_rest) = y.as_chunks::<WIDTH>();
     for (x, y) in chunks.iter().zip(others) {
+        ahead.ask();
         // Products on their own: only so do the sums stay in registers (40 ns for a thousand instead of 150).
         let mut products = [T::zeroed(); WIDTH];
         for i in 0..WIDTH {
@@ -272,9 +296,9 @@ fn start<T: Lane>(op: ReduceOp, dtype: DType, row: &[T]) -> T {
 }
 
 #[inline(always)]
-fn fold_row<T: Lane>(op: ReduceOp, dtype: DType, row: &[T], far: bool) -> T {
+fn fold_row<T: Lane>(op: ReduceOp, dtype: DType, row: &[T], ahead: &mut Ahead) -> T {
     let start = start(op, dtype, row);
-    with_fold!(op, f => fold(row, start, far, f))
+    with_fold!(op, f => fold(row, start, ahead, f))
 }
 
 /// Points from which on a tile's only row is worth a call; where a tile has several, a call between them costs 7 %.
@@ -283,20 +307,20 @@ const LONG: usize = 512;
 multiversion! {
     /// Folds a long row. In a function of its own the lanes stay in registers; elsewhere that depends on what is around, and
     /// on the stack a store may wait for loads of memory whose addresses end alike.
-    fn fold_long(op: ReduceOp, row: &[f32], far: bool, out: &mut f32) {
-        *out = fold_row(op, DType::F32, row, far);
+    fn fold_long(op: ReduceOp, row: &[f32], ahead: &mut Ahead, out: &mut f32) {
+        *out = fold_row(op, DType::F32, row, ahead);
     }
 }
 
-/// Folds a row through `WIDTH` lanes and then pairwise; `far` iff it comes from memory.
+/// Folds a row through `WIDTH` lanes and then pairwise.
 #[inline(always)]
-fn fold<T: Lane>(row: &[T], start: T, far: bool, f: impl Fn(T, T) -> T) -> T {
-    if far { fold_from::<_, true>(row, start, f) } else { fold_from::<_, false>(row, start, f) }
+fn fold<T: Lane>(row: &[T], start: T, ahead: &mut Ahead, f: impl Fn(T, T) -> T) -> T {
+    if ahead.asks() { fold_from::<_, true>(row, start, ahead, f) } else { fold_from::<_, false>(row, start, ahead, f) }
 }
 
 /// A loop for each case: where there is a choice within it, the lanes go through memory.
 #[inline(always)]
-fn fold_from<T: Lane, const FAR: bool>(row: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
+fn fold_from<T: Lane, const ASKS: bool>(row: &[T], start: T, ahead: &mut Ahead, f: impl Fn(T, T) -> T) -> T {
     if row.len() < WIDTH / 2 {
         let mut sum = start;
         for &x in row {
@@ -307,10 +331,8 @@ fn fold_from<T: Lane, const FAR: bool>(row: &[T], start: T, f: impl Fn(T, T) -> 
     let mut acc = [start; WIDTH];
     let (chunks, rest) = row.as_chunks::<WIDTH>();
     for chunk in chunks {
-        if FAR {
-            for line in (0..WIDTH).step_by(64 / size_of::<T>()) {
-                prefetch(chunk.as_ptr().wrapping_add(AHEAD / size_of::<T>() + line));
-            }
+        if ASKS {
+            ahead.ask();
         }
         // As a new array, and read by numbers known here: only so do the lanes stay in registers.
         acc = std::array::from_fn(|i| f(acc[i], chunk[i]));

@@ -3,8 +3,10 @@
 use kiln_ir::ReduceOp;
 
 use super::{Lane, Partial, Rows, with_fold};
+use crate::ahead::Ahead;
 use crate::simd::Operand;
 use crate::tiling::IN_TURN;
+use crate::walks::PIECE;
 
 /// Rows that are worth a loop for each point.
 const MANY: usize = 64;
@@ -62,10 +64,19 @@ pub(super) fn halve_points<T>(best: &mut [T], rows: usize, points: usize, fold: 
 
 /// Folds one more point of each row.
 #[inline(always)]
-pub(super) fn go_on<T: Lane>(op: ReduceOp, src: Operand, Rows { rows, first, .. }: Rows, out: &mut Partial) {
+pub(super) fn go_on<T: Lane>(
+    op: ReduceOp,
+    src: Operand,
+    Rows { rows, first, .. }: Rows,
+    out: &mut Partial,
+    ahead: &mut Ahead,
+) {
     let (src, best) = (&src.lanes::<T>()[..rows], &mut out.best.lanes_mut::<T>()[..rows]);
     if op != ReduceOp::ArgMax {
-        with_fold!(op, f => pairs_in(best, src, f));
+        for (best, src) in best.chunks_mut(PIECE).zip(src.chunks(PIECE)) {
+            ahead.ask();
+            with_fold!(op, f => pairs_in(best, src, f));
+        }
         return;
     }
     for ((b, at), &x) in best.iter_mut().zip(out.at.lanes_mut::<i32>()).zip(src) {
