@@ -8,7 +8,7 @@ use std::ops::Range;
 use kiln_ir::kernel::{Dot, Instr};
 use kiln_ir::{DType, Index};
 
-use super::cut::{Cut, WIDTH};
+use super::cut::{Cut, Sharing, WIDTH};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::task::Task;
@@ -71,8 +71,9 @@ impl Gemm {
             direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
         }
         let cut = Cut::new(batch, lines, k, direct.is_none());
-        let packs = cut.shared == Some(0) || cut.lines[1] > FEW || winograd.is_some();
-        let apart = if packs { None } else { operands[0].along_k().and_then(Window::apart) };
+        let lie = operands[0].along_k().and_then(Window::apart).filter(|_| winograd.is_none());
+        let cut = lie.and_then(|_| cut.by_columns(batch, lines, k)).unwrap_or(cut);
+        let apart = lie.filter(|_| cut.shared != Sharing::Wave(0) && cut.lines[1] <= FEW);
         Gemm { dtype, batch, lines, k, cut, operands, turned, apart, epilogue, direct, winograd }
     }
 
@@ -85,9 +86,9 @@ impl Gemm {
     pub(crate) fn scratch_bytes(&self) -> usize {
         let elements = match self.cut.shared {
             _ if let Some(winograd) = &self.winograd => winograd.scratch(),
-            Some(shared) => self.cut.batch * self.strips(shared).len(self.cut.lines[shared]),
-            None if self.groups() > 1 => self.batch * self.groups() * self.lines[0] * self.lines[1],
-            None => 0,
+            Sharing::Wave(shared) => self.cut.batch * self.strips(shared).len(self.cut.lines[shared]),
+            Sharing::Nothing if self.groups() > 1 => self.batch * self.groups() * self.lines[0] * self.lines[1],
+            Sharing::Nothing | Sharing::Columns => 0,
         };
         (self.begins()[2] + elements) * self.dtype.size_bytes()
     }
@@ -117,8 +118,9 @@ impl Gemm {
     fn run_as<T: Element>(&self, env: Env, parallel: bool) {
         let run = self.begin::<T>(env, parallel);
         match self.cut.shared {
-            Some(shared) => run.waves::<T>(shared),
-            None => run.apart::<T>(),
+            Sharing::Wave(shared) => run.waves::<T>(shared),
+            Sharing::Columns => run.by_columns::<T>(),
+            Sharing::Nothing => run.apart::<T>(),
         }
     }
 
@@ -236,6 +238,33 @@ impl Run<'_> {
         }
     }
 
+    /// Block by block: a thread packs columns when it comes to them, and multiplies them by all blocks of rows that it has
+    /// with these.
+    fn by_columns<T: Element>(&self) {
+        let Run { gemm, env, parallel, .. } = *self;
+        let [parts, blocks] = [1, 0].map(|role| gemm.lines[role].div_ceil(gemm.cut.lines[role]));
+        let lines_of = |role: usize, i: usize| {
+            let start = i * gemm.cut.lines[role];
+            start..gemm.lines[role].min(start + gemm.cut.lines[role])
+        };
+        let (n, strips) = (gemm.batch * parts * blocks, gemm.strips(1));
+        let init = || (gemm.task(env), None);
+        for_each(parallel, n, gemm.work() / n, init, |(task, packed), i| {
+            let (batch, part, block) = (i / blocks / parts, i / blocks % parts, i % blocks);
+            let columns = lines_of(1, part);
+            let mut panel = std::mem::take(&mut task.panels[1]);
+            if packed.replace((batch, part)) != Some((batch, part)) {
+                let len = strips.len(columns.len());
+                panel.reserve_bytes(len * size_of::<T>());
+                let (from, out) = ((self.sources[1], env), &mut panel.lanes_mut::<T>()[..len]);
+                gemm.operands[1].pack(&mut task.loans[1], from, batch, &columns, &(0..gemm.k), (strips.width, out));
+            }
+            let shared = Some((1, Packed { data: panel.lanes::<T>(), pitch: strips.width * strips.depth }));
+            Product { run: self, batch, lines: [lines_of(0, block), columns], k: 0..gemm.k, shared }.run(task);
+            task.panels[1] = panel;
+        });
+    }
+
     /// Packs some lines of an operand, for some of the batch, into the scratch memory.
     fn pack_wave<T: Element>(&self, role: usize, batch: Range<usize>, wave: &Range<usize>) {
         let Run { gemm, env, parallel, sources } = *self;
@@ -271,7 +300,7 @@ impl Gemm {
     /// The working memory of one task.
     pub(super) fn task(&self, env: Env) -> Task {
         let mut task = Task::bare();
-        let is_shared = |role: usize| self.winograd.is_none() && Some(role) == self.cut.shared;
+        let is_shared = |role: usize| self.winograd.is_none() && self.cut.shared == Sharing::Wave(role);
         for (role, operand) in self.operands.iter().enumerate().filter(|o| !is_shared(o.0)) {
             operand.prepare(&mut task.loans[role], env);
         }

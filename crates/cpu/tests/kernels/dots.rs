@@ -82,21 +82,24 @@ fn every_form_of_matmul() {
 #[test]
 fn rows_are_read_where_they_lie() {
     let mut rng = Rng::new(17);
-    let (m, n, k, apart) = (203, 130, 700, 801);
-    for dtype in [DType::F32, DType::F64] {
-        let args = vec![read(dtype, m * apart), read(dtype, k * n), write(dtype, m * n)];
-        let values: Vec<Vec<f64>> = args.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
-        let kernel = Kernel::Dot(Dot {
-            batch: vec![],
-            m: vec![m],
-            n: vec![n],
-            k: vec![k],
-            args,
-            lhs: operand(0, dtype, strided(&[m, k], &[apart as i64, 1])),
-            rhs: operand(1, dtype, flat(&[k, n])),
-            epilogue: store_acc(2, dtype, flat(&[m, n])),
-        });
-        check(&format!("{dtype} rows apart"), &kernel, &values, &[], 1e-4);
+    // Threads pack columns for themselves, of one block and of two, and then a wave does, for more rows.
+    for (batch, m, n, k) in [(1, 203, 130, 700), (2, 131, 397, 530), (1, 300, 130, 700)] {
+        for dtype in [DType::F32, DType::F64] {
+            let apart = k + 101;
+            let args = vec![read(dtype, batch * m * apart), read(dtype, batch * k * n), write(dtype, batch * m * n)];
+            let values: Vec<Vec<f64>> = args.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
+            let kernel = Kernel::Dot(Dot {
+                batch: vec![batch],
+                m: vec![m],
+                n: vec![n],
+                k: vec![k],
+                args,
+                lhs: operand(0, dtype, strided(&[batch, m, k], &[(m * apart) as i64, apart as i64, 1])),
+                rhs: operand(1, dtype, flat(&[batch, k, n])),
+                epilogue: store_acc(2, dtype, flat(&[batch, m, n])),
+            });
+            check(&format!("{dtype} {m} rows apart"), &kernel, &values, &[], 1e-4);
+        }
     }
 }
 
