@@ -52,18 +52,18 @@ impl Wanted {
     }
 
     /// What a step that takes so many pieces is to ask for: a slow one, what was noted first.
+    #[inline]
     pub(crate) fn spread(&mut self, pieces: usize, slow: bool, env: Env) -> Ahead {
-        while !self.0.is_empty() {
-            let Range { arg, from, to } = self.0.remove(if slow { 0 } else { self.0.len() - 1 });
+        while let Some(last) = self.0.len().checked_sub(1) {
+            let Range { arg, from, to } = self.0.remove(if slow { 0 } else { last });
             let to = to.min(env.args[arg].len::<u8>());
             if from < to {
-                let each = (to - from).div_ceil(LINE).div_ceil(pieces.max(1));
-                let each = if slow { each } else { each.min(QUICK) };
-                let end = from + pieces * each * LINE;
+                let lines = if slow { (to - from).div_ceil(LINE).div_ceil(pieces.max(1)) } else { QUICK };
+                let end = from + pieces * lines * LINE;
                 if end < to {
                     self.0.push(Range { arg, from: end, to });
                 }
-                return Ahead { at: env.args[arg].start_at(from), lines: each };
+                return Ahead { at: env.args[arg].start_at(from), lines };
             }
         }
         Ahead::none()

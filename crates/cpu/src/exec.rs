@@ -7,8 +7,8 @@
 
 use std::cell::RefCell;
 
-use kiln_ir::DType;
 use kiln_ir::ops::Typing;
+use kiln_ir::{DType, PointOp};
 
 use crate::ahead::Wanted;
 use crate::cast::cast;
@@ -173,7 +173,7 @@ impl Worker {
                 }
                 continue;
             }
-            if tile.lanes == 1 && self.single(micro) {
+            if tile.lanes == 1 && self.single(micro) || tile.rows.is_single() && self.once(program, micro) {
                 continue;
             }
             let slot = micro.dst();
@@ -204,17 +204,38 @@ impl Worker {
         }
     }
 
-    /// Does a step for a tile of one lane, as what is once a row of a tile, by its row's reference: vectors cost more.
+    /// Does a step for a tile of one lane, as what is once a row of a tile: vectors cost more. What is more than rounded
+    /// once is done by its row's reference.
     fn single(&mut self, micro: &Micro) -> bool {
         let Micro::Op { op, dtype: DType::F32, args, dst } = micro else { return false };
-        let row = op.row();
-        if !matches!(row.typing, Typing::Number | Typing::Float) {
+        let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0];
+        let [x, y] = [value(args[0]), value(args[1])];
+        let result = match op {
+            PointOp::Add => x + y,
+            PointOp::Sub => x - y,
+            PointOp::Mul => x * y,
+            PointOp::Div => x / y,
+            PointOp::Neg => -x,
+            _ if matches!(op.row().typing, Typing::Number | Typing::Float) => {
+                (op.row().reference)(DType::F32, [x, y, value(args[2])].map(f64::from)) as f32
+            }
+            _ => return false,
+        };
+        self.regs[*dst].lanes_mut::<f32>()[0] = result;
+        self.held[*dst] = Held::Lanes;
+        true
+    }
+
+    /// Repeats what is once a row in a tile of one row: its value is that of all lanes.
+    fn once(&mut self, program: &Program, micro: &Micro) -> bool {
+        let Micro::Expand { src, dst, .. } = *micro else { return false };
+        if !program.single[dst] {
             return false;
         }
-        let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0] as f64;
-        let values = [value(args[0]), value(args[1]), value(args[2])];
-        self.regs[*dst].lanes_mut::<f32>()[0] = (row.reference)(DType::F32, values) as f32;
-        self.held[*dst] = Held::Lanes;
+        debug_assert!(matches!(self.held[src], Held::Lanes | Held::One), "what is once a row is in its register");
+        let value = self.regs[src].first_line();
+        self.regs[dst].set_first_line(value);
+        self.held[dst] = Held::One;
         true
     }
 
@@ -222,7 +243,6 @@ impl Worker {
     fn is_one(&mut self, micro: &Micro, tile: Tile) -> bool {
         let one = |slot: &RegId| self.held[*slot] == Held::One;
         match micro {
-            Micro::Expand { .. } => tile.rows.is_single(),
             Micro::Op { args, .. } => args.iter().all(one),
             Micro::Fused { args, .. } => args.iter().all(one),
             Micro::Cast { src, .. } => one(src),
@@ -366,42 +386,5 @@ pub(crate) fn operand_at<'a>(regs: &'a [Reg], held: Held, slot: RegId, env: Env<
         Held::One => regs[slot].operand().repeated(),
         Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
         Held::Sums { at, bytes } => Operand::lent(env.sums.slice(at, bytes)),
-    }
-}
-
-impl Micro {
-    /// The register that a step writes.
-    pub(crate) fn dst(&self) -> RegId {
-        match *self {
-            Micro::Load { dst, .. }
-            | Micro::Fill { dst, .. }
-            | Micro::Scalar { dst, .. }
-            | Micro::Coord { dst, .. }
-            | Micro::Inside { dst, .. }
-            | Micro::Op { dst, .. }
-            | Micro::Fused { dst, .. }
-            | Micro::Cast { dst, .. }
-            | Micro::Spread { dst, .. }
-            | Micro::Expand { dst, .. }
-            | Micro::Acc { dst, .. } => dst,
-            Micro::Adam(ref adam) => adam.steps.last().expect("several steps").dst(),
-        }
-    }
-
-    /// The registers that a step reads.
-    pub(crate) fn sources(&self) -> Vec<RegId> {
-        match self {
-            Micro::Load { gather, .. } => gather.iter().copied().collect(),
-            Micro::Op { op, args, .. } => args[..op.row().arity].to_vec(),
-            Micro::Fused { op, args, .. } => args[..op.arity()].to_vec(),
-            Micro::Cast { src, .. } | Micro::Expand { src, .. } => vec![*src],
-            Micro::Spread { dst, .. } => vec![*dst],
-            Micro::Adam(adam) => adam.steps.iter().flat_map(Micro::sources).collect(),
-            Micro::Fill { .. }
-            | Micro::Scalar { .. }
-            | Micro::Coord { .. }
-            | Micro::Inside { .. }
-            | Micro::Acc { .. } => Vec::new(),
-        }
     }
 }

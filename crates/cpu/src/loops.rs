@@ -228,6 +228,10 @@ impl LoopExe {
 
 /// Copies the first bytes of a register.
 fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
+    // What one row gives needs no call.
+    if bytes <= crate::simd::LINE {
+        return dst.set_first_line(src.first_line());
+    }
     dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
 }
 

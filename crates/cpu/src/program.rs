@@ -44,6 +44,43 @@ pub(crate) enum Micro {
     Adam(Adam),
 }
 
+impl Micro {
+    /// The register that a step writes.
+    pub(crate) fn dst(&self) -> RegId {
+        match *self {
+            Micro::Load { dst, .. }
+            | Micro::Fill { dst, .. }
+            | Micro::Scalar { dst, .. }
+            | Micro::Coord { dst, .. }
+            | Micro::Inside { dst, .. }
+            | Micro::Op { dst, .. }
+            | Micro::Fused { dst, .. }
+            | Micro::Cast { dst, .. }
+            | Micro::Spread { dst, .. }
+            | Micro::Expand { dst, .. }
+            | Micro::Acc { dst, .. } => dst,
+            Micro::Adam(ref adam) => adam.steps.last().expect("several steps").dst(),
+        }
+    }
+
+    /// The registers that a step reads.
+    pub(crate) fn sources(&self) -> Vec<RegId> {
+        match self {
+            Micro::Load { gather, .. } => gather.iter().copied().collect(),
+            Micro::Op { op, args, .. } => args[..op.row().arity].to_vec(),
+            Micro::Fused { op, args, .. } => args[..op.arity()].to_vec(),
+            Micro::Cast { src, .. } | Micro::Expand { src, .. } => vec![*src],
+            Micro::Spread { dst, .. } => vec![*dst],
+            Micro::Adam(adam) => adam.steps.iter().flat_map(Micro::sources).collect(),
+            Micro::Fill { .. }
+            | Micro::Scalar { .. }
+            | Micro::Coord { .. }
+            | Micro::Inside { .. }
+            | Micro::Acc { .. } => Vec::new(),
+        }
+    }
+}
+
 /// A reduction at the end of a pass.
 pub(crate) struct Reduction {
     pub(crate) op: ReduceOp,

@@ -214,7 +214,7 @@ pub(crate) fn fence() {
 /// A cache line of lanes.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u64; 8]);
+pub(crate) struct Line([u64; 8]);
 
 /// Lanes of one compute dtype: `f32`, `i32`, `u32` (also for `bool`, as 0 or 1), or `f64`.
 #[derive(Clone, Default)]
@@ -244,6 +244,18 @@ impl Reg {
     #[inline(always)]
     pub(crate) fn lanes_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.0)
+    }
+
+    /// The first lanes.
+    #[inline(always)]
+    pub(crate) fn first_line(&self) -> Line {
+        self.0[0]
+    }
+
+    /// Overwrites the first lanes.
+    #[inline(always)]
+    pub(crate) fn set_first_line(&mut self, line: Line) {
+        self.0[0] = line;
     }
 
     /// The register as a kernel reads it.
