@@ -164,7 +164,8 @@ pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Op
     }
 }
 
-/// The loop for the operands that are single values, as bits: one of those written out, or else one for any. Operand `$own` may be what is overwritten.
+/// The loop for the operands that are single values, as bits: one of those written out, or else one for any. Operand
+/// `$own` may be what is overwritten.
 macro_rules! with_ones {
     ($n:ident, $dst:ident, $args:ident, $ahead:ident, $own:literal, [$($ones:literal)*], $f:expr) => {{
         let args = $args.first_chunk().expect("no formula has more operands");
