@@ -10,7 +10,7 @@ use crate::simd::{LINE, prefetch};
 /// Ranges that may wait to be asked for.
 const MOST: usize = 16;
 
-/// Cache lines that are asked for at once: fewer than a core can wait for.
+/// Cache lines that each step of an update asks for at once: its parts are one walk, which asks for nothing.
 const AT_ONCE: usize = 32;
 
 /// Cache lines that a quick step asks for with each piece; one that takes long asks for all of a range, evenly.

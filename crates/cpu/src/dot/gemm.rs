@@ -133,6 +133,12 @@ impl Gemm {
         self.k.div_ceil(self.cut.group)
     }
 
+    /// The lines of a block.
+    fn lines_of(&self, role: usize, block: usize) -> Range<usize> {
+        let start = block * self.cut.lines[role];
+        start..self.lines[role].min(start + self.cut.lines[role])
+    }
+
     /// Lines of either role as rows and columns of the result.
     fn block(&self, batch: usize, [rows, columns]: &[Range<usize>; 2]) -> Block {
         let (rows, columns) = if self.turned { (columns, rows) } else { (rows, columns) };
@@ -225,8 +231,7 @@ impl Run<'_> {
                     work,
                     || gemm.task(env),
                     |task, i| {
-                        let start = i % blocks * gemm.cut.lines[own];
-                        let block = start..gemm.lines[own].min(start + gemm.cut.lines[own]);
+                        let block = gemm.lines_of(own, i % blocks);
                         let data = env.scratch.slice::<T>(i / blocks * len, len);
                         let lines = if shared == 0 { [wave.clone(), block] } else { [block, wave.clone()] };
                         let packed = Packed { data, pitch: strips.width * strips.depth };
@@ -243,26 +248,38 @@ impl Run<'_> {
     fn by_columns<T: Element>(&self) {
         let Run { gemm, env, parallel, .. } = *self;
         let [parts, blocks] = [1, 0].map(|role| gemm.lines[role].div_ceil(gemm.cut.lines[role]));
-        let lines_of = |role: usize, i: usize| {
-            let start = i * gemm.cut.lines[role];
-            start..gemm.lines[role].min(start + gemm.cut.lines[role])
-        };
         let (n, strips) = (gemm.batch * parts * blocks, gemm.strips(1));
         let init = || (gemm.task(env), None);
         for_each(parallel, n, gemm.work() / n, init, |(task, packed), i| {
             let (batch, part, block) = (i / blocks / parts, i / blocks % parts, i % blocks);
-            let columns = lines_of(1, part);
+            let columns = gemm.lines_of(1, part);
             let mut panel = std::mem::take(&mut task.panels[1]);
             if packed.replace((batch, part)) != Some((batch, part)) {
-                let len = strips.len(columns.len());
-                panel.reserve_bytes(len * size_of::<T>());
-                let (from, out) = ((self.sources[1], env), &mut panel.lanes_mut::<T>()[..len]);
-                gemm.operands[1].pack(&mut task.loans[1], from, batch, &columns, &(0..gemm.k), (strips.width, out));
+                self.packed::<T>(1, batch, &columns, &mut task.loans[1], &mut panel, &(0..gemm.k));
             }
             let shared = Some((1, Packed { data: panel.lanes::<T>(), pitch: strips.width * strips.depth }));
-            Product { run: self, batch, lines: [lines_of(0, block), columns], k: 0..gemm.k, shared }.run(task);
+            Product { run: self, batch, lines: [gemm.lines_of(0, block), columns], k: 0..gemm.k, shared }.run(task);
             task.panels[1] = panel;
         });
+    }
+
+    /// Some lines of an operand over some steps, packed into `panel`.
+    fn packed<'p, T: Element>(
+        &self,
+        role: usize,
+        batch: usize,
+        lines: &Range<usize>,
+        loan: &mut Loan,
+        panel: &'p mut Reg,
+        steps: &Range<usize>,
+    ) -> Packed<'p, T> {
+        let Run { gemm, env, sources, .. } = *self;
+        let strips = Strips { width: WIDTH[role], depth: steps.len() };
+        let len = strips.len(lines.len());
+        panel.reserve_bytes(len * size_of::<T>());
+        let out = &mut panel.lanes_mut::<T>()[..len];
+        gemm.operands[role].pack(loan, (sources[role], env), batch, lines, steps, (strips.width, &mut *out));
+        Packed { data: out, pitch: strips.width * strips.depth }
     }
 
     /// Packs some lines of an operand, for some of the batch, into the scratch memory.
@@ -392,13 +409,6 @@ impl<T: Element> Product<'_, T> {
         {
             return Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch };
         }
-        let width = WIDTH[role];
-        let strips = Strips { width, depth: steps.len() };
-        let len = strips.len(lines.len());
-        panel.reserve_bytes(len * size_of::<T>());
-        let out = &mut panel.lanes_mut::<T>()[..len];
-        let Run { gemm, env, sources, .. } = self.run;
-        gemm.operands[role].pack(loan, (sources[role], *env), self.batch, lines, steps, (width, &mut *out));
-        Packed { data: out, pitch: width * strips.depth }
+        self.run.packed(role, self.batch, lines, loan, panel, steps)
     }
 }
