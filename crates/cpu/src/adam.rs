@@ -8,6 +8,7 @@ use kiln_ir::DType;
 
 use crate::exec::{Env, Held, Tile, Worker, operand_at};
 use crate::fused::{Fused, MOST};
+use crate::memory::View;
 use crate::program::{Micro, Program, RegId};
 use crate::simd::multiversion;
 
@@ -89,8 +90,8 @@ fn length(micros: &[Micro], kept: &[RegId], in_place: &dyn Fn(RegId) -> bool) ->
 
 /// Where an update reads and writes.
 struct Walk {
-    /// Of the averages and the parameter: the register, and the bytes of which argument it stands for.
-    places: [(RegId, Held); 3],
+    /// Of the averages and the parameter: the register, and the memory that it stands for.
+    places: [(RegId, View); 3],
     /// The single values of each part.
     factors: [[f32; 2]; 4],
     /// The gradient's register, and where its lanes were before that took another value.
@@ -100,19 +101,18 @@ struct Walk {
 
 impl Worker {
     /// Does an update in place, if all that it changes lies as the tile's lanes do; else nothing, and says so.
-    pub(crate) fn adam(&mut self, program: &Program, adam: &Adam, tile: Tile, env: Env) -> bool {
+    pub(crate) fn adam(&mut self, program: &Program, adam: &Adam, tile: &Tile, env: &Env) -> bool {
         let mut before = [None; LOADS];
         let Some(walk) = self.walk(program, adam, tile, env, &mut before) else {
             before.into_iter().rev().flatten().for_each(|(slot, held)| self.held[slot] = held);
             return false;
         };
-        let grad = operand_at(&self.regs, walk.grad.1, walk.grad.0, env);
-        let [m, v, p] = walk.places.map(|(slot, held)| {
-            self.held[slot] = held;
-            let Held::Lent { arg, at, bytes } = held else { unreachable!("found as such") };
-            // SAFETY: the points of this tile are this task's to store, the three arguments are not the same, and the
-            // gradient lies in none of them.
-            bytemuck::cast_slice_mut(unsafe { env.args[arg].slice_mut::<u8>(at, bytes) })
+        let grad = operand_at(&self.regs, walk.grad.1, walk.grad.0);
+        let [m, v, p] = walk.places.map(|(slot, place)| {
+            self.held[slot] = Held::Lent(place);
+            // SAFETY: the points of this tile are this task's to store, the three places are apart, and the gradient
+            // lies in none of them.
+            bytemuck::cast_slice_mut(unsafe { place.slice_mut::<u8>(0, place.len::<u8>()) })
         });
         update([m, v, p], &grad.lanes()[..tile.lanes], walk.factors, walk.decays);
         true
@@ -123,18 +123,20 @@ impl Worker {
         &mut self,
         program: &Program,
         adam: &Adam,
-        tile: Tile,
-        env: Env,
+        tile: &Tile,
+        env: &Env,
         before: &mut [Option<(RegId, Held)>; LOADS],
     ) -> Option<Walk> {
         let mut loads = before.iter_mut();
-        let mut walk =
-            Walk { places: [(0, Held::Lanes); 3], factors: [[0.0; 2]; 4], grad: (0, Held::Lanes), decays: false };
+        let nowhere = (0, View::of::<u8>(&mut []));
+        let mut walk = Walk { places: [nowhere; 3], factors: [[0.0; 2]; 4], grad: (0, Held::Lanes), decays: false };
         for micro in &adam.steps {
-            self.wanted.ask(env);
+            self.wanted.ask();
             let Some((part, args, dst)) = part(micro) else {
                 let slot = micro.dst();
-                let lent = self.lend(program, micro, tile, env)?;
+                let place = self.lend(program, micro, tile)?;
+                self.want_next(program, place, env);
+                let lent = Held::Lent(place.view(env));
                 *loads.next()? = Some((slot, std::mem::replace(&mut self.held[slot], lent)));
                 continue;
             };
@@ -153,15 +155,19 @@ impl Worker {
                 walk.grad = (args[0], self.held[args[0]]);
             }
             if let Some(place) = part.place() {
-                let (there, own) = self.target(program, micro, tile)?;
-                walk.places[place] = own.map(|_| (dst, there))?;
+                let (there, own) = self.target(program, micro, tile, env)?;
+                walk.places[place] = own.map(|_| (dst, there.view(env)))?;
             }
             walk.decays = *op == Fused::DecayMulDiv;
         }
-        let arg = |held: Held| if let Held::Lent { arg, .. } = held { Some(arg) } else { None };
-        let all = [walk.places[0].1, walk.places[1].1, walk.places[2].1, walk.grad.1].map(arg);
-        let apart = all.iter().enumerate().all(|(i, arg)| arg.is_none() || !all[..i].contains(arg));
-        (apart && walk.grad.1 != Held::One).then_some(walk)
+        let [m, v, p] = walk.places.map(|place| place.1);
+        let apart = !m.overlaps(v) && !m.overlaps(p) && !v.overlaps(p);
+        let grad_apart = match walk.grad.1 {
+            Held::Lanes => true,
+            Held::One => false,
+            Held::Lent(grad) => ![m, v, p].into_iter().any(|place| place.overlaps(grad)),
+        };
+        (apart && grad_apart).then_some(walk)
     }
 }
 

@@ -4,7 +4,7 @@
 //! next tile will touch is noted, and asked for in the course of this one, a few lines with each piece of a step's lanes:
 //! more at once than a core can wait for would stop it.
 
-use crate::exec::Env;
+use crate::memory::View;
 use crate::simd::{LINE, prefetch};
 
 /// Ranges that may wait to be asked for.
@@ -16,57 +16,48 @@ const AT_ONCE: usize = 32;
 /// Cache lines that a quick step asks for with each piece; one that takes long asks for all of a range, evenly.
 const QUICK: usize = 2;
 
-/// Ranges of arguments that the next tile will touch.
+/// Memory that the next tile will touch.
 #[derive(Default)]
-pub(crate) struct Wanted(Vec<Range>);
-
-/// Bytes of an argument: from there, to there.
-struct Range {
-    arg: usize,
-    from: usize,
-    to: usize,
-}
+pub(crate) struct Wanted(Vec<View>);
 
 impl Wanted {
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Notes that so many bytes of an argument will be needed.
-    pub(crate) fn note(&mut self, arg: usize, from: usize, bytes: usize) {
+    /// Notes that some memory will be needed.
+    pub(crate) fn note(&mut self, view: View) {
         // What has waited for long was needed meanwhile.
         if self.0.len() == MOST {
             self.0.clear();
         }
-        let to = from + bytes;
         // A later pass reads the same.
-        if !self.0.iter().any(|range| (range.arg, range.to) == (arg, to)) {
-            self.0.push(Range { arg, from, to });
+        if view.len::<u8>() > 0 && !self.0.iter().any(|other| other.end() == view.end()) {
+            self.0.push(view);
         }
     }
 
     /// Asks for some of it at once.
-    pub(crate) fn ask(&mut self, env: Env) {
-        let Ahead { at, lines } = self.spread(AT_ONCE / QUICK, false, env);
+    pub(crate) fn ask(&mut self) {
+        let Ahead { at, lines } = self.spread(AT_ONCE / QUICK, false);
         Ahead { at, lines: lines * AT_ONCE / QUICK }.ask();
     }
 
     /// What a step that takes so many pieces is to ask for: a slow one, what was noted first.
     #[inline]
-    pub(crate) fn spread(&mut self, pieces: usize, slow: bool, env: Env) -> Ahead {
-        while let Some(last) = self.0.len().checked_sub(1) {
-            let Range { arg, from, to } = self.0.remove(if slow { 0 } else { last });
-            let to = to.min(env.args[arg].len::<u8>());
-            if from < to {
-                let lines = if slow { (to - from).div_ceil(LINE).div_ceil(pieces.max(1)) } else { QUICK };
-                let end = from + pieces * lines * LINE;
-                if end < to {
-                    self.0.push(Range { arg, from: end, to });
-                }
-                return Ahead { at: env.args[arg].start_at(from), lines };
-            }
+    pub(crate) fn spread(&mut self, pieces: usize, slow: bool) -> Ahead {
+        let Some(last) = self.0.len().checked_sub(1) else { return Ahead::none() };
+        let n = if slow { 0 } else { last };
+        let view = self.0[n];
+        let bytes = view.len::<u8>();
+        let lines = if slow { bytes.div_ceil(LINE).div_ceil(pieces.max(1)) } else { QUICK };
+        let asked = pieces * lines * LINE;
+        if asked < bytes {
+            self.0[n] = view.after(asked);
+        } else {
+            self.0.remove(n);
         }
-        Ahead::none()
+        Ahead { at: view.start_at(0), lines }
     }
 }
 

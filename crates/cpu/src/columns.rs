@@ -22,7 +22,7 @@ const GROUPS: usize = 64;
 #[derive(Default)]
 pub(crate) struct Column {
     /// Of the rows since the tree was pushed.
-    partial: Partial,
+    pub(crate) partial: Partial,
     in_turn: usize,
     tree: Tree,
 }
@@ -46,7 +46,7 @@ impl LoopExe {
         task::for_each(parallel, n_groups, work, init, |worker, group| {
             let first = group * blocks;
             for block in first..n_blocks.min(first + blocks) {
-                self.run_block(worker, env, block);
+                self.run_block(worker, &env, block);
             }
             for (i, (r, column)) in self.columns().zip(&mut worker.columns).enumerate() {
                 // SAFETY: this group's place for this reduction, which nothing reads before all groups are done.
@@ -68,7 +68,7 @@ impl LoopExe {
             worker.regs[r.dst].lanes_mut()[..bytes].copy_from_slice(column.finish(r, points, bytes));
         }
         worker.columns = columns;
-        worker.put(&self.program, &self.program.column_puts, Span::range(0, points), env);
+        worker.put(&self.program, &self.program.column_puts, Span::range(0, points), &env);
     }
 
     /// How many blocks are a group, and how many groups there are.
@@ -90,7 +90,7 @@ impl LoopExe {
 
 impl Worker {
     /// Adds a tile to the reductions over rows that follow a pass.
-    pub(crate) fn reduce_columns(&mut self, program: &Program, pass: usize, tile: Tile, env: Env) {
+    pub(crate) fn reduce_columns(&mut self, program: &Program, pass: usize, tile: &Tile) {
         let (before, columns) = (&program.passes[..pass], &program.passes[pass].columns);
         if columns.is_empty() {
             return;
@@ -100,17 +100,17 @@ impl Worker {
         // Across the tile, its rows are the points, and the other way round.
         let shape = Rows { inner: false, rows: points, points: rows, first: 0 };
         self.columns.resize_with(self.columns.len().max(first + columns.len()), Column::default);
-        for (i, r) in columns.iter().enumerate() {
-            let mut column = std::mem::take(&mut self.columns[first + i]);
-            let bytes = rows * points * program.lane_bytes;
+        let bytes = rows * points * program.lane_bytes;
+        for (at, r) in (first..).zip(columns) {
+            let column = &mut self.columns[at];
             column.partial.reserve(bytes);
             let more = rows == 1 && column.in_turn > 0;
-            self.reduce(r, shape, more, env, &mut column.partial);
+            self.reduce_column(r, shape, more, at);
+            let column = &mut self.columns[at];
             column.in_turn += 1;
             if rows > 1 || column.in_turn == IN_TURN {
                 column.push(r, points, bytes);
             }
-            self.columns[first + i] = column;
         }
     }
 }

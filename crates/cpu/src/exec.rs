@@ -7,8 +7,7 @@
 
 use std::cell::RefCell;
 
-use kiln_ir::ops::Typing;
-use kiln_ir::{DType, PointOp};
+use kiln_ir::DType;
 
 use crate::ahead::Wanted;
 use crate::cast::cast;
@@ -24,6 +23,7 @@ use crate::space::Span;
 use crate::spread::{expand, fill, repeat};
 use crate::tree::Tree;
 use crate::walks::PIECE;
+use crate::ways::Ways;
 
 /// What a kernel runs on.
 #[derive(Clone, Copy)]
@@ -39,16 +39,14 @@ pub(crate) struct Env<'a> {
 }
 
 /// Where the lanes of a register are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
     /// In the register.
     Lanes,
     /// In the register, and all the same.
     One,
-    /// In an argument's memory: so many bytes from there on.
-    Lent { arg: usize, at: usize, bytes: usize },
-    /// Among the sums that an epilogue finishes: so many bytes from there on.
-    Sums { at: usize, bytes: usize },
+    /// In an argument's memory, or among the sums that an epilogue finishes.
+    Lent(View),
 }
 
 /// The working memory of one thread.
@@ -56,6 +54,7 @@ pub(crate) enum Held {
 pub(crate) struct Worker {
     pub(crate) regs: Vec<Reg>,
     pub(crate) held: Vec<Held>,
+    pub(crate) ways: Ways,
     /// What the next tile will touch.
     pub(crate) wanted: Wanted,
     pub(crate) walker: Walker,
@@ -135,13 +134,13 @@ impl Tile {
     }
 
     /// The tile as far as a cache line of lanes goes.
-    fn first_lanes(self) -> Tile {
+    pub(crate) fn first_lanes(&self) -> Tile {
         let n = self.lanes.min(16);
-        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: 16, ..self.rows }, ..self }
+        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: 16, ..self.rows }, ..*self }
     }
 
     /// True iff the lanes fill cache lines: vector kernels touch no others then.
-    fn is_whole(self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.lanes.is_multiple_of(16)
     }
 }
@@ -158,153 +157,25 @@ impl Worker {
         self.columns.iter_mut().for_each(Column::clear);
         self.held.clear();
         self.wanted.clear();
+        self.ways.clear();
         self.held.resize(program.n_regs, Held::Lanes);
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
-        self.run(program, &program.setup, setup, env);
+        self.run(program, &program.setup, &setup, &env);
         program.setup.iter().for_each(|micro| self.held[micro.dst()] = Held::One);
     }
 
-    /// Runs steps over a tile.
-    pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: Tile, env: Env) {
-        for micro in micros {
-            if let Micro::Adam(adam) = micro {
-                if !self.adam(program, adam, tile, env) {
-                    self.run(program, &adam.steps, tile, env);
-                }
-                continue;
-            }
-            if tile.lanes == 1 && self.single(micro) || tile.rows.is_single() && self.once(program, micro) {
-                continue;
-            }
-            let slot = micro.dst();
-            if let Micro::Load { .. } | Micro::Acc { .. } = micro
-                && let Some(lent) = self.lend(program, micro, tile, env)
-            {
-                self.held[slot] = lent;
-                continue;
-            }
-            let target = if program.direct[slot].is_some() { self.target(program, micro, tile) } else { None };
-            let mut reg = std::mem::take(&mut self.regs[slot]);
-            self.held[slot] = match target {
-                Some((Held::Lent { arg, at, bytes }, own)) => {
-                    // SAFETY: the points of this tile are this task's to store, and no operand of this step or of a
-                    // later one is read from there, but for one that the step reads through the result itself.
-                    let mut dst = Out::lent(unsafe { env.args[arg].slice_mut(at, bytes) });
-                    self.step(program, micro, tile, env, &mut dst, own);
-                    Held::Lent { arg, at, bytes }
-                }
-                _ => {
-                    let one = program.single[slot] && self.is_one(micro, tile);
-                    let tile = if one { tile.first_lanes() } else { tile };
-                    self.step(program, micro, tile, env, &mut reg.out(), None);
-                    if one { Held::One } else { Held::Lanes }
-                }
-            };
-            self.regs[slot] = reg;
-        }
-    }
-
-    /// Does a step for a tile of one lane, as what is once a row of a tile: vectors cost more. What is more than rounded
-    /// once is done by its row's reference.
-    fn single(&mut self, micro: &Micro) -> bool {
-        let Micro::Op { op, dtype: DType::F32, args, dst } = micro else { return false };
-        let value = |slot: RegId| self.regs[slot].lanes::<f32>()[0];
-        let [x, y] = [value(args[0]), value(args[1])];
-        let result = match op {
-            PointOp::Add => x + y,
-            PointOp::Sub => x - y,
-            PointOp::Mul => x * y,
-            PointOp::Div => x / y,
-            PointOp::Neg => -x,
-            _ if matches!(op.row().typing, Typing::Number | Typing::Float) => {
-                (op.row().reference)(DType::F32, [x, y, value(args[2])].map(f64::from)) as f32
-            }
-            _ => return false,
-        };
-        self.regs[*dst].lanes_mut::<f32>()[0] = result;
-        self.held[*dst] = Held::Lanes;
-        true
-    }
-
-    /// Repeats what is once a row in a tile of one row: its value is that of all lanes.
-    fn once(&mut self, program: &Program, micro: &Micro) -> bool {
-        let Micro::Expand { src, dst, .. } = *micro else { return false };
-        if !program.single[dst] {
-            return false;
-        }
-        debug_assert!(matches!(self.held[src], Held::Lanes | Held::One), "what is once a row is in its register");
-        let value = self.regs[src].first_line();
-        self.regs[dst].set_first_line(value);
-        self.held[dst] = Held::One;
-        true
-    }
-
-    /// True iff a step gives the same at every point of a tile.
-    fn is_one(&mut self, micro: &Micro, tile: Tile) -> bool {
-        let one = |slot: &RegId| self.held[*slot] == Held::One;
-        match micro {
-            Micro::Op { args, .. } => args.iter().all(one),
-            Micro::Fused { args, .. } => args.iter().all(one),
-            Micro::Cast { src, .. } => one(src),
-            Micro::Load { site, gather: None, .. } => tile.is_whole() && site.is_constant(tile.span, &mut self.walker),
-            _ => false,
-        }
-    }
-
-    /// What a load gives without moving anything, where a tile's elements lie as its lanes would; sums always do.
-    pub(crate) fn lend(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env) -> Option<Held> {
-        if !tile.is_whole() {
-            return None;
-        }
-        if let (Micro::Acc { dtype, dst }, Some(at)) = (micro, tile.sums) {
-            let size = dtype.size_bytes();
-            let sums = Held::Sums { at: at * size, bytes: tile.lanes * size };
-            return program.direct[*dst].is_none().then_some(sums);
-        }
-        let Micro::Load { site, arg, gather, lend: true, .. } = micro else { return None };
-        let gather = gather.map(|g| operand(&self.regs, &self.held, g, env));
-        let at = site.dense(tile.span, gather, &mut self.walker)?;
-        let size = program.dtypes[*arg].size_bytes();
-        let (at, bytes) = (at * size, tile.lanes * size);
-        self.want_next(program, *arg, at, bytes);
-        Some(Held::Lent { arg: *arg, at, bytes })
-    }
-
-    /// Notes that the bytes after these will be needed with the next tile.
-    fn want_next(&mut self, program: &Program, arg: usize, at: usize, bytes: usize) {
-        if program.busy {
-            self.wanted.note(arg, at + bytes, bytes);
-        }
-    }
-
-    /// The memory into which a tile's value is stored, where its elements lie as its lanes do; and which operand of the
-    /// step is what is there before.
-    pub(crate) fn target(&mut self, program: &Program, micro: &Micro, tile: Tile) -> Option<(Held, Option<usize>)> {
-        let put = &program.puts[program.direct[micro.dst()]?];
-        if !tile.is_whole() {
-            return None;
-        }
-        let at = put.site.dense(tile.span, None, &mut self.walker)?;
-        let size = program.dtypes[put.arg].size_bytes();
-        let (at, bytes) = (at * size, tile.lanes * size);
-        let there = Held::Lent { arg: put.arg, at, bytes };
-        let found = |slot: &RegId| self.held[*slot] == there;
-        if let Micro::Fused { op, args, .. } = micro
-            && let Some(own) = args[..op.arity()].iter().position(found)
-        {
-            let alone = args[..op.arity()].iter().filter(|slot| found(slot)).count() == 1;
-            return (alone && op.own() == Some(own)).then_some((there, Some(own)));
-        }
-        if put.updates {
-            return None;
-        }
-        self.want_next(program, put.arg, at, bytes);
-        Some((there, None))
-    }
-
-    fn step(&mut self, program: &Program, micro: &Micro, tile: Tile, env: Env, dst: &mut Out, own: Option<usize>) {
+    /// Computes a step's lanes.
+    pub(crate) fn step(
+        &mut self,
+        program: &Program,
+        micro: &Micro,
+        tile: &Tile,
+        env: &Env,
+        dst: &mut Out,
+        own: Option<usize>,
+    ) {
         let (regs, held, walker, wanted) = (&self.regs, &self.held, &mut self.walker, &mut self.wanted);
-        let read = |slot: RegId| operand(regs, held, slot, env);
+        let read = |slot: RegId| operand(regs, held, slot);
         // Written out: `map` would send each operand through memory.
         let all = |args: &[RegId; 3]| [read(args[0]), read(args[1]), read(args[2])];
         let n_pieces = tile.lanes.div_ceil(PIECE);
@@ -321,12 +192,12 @@ impl Worker {
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
             Micro::Op { op, dtype, args, .. } => {
-                point(*op, *dtype, tile.lanes, dst, all(args), wanted.spread(n_pieces, false, env))
+                point(*op, *dtype, tile.lanes, dst, all(args), wanted.spread(n_pieces, false))
             }
             Micro::Fused { op, dtype, args, .. } => {
                 let own = own.unwrap_or(MOST);
                 let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
-                let ahead = wanted.spread(n_pieces, op.is_slow(), env);
+                let ahead = wanted.spread(n_pieces, op.is_slow());
                 fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)], ahead);
             }
             Micro::Adam(_) => unreachable!("done as a whole"),
@@ -343,30 +214,44 @@ impl Worker {
         }
     }
 
-    /// Reduces what a tile has computed; `more` iff what is there goes on.
-    pub(crate) fn reduce(&mut self, r: &Reduction, shape: Rows, more: bool, env: Env, out: &mut Partial) {
-        for slot in std::iter::once(r.src).chain(r.by) {
+    /// Reduces what a tile has computed, into one of the partial results; `more` iff what is there goes on.
+    pub(crate) fn reduce(&mut self, r: &Reduction, shape: Rows, more: bool, to: usize) {
+        self.lay_out(r, shape);
+        let Worker { regs, held, wanted, partials, .. } = self;
+        reduce(regs, held, wanted, r, shape, more, &mut partials[to]);
+    }
+
+    /// Reduces what a tile of whole rows has computed, into a register.
+    pub(crate) fn reduce_rows(&mut self, r: &Reduction, shape: Rows, bytes: usize) {
+        self.reduce(r, shape, false, 0);
+        self.regs[r.dst].copy_from(self.partials[0].result(r.op), bytes);
+    }
+
+    /// Reduces what a tile has computed across its rows, into what a column has so far.
+    pub(crate) fn reduce_column(&mut self, r: &Reduction, shape: Rows, more: bool, to: usize) {
+        self.lay_out(r, shape);
+        let Worker { regs, held, wanted, columns, .. } = self;
+        reduce(regs, held, wanted, r, shape, more, &mut columns[to].partial);
+    }
+
+    /// Lays out what a reduction reads, where it is a single value.
+    fn lay_out(&mut self, r: &Reduction, shape: Rows) {
+        for slot in [r.src, r.by.unwrap_or(r.src)] {
             if self.held[slot] == Held::One {
                 repeat(r.dtype, shape.rows * shape.points, &mut self.regs[slot].out());
                 self.held[slot] = Held::Lanes;
             }
         }
-        let read = |slot: RegId| operand(&self.regs, &self.held, slot, env);
-        let mut ahead = self.wanted.spread((shape.rows * shape.points).div_ceil(PIECE), false, env);
-        match r.by {
-            Some(by) => sum_products(r.dtype, [read(r.src), read(by)], shape, more, out, &mut ahead),
-            None => reduce_tile(r, read(r.src), shape, more, out, &mut ahead),
-        }
     }
 
     /// Stores what a tile has computed.
-    pub(crate) fn put(&mut self, program: &Program, puts: &[Put], span: Span, env: Env) {
+    pub(crate) fn put(&mut self, program: &Program, puts: &[Put], span: Span, env: &Env) {
         for put in puts {
             let there = program.direct[put.src].is_some_and(|own| std::ptr::eq(&program.puts[own], put));
-            if there && matches!(self.held[put.src], Held::Lent { .. }) {
+            if there && matches!(self.held[put.src], Held::Lent(_)) {
                 continue;
             }
-            let src = operand(&self.regs, &self.held, put.src, env);
+            let src = operand(&self.regs, &self.held, put.src);
             self.streamed |= put.streams;
             put.site.store(program.dtypes[put.arg], env.args[put.arg], span, src, put.streams, &mut self.walker);
         }
@@ -374,17 +259,27 @@ impl Worker {
 }
 
 #[inline(always)]
-fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId, env: Env<'a>) -> Operand<'a> {
-    operand_at(regs, held[slot], slot, env)
+fn reduce(regs: &[Reg], held: &[Held], wanted: &mut Wanted, r: &Reduction, shape: Rows, more: bool, out: &mut Partial) {
+    let mut ahead = wanted.spread((shape.rows * shape.points).div_ceil(PIECE), false);
+    let src = operand(regs, held, r.src);
+    match r.by {
+        Some(by) => sum_products(r.dtype, [src, operand(regs, held, by)], shape, more, out, &mut ahead),
+        None => reduce_tile(r, src, shape, more, out, &mut ahead),
+    }
+}
+
+/// A register's lanes.
+#[inline(always)]
+pub(crate) fn operand<'a>(regs: &'a [Reg], held: &[Held], slot: RegId) -> Operand<'a> {
+    operand_at(regs, held[slot], slot)
 }
 
 /// A register's lanes, where it had them at some time.
 #[inline(always)]
-pub(crate) fn operand_at<'a>(regs: &'a [Reg], held: Held, slot: RegId, env: Env<'a>) -> Operand<'a> {
+pub(crate) fn operand_at(regs: &[Reg], held: Held, slot: RegId) -> Operand<'_> {
     match held {
         Held::Lanes => regs[slot].operand(),
         Held::One => regs[slot].operand().repeated(),
-        Held::Lent { arg, at, bytes } => Operand::lent(env.args[arg].slice(at, bytes)),
-        Held::Sums { at, bytes } => Operand::lent(env.sums.slice(at, bytes)),
+        Held::Lent(there) => Operand::lent(there.slice(0, there.len::<u8>())),
     }
 }

@@ -43,5 +43,6 @@ mod threads;
 mod tiling;
 mod tree;
 mod walks;
+mod ways;
 
 pub use backend::CpuBackend;

@@ -80,7 +80,7 @@ impl LoopExe {
         let work = self.work() / n_blocks;
         let init = || Loan::new(&self.program, self.lanes(), env);
         for_each(parallel, n_blocks, work, init, |worker, i| {
-            self.run_block(worker, env, i);
+            self.run_block(worker, &env, i);
         });
     }
 
@@ -100,8 +100,8 @@ impl LoopExe {
             let (count, len) = (line.min(high - row), most.min(wide - column));
             let start = (before * high + row) * pitch + between * wide + column;
             let tile = Tile { span: Span::new(start, len, count, pitch), ..Tile::flat(0, len * count) };
-            worker.run(&self.program, &self.program.passes[0].points, tile, env);
-            worker.put(&self.program, &self.program.puts, tile.span, env);
+            worker.run(&self.program, &self.program.passes[0].points, &tile, &env);
+            worker.put(&self.program, &self.program.puts, tile.span, &env);
         });
     }
 
@@ -125,30 +125,28 @@ impl LoopExe {
     }
 
     /// All passes over a block of rows.
-    pub(crate) fn run_block(&self, worker: &mut Worker, env: Env, block: usize) {
+    pub(crate) fn run_block(&self, worker: &mut Worker, env: &Env, block: usize) {
         let first = block * self.tiling.block;
         let (rows, points) = (self.tiling.block.min(self.space.n_rows() - first), self.space.n_points());
+        let row_tile = self.row_tile(first, rows);
+        let whole = (self.tiling.chunk >= points && points > 0).then(|| self.tile(first, rows, 0, points));
+        worker.ways.begin(block, whole.is_some() && rows == self.tiling.block);
         for (p, pass) in self.program.passes.iter().enumerate() {
-            worker.run(&self.program, &pass.rows, self.row_tile(first, rows), env);
-            if self.tiling.chunk >= points && points > 0 {
-                let tile = self.tile(first, rows, 0, points);
+            worker.run(&self.program, &pass.rows, &row_tile, env);
+            if let Some(tile) = &whole {
                 self.run_tile(worker, env, p, tile);
-                let mut partials = std::mem::take(&mut worker.partials);
-                for (r, partial) in pass.reductions.iter().zip(&mut partials) {
-                    worker.reduce(r, tile.rows, false, env, partial);
-                    copy(partial.result(r.op), &mut worker.regs[r.dst], self.bytes(rows));
-                }
-                worker.partials = partials;
-                worker.reduce_columns(&self.program, p, tile, env);
+                pass.reductions.iter().for_each(|r| worker.reduce_rows(r, tile.rows, self.bytes(rows)));
+                worker.reduce_columns(&self.program, p, tile);
                 continue;
             }
             self.run_pass(worker, env, p, (first, rows), 0..points);
             let mut trees = std::mem::take(&mut worker.trees);
             self.finish(pass, &mut trees, rows, |i, reg| {
-                copy(reg, &mut worker.regs[pass.reductions[i].dst], self.bytes(rows))
+                worker.regs[pass.reductions[i].dst].copy_from(reg, self.bytes(rows))
             });
             worker.trees = trees;
         }
+        worker.ways.end(block);
         worker.put(&self.program, &self.program.row_puts, Span::range(first, rows), env);
     }
 
@@ -174,7 +172,7 @@ impl LoopExe {
     }
 
     /// One pass over one tile, up to its reductions.
-    fn run_tile(&self, worker: &mut Worker, env: Env, p: usize, tile: Tile) {
+    fn run_tile(&self, worker: &mut Worker, env: &Env, p: usize, tile: &Tile) {
         worker.run(&self.program, &self.program.passes[p].points, tile, env);
         worker.put(&self.program, self.program.puts_of(p), tile.span, env);
     }
@@ -183,7 +181,7 @@ impl LoopExe {
     fn run_pass(
         &self,
         worker: &mut Worker,
-        env: Env,
+        env: &Env,
         p: usize,
         (first, rows): (usize, usize),
         range: std::ops::Range<usize>,
@@ -197,17 +195,15 @@ impl LoopExe {
         let single = !self.space.inner && self.tiling.chunk == 1;
         for (n, from) in range.clone().step_by(self.tiling.chunk).enumerate() {
             let tile = self.tile(first, rows, from, self.tiling.chunk.min(range.end - from));
-            self.run_tile(worker, env, p, tile);
+            self.run_tile(worker, env, p, &tile);
             // A few single points are folded one after the other, and then go to the tree together.
             let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
-            let mut partials = std::mem::take(&mut worker.partials);
-            for (i, (r, partial)) in pass.reductions.iter().zip(&mut partials).enumerate() {
-                worker.reduce(r, tile.rows, single && n % IN_TURN > 0, env, partial);
+            for (i, r) in pass.reductions.iter().enumerate() {
+                worker.reduce(r, tile.rows, single && n % IN_TURN > 0, i);
                 if last {
-                    worker.trees[i].push(r.op, r.dtype, partial, rows, self.bytes(self.lanes()));
+                    worker.trees[i].push(r.op, r.dtype, &mut worker.partials[i], rows, self.bytes(self.lanes()));
                 }
             }
-            worker.partials = partials;
         }
     }
 
@@ -226,19 +222,10 @@ impl LoopExe {
     }
 }
 
-/// Copies the first bytes of a register.
-fn copy(src: &Reg, dst: &mut Reg, bytes: usize) {
-    // What one row gives needs no call.
-    if bytes <= crate::simd::LINE {
-        return dst.set_first_line(src.first_line());
-    }
-    dst.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
-}
-
 /// The first bytes of a register.
 fn first(src: &Reg, bytes: usize) -> Reg {
     let mut dst = Reg::with_bytes(bytes);
-    copy(src, &mut dst, bytes);
+    dst.copy_from(src, bytes);
     dst
 }
 
@@ -293,9 +280,9 @@ impl LoopExe {
             let mut partials = crate::task::map(parallel, n_blocks * n_groups, init, |worker, i| {
                 let (block, group) = (i / n_groups, i % n_groups);
                 let rows = rows_of(block);
-                self.run_rows(worker, env, p, block, rows, &results);
+                self.run_rows(worker, &env, p, block, rows, &results);
                 let from = group * self.tiling.group;
-                self.run_pass(worker, env, p, rows, from..n_points.min(from + self.tiling.group));
+                self.run_pass(worker, &env, p, rows, from..n_points.min(from + self.tiling.group));
                 let mut trees = std::mem::take(&mut worker.trees);
                 let mut out = Vec::with_capacity(pass.reductions.len());
                 for (r, tree) in pass.reductions.iter().zip(&mut trees) {
@@ -321,17 +308,25 @@ impl LoopExe {
         let mut worker = init();
         for block in 0..n_blocks {
             let rows = rows_of(block);
-            self.run_rows(&mut worker, env, self.program.passes.len() - 1, block, rows, &results);
-            worker.put(&self.program, &self.program.row_puts, Span::range(rows.0, rows.1), env);
+            self.run_rows(&mut worker, &env, self.program.passes.len() - 1, block, rows, &results);
+            worker.put(&self.program, &self.program.row_puts, Span::range(rows.0, rows.1), &env);
         }
     }
 
     /// What a block has a row, up to pass `p`.
-    fn run_rows(&self, worker: &mut Worker, env: Env, p: usize, block: usize, rows: (usize, usize), results: &Results) {
+    fn run_rows(
+        &self,
+        worker: &mut Worker,
+        env: &Env,
+        p: usize,
+        block: usize,
+        rows: (usize, usize),
+        results: &Results,
+    ) {
         for (q, pass) in self.program.passes[..=p].iter().enumerate() {
-            worker.run(&self.program, &pass.rows, self.row_tile(rows.0, rows.1), env);
+            worker.run(&self.program, &pass.rows, &self.row_tile(rows.0, rows.1), env);
             for (r, found) in pass.reductions.iter().zip(results.get(q).into_iter().flatten()) {
-                copy(&found[block], &mut worker.regs[r.dst], self.bytes(rows.1));
+                worker.regs[r.dst].copy_from(&found[block], self.bytes(rows.1));
             }
         }
     }

@@ -197,7 +197,7 @@ impl Drop for Memory {
 ///
 /// The contract: a view lives no longer than the memory it is of (a replay holds its buffers), and
 /// a kernel's tasks write disjoint elements that no other task reads. Length is always checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct View {
     start: *mut u8,
     bytes: usize,
@@ -232,6 +232,30 @@ impl View {
     #[inline(always)]
     pub(crate) fn start_at<T>(self, at: usize) -> *const T {
         self.start.cast::<T>().wrapping_add(at).cast_const()
+    }
+
+    /// So many bytes from there on.
+    #[inline(always)]
+    pub(crate) fn part(self, at: usize, bytes: usize) -> View {
+        self.check::<u8>(at, bytes);
+        View { start: self.start.wrapping_add(at), bytes }
+    }
+
+    /// So many bytes from there on, as far as there are.
+    pub(crate) fn within(self, at: usize, bytes: usize) -> View {
+        let at = at.min(self.bytes);
+        self.part(at, bytes.min(self.bytes - at))
+    }
+
+    /// Where it ends.
+    pub(crate) fn end(self) -> *const u8 {
+        self.start_at(self.bytes)
+    }
+
+    /// True iff some byte is in both.
+    pub(crate) fn overlaps(self, other: View) -> bool {
+        let [(a, n), (b, m)] = [self, other].map(|view| (view.start.addr(), view.bytes));
+        a < b + m && b < a + n
     }
 
     /// The view without its first bytes.

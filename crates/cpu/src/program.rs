@@ -19,15 +19,15 @@ pub(crate) type RegId = usize;
 pub(crate) enum Micro {
     /// Elements of an argument.
     /// Where it may, `lend` leaves them where they are.
-    Load { site: Site, arg: usize, gather: Option<RegId>, lend: bool, dst: RegId },
+    Load { site: Box<Site>, arg: usize, gather: Option<RegId>, lend: bool, dst: RegId },
     /// A literal, already rounded.
     Fill { dtype: DType, value: f64, dst: RegId },
     /// A scalar word of the replay.
     Scalar { dtype: DType, word: usize, dst: RegId },
     /// The values of an index expression.
-    Coord { site: Site, dst: RegId },
+    Coord { site: Box<Site>, dst: RegId },
     /// Whether bounds hold.
-    Inside { site: Site, dst: RegId },
+    Inside { site: Box<Site>, dst: RegId },
     /// A row of `OPS`; the dtype is that of the last operand.
     Op { op: PointOp, dtype: DType, args: [RegId; 3], dst: RegId },
     /// Several rows of `OPS` as one step.

@@ -258,6 +258,16 @@ impl Reg {
         self.0[0] = line;
     }
 
+    /// Overwrites the first bytes with those of another register.
+    #[inline(always)]
+    pub(crate) fn copy_from(&mut self, src: &Reg, bytes: usize) {
+        // What one row gives needs no call.
+        if bytes <= LINE {
+            return self.set_first_line(src.first_line());
+        }
+        self.lanes_mut::<u8>()[..bytes].copy_from_slice(&src.lanes()[..bytes]);
+    }
+
     /// The register as a kernel reads it.
     #[inline(always)]
     pub(crate) fn operand(&self) -> Operand<'_> {

@@ -219,6 +219,17 @@ impl Site {
         (self.runs.steps[0] == 1).then(|| self.whole_run(span, gather, walker)).flatten()
     }
 
+    /// How far apart two dense spans begin whose first points are so many points apart, if that is the same everywhere.
+    pub(crate) fn stride(&self, points: usize) -> Option<usize> {
+        let series = self.series.filter(|_| self.bounds.is_empty() && self.gather.is_none())?;
+        let stride = match self.runs.len {
+            run if run == self.dims.iter().product() => self.runs.steps[0] * points as i64,
+            run if run == points => series.stride,
+            _ => return None,
+        };
+        usize::try_from(stride).ok()
+    }
+
     /// True iff a span's points all have one address, and exist.
     pub(crate) fn is_constant(&self, span: Span, walker: &mut Walker) -> bool {
         self.runs.steps[0] == 0 && self.whole_run(span, None, walker).is_some()

@@ -46,11 +46,11 @@ impl Lowering<'_> {
         index: &Index,
         bounds: &[Bound],
         gather: Option<(DType, usize, u64)>,
-    ) -> Site {
-        match class {
+    ) -> Box<Site> {
+        Box::new(match class {
             Class::Point => self.point_site(index, bounds, gather),
             Class::Row | Class::Uniform | Class::Column => self.row_site(class, index, bounds, gather),
-        }
+        })
     }
 
     /// The step `i` for one class, with a register for its value.

@@ -2,11 +2,10 @@
 
 use kiln_ir::ReduceOp;
 
-use super::{Lane, Partial, Rows, with_fold};
+use super::{Lane, Partial, Rows, fold_onto, with_fold};
 use crate::ahead::Ahead;
 use crate::simd::Operand;
 use crate::tiling::IN_TURN;
-use crate::walks::PIECE;
 
 /// Rows that are worth a loop for each point.
 const MANY: usize = 64;
@@ -73,10 +72,7 @@ pub(super) fn go_on<T: Lane>(
 ) {
     let (src, best) = (&src.lanes::<T>()[..rows], &mut out.best.lanes_mut::<T>()[..rows]);
     if op != ReduceOp::ArgMax {
-        for (best, src) in best.chunks_mut(PIECE).zip(src.chunks(PIECE)) {
-            ahead.ask();
-            with_fold!(op, f => pairs_in(best, src, f));
-        }
+        with_fold!(op, f => fold_onto(best, [src], ahead, |best, [x]| f(best, x)));
         return;
     }
     for ((b, at), &x) in best.iter_mut().zip(out.at.lanes_mut::<i32>()).zip(src) {

@@ -1,6 +1,7 @@
 //! Kernels on the host equal their definitions, on any number of threads.
 
 mod attention;
+mod blocks;
 mod columns;
 mod common;
 mod dots;
