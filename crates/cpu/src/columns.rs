@@ -105,7 +105,7 @@ impl Worker {
             let column = &mut self.columns[at];
             column.partial.reserve(bytes);
             let more = rows == 1 && column.in_turn > 0;
-            self.reduce_column(r, shape, more, at);
+            self.reduce_column(r, &shape, more, at);
             let column = &mut self.columns[at];
             column.in_turn += 1;
             if rows > 1 || column.in_turn == IN_TURN {

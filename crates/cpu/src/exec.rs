@@ -192,7 +192,7 @@ impl Worker {
             Micro::Coord { site, .. } => site.coord(tile.span, dst, walker),
             Micro::Inside { site, .. } => site.inside(tile.span, dst, walker),
             Micro::Op { op, dtype, args, .. } => {
-                point(*op, *dtype, tile.lanes, dst, all(args), wanted.spread(n_pieces, false))
+                point(*op, *dtype, tile.lanes, dst, &all(args), wanted.spread(n_pieces, false))
             }
             Micro::Fused { op, dtype, args, .. } => {
                 let own = own.unwrap_or(MOST);
@@ -215,27 +215,27 @@ impl Worker {
     }
 
     /// Reduces what a tile has computed, into one of the partial results; `more` iff what is there goes on.
-    pub(crate) fn reduce(&mut self, r: &Reduction, shape: Rows, more: bool, to: usize) {
+    pub(crate) fn reduce(&mut self, r: &Reduction, shape: &Rows, more: bool, to: usize) {
         self.lay_out(r, shape);
         let Worker { regs, held, wanted, partials, .. } = self;
         reduce(regs, held, wanted, r, shape, more, &mut partials[to]);
     }
 
     /// Reduces what a tile of whole rows has computed, into a register.
-    pub(crate) fn reduce_rows(&mut self, r: &Reduction, shape: Rows, bytes: usize) {
+    pub(crate) fn reduce_rows(&mut self, r: &Reduction, shape: &Rows, bytes: usize) {
         self.reduce(r, shape, false, 0);
         self.regs[r.dst].copy_from(self.partials[0].result(r.op), bytes);
     }
 
     /// Reduces what a tile has computed across its rows, into what a column has so far.
-    pub(crate) fn reduce_column(&mut self, r: &Reduction, shape: Rows, more: bool, to: usize) {
+    pub(crate) fn reduce_column(&mut self, r: &Reduction, shape: &Rows, more: bool, to: usize) {
         self.lay_out(r, shape);
         let Worker { regs, held, wanted, columns, .. } = self;
         reduce(regs, held, wanted, r, shape, more, &mut columns[to].partial);
     }
 
     /// Lays out what a reduction reads, where it is a single value.
-    fn lay_out(&mut self, r: &Reduction, shape: Rows) {
+    fn lay_out(&mut self, r: &Reduction, shape: &Rows) {
         for slot in [r.src, r.by.unwrap_or(r.src)] {
             if self.held[slot] == Held::One {
                 repeat(r.dtype, shape.rows * shape.points, &mut self.regs[slot].out());
@@ -245,7 +245,13 @@ impl Worker {
     }
 
     /// Stores what a tile has computed.
-    pub(crate) fn put(&mut self, program: &Program, puts: &[Put], span: Span, env: &Env) {
+    pub(crate) fn put<'a>(
+        &mut self,
+        program: &Program,
+        puts: impl IntoIterator<Item = &'a Put>,
+        span: Span,
+        env: &Env,
+    ) {
         for put in puts {
             let there = program.direct[put.src].is_some_and(|own| std::ptr::eq(&program.puts[own], put));
             if there && matches!(self.held[put.src], Held::Lent(_)) {
@@ -259,12 +265,20 @@ impl Worker {
 }
 
 #[inline(always)]
-fn reduce(regs: &[Reg], held: &[Held], wanted: &mut Wanted, r: &Reduction, shape: Rows, more: bool, out: &mut Partial) {
+fn reduce(
+    regs: &[Reg],
+    held: &[Held],
+    wanted: &mut Wanted,
+    r: &Reduction,
+    shape: &Rows,
+    more: bool,
+    out: &mut Partial,
+) {
     let mut ahead = wanted.spread((shape.rows * shape.points).div_ceil(PIECE), false);
     let src = operand(regs, held, r.src);
     match r.by {
-        Some(by) => sum_products(r.dtype, [src, operand(regs, held, by)], shape, more, out, &mut ahead),
-        None => reduce_tile(r, src, shape, more, out, &mut ahead),
+        Some(by) => sum_products(r.dtype, &[src, operand(regs, held, by)], shape, more, out, &mut ahead),
+        None => reduce_tile(r, &src, shape, more, out, &mut ahead),
     }
 }
 

@@ -309,7 +309,7 @@ mod tests {
             }
             let mut out = Reg::with_bytes(4 * n);
             let args = [regs[0].operand(), regs[1].operand(), regs[1].operand()];
-            with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), args, Ahead::none()));
+            with_isa(isa, || point(PointOp::Max, DType::F32, n, &mut out.out(), &args, Ahead::none()));
             let pairs = regs[0].lanes::<f32>().iter().zip(regs[1].lanes());
             assert!(pairs.zip(out.lanes::<f32>()).all(|((&x, &y), &got)| got == f32::max(x, y)), "max on {isa:?}");
         }

@@ -130,12 +130,12 @@ impl LoopExe {
         let (rows, points) = (self.tiling.block.min(self.space.n_rows() - first), self.space.n_points());
         let row_tile = self.row_tile(first, rows);
         let whole = (self.tiling.chunk >= points && points > 0).then(|| self.tile(first, rows, 0, points));
-        worker.ways.begin(block, whole.is_some() && rows == self.tiling.block);
+        worker.ways.begin(whole.is_some().then_some(block), [rows, points]);
         for (p, pass) in self.program.passes.iter().enumerate() {
             worker.run(&self.program, &pass.rows, &row_tile, env);
             if let Some(tile) = &whole {
                 self.run_tile(worker, env, p, tile);
-                pass.reductions.iter().for_each(|r| worker.reduce_rows(r, tile.rows, self.bytes(rows)));
+                pass.reductions.iter().for_each(|r| worker.reduce_rows(r, &tile.rows, self.bytes(rows)));
                 worker.reduce_columns(&self.program, p, tile);
                 continue;
             }
@@ -146,7 +146,7 @@ impl LoopExe {
             });
             worker.trees = trees;
         }
-        worker.ways.end(block);
+        worker.ways.end();
         worker.put(&self.program, &self.program.row_puts, Span::range(first, rows), env);
     }
 
@@ -189,7 +189,7 @@ impl LoopExe {
         let pass = &self.program.passes[p];
         worker.trees.resize_with(worker.trees.len().max(pass.reductions.len()), Tree::default);
         worker.trees.iter_mut().for_each(Tree::clear);
-        if pass.reductions.is_empty() && self.program.puts_of(p).is_empty() {
+        if pass.reductions.is_empty() && self.program.puts_of(p).next().is_none() {
             return;
         }
         let single = !self.space.inner && self.tiling.chunk == 1;
@@ -199,7 +199,7 @@ impl LoopExe {
             // A few single points are folded one after the other, and then go to the tree together.
             let last = !single || n % IN_TURN + 1 == IN_TURN || from + 1 == range.end;
             for (i, r) in pass.reductions.iter().enumerate() {
-                worker.reduce(r, tile.rows, single && n % IN_TURN > 0, i);
+                worker.reduce(r, &tile.rows, single && n % IN_TURN > 0, i);
                 if last {
                     worker.trees[i].push(r.op, r.dtype, &mut worker.partials[i], rows, self.bytes(self.lanes()));
                 }

@@ -94,7 +94,7 @@ impl Panel {
     ) {
         let value = self.program.last.expect("an operand has a value");
         self.tiles(block, most, |tile, at| {
-            worker.run(&self.program, &self.program.passes[0].points, &tile, &env);
+            self.run(worker, &tile, &env);
             let wide = most.min(self.wide(block) - at[1]).min(TILE);
             visit(Part { lanes: &worker.regs[value].lanes()[..tile.lanes], dims: [tile.lanes / wide, wide] }, at);
         });
@@ -113,9 +113,15 @@ impl Panel {
         let (wide, env) = (self.wide(block), Env { sums, ..env });
         self.tiles(block, usize::MAX, |tile, [slow, fast]| {
             let tile = Tile { sums: Some(slow * wide + fast), ..tile };
-            worker.run(&self.program, &self.program.passes[0].points, &tile, &env);
+            self.run(worker, &tile, &env);
             worker.put(&self.program, &self.program.puts, tile.span, &env);
         });
+    }
+
+    fn run(&self, worker: &mut Worker, tile: &Tile, env: &Env) {
+        worker.ways.begin_tile(tile);
+        worker.run(&self.program, &self.program.passes[0].points, tile, env);
+        worker.ways.end();
     }
 
     /// Points of a block along its fast axis.

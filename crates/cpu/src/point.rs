@@ -14,7 +14,7 @@ use crate::simd::{Operand, Out, multiversion};
 use crate::walks::{NO_OWN, PIECE, lanes, ones};
 
 /// Applies an op to the first `n` lanes; `dtype` is the compute dtype of the last operand.
-pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
     let n = n.next_multiple_of(16);
     match dtype {
         DType::F32 => {
@@ -40,7 +40,7 @@ fn map1<T: Pod, U: Pod>(n: usize, dst: &mut Out, x: Operand, ahead: Ahead, f: im
 }
 
 #[inline(always)]
-fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], ahead: Ahead, f: impl Fn(T, T) -> U) {
+fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, &[x, y, _]: &[Operand; 3], ahead: Ahead, f: impl Fn(T, T) -> U) {
     let f = |[x, y]: [T; 2]| f(x, y);
     match ones(&[x, y]) {
         0 => lanes::<_, _, _, 0, NO_OWN>(n, dst, &[x, y], ahead, f),
@@ -54,7 +54,7 @@ fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, [x, y, _]: [Operand; 3], ahead:
 fn map3<A: Pod, T: Pod, U: Pod>(
     n: usize,
     dst: &mut Out,
-    [x, y, z]: [Operand; 3],
+    &[x, y, z]: &[Operand; 3],
     mut ahead: Ahead,
     f: impl Fn(A, T, T) -> U,
 ) {
@@ -127,7 +127,7 @@ macro_rules! float_arms {
 }
 
 multiversion! {
-    fn float32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+    fn float32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         float_arms!(f32, op, n, dst, args, ahead;
             math::exp::<FMA>, math::log::<FMA>,
             |x| math::sin_cos::<FMA>(x, 0), |x| math::sin_cos::<FMA>(x, 1),
@@ -136,7 +136,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn float64(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+    fn float64(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         float_arms!(f64, op, n, dst, args, ahead;
             f64::exp, f64::ln, f64::sin, f64::cos, f64::tanh, kiln_ir::ops::erf,
             |x: f64| 1.0 / (1.0 + (-x).exp()))
@@ -198,19 +198,19 @@ macro_rules! int_arms {
 }
 
 multiversion! {
-    fn int32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+    fn int32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         int_arms!(i32, op, n, dst, args, ahead; i32::wrapping_abs)
     }
 }
 
 multiversion! {
-    fn uint32(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+    fn uint32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         int_arms!(u32, op, n, dst, args, ahead; |x: u32| x)
     }
 }
 
 multiversion! {
-    fn truth(op: PointOp, n: usize, dst: &mut Out, args: [Operand; 3], ahead: Ahead) {
+    fn truth(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         match op {
             P::Not => map1(n, dst, args[0], ahead, |x: u32| x ^ 1),
             P::Lt => map2(n, dst, args, ahead, |x: u32, y| (x < y) as u32),

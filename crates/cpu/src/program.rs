@@ -182,9 +182,8 @@ impl Rowed {
 
 impl Program {
     /// The stores of every point that a pass does.
-    pub(crate) fn puts_of(&self, pass: usize) -> &[Put] {
-        let from = self.puts.partition_point(|put| put.pass < pass);
-        &self.puts[from..][..self.puts[from..].partition_point(|put| put.pass == pass)]
+    pub(crate) fn puts_of(&self, pass: usize) -> impl Iterator<Item = &Put> {
+        self.puts.iter().filter(move |put| put.pass == pass)
     }
 
     /// True iff all that it does is an optimizer's update in one walk.

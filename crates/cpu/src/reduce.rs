@@ -134,15 +134,15 @@ fn effective(op: ReduceOp, dtype: DType) -> ReduceOp {
 
 multiversion! {
     /// The partial results of a tile's rows; `more` iff they go on from those of earlier points.
-    pub(crate) fn reduce_tile(r: &Reduction, src: Operand, shape: Rows, more: bool, out: &mut Partial, ahead: &mut Ahead) {
+    pub(crate) fn reduce_tile(r: &Reduction, src: &Operand, shape: &Rows, more: bool, out: &mut Partial, ahead: &mut Ahead) {
         let Reduction { op, dtype, asks, .. } = *r;
         let op = effective(op, dtype);
         if more {
-            with_lane!(dtype, go_on(op, src, shape, out, ahead))
+            with_lane!(dtype, go_on(op, *src, *shape, out, ahead))
         } else if shape.inner {
-            with_lane!(dtype, inner(op, dtype, src, shape, asks, out, ahead))
+            with_lane!(dtype, inner(op, dtype, *src, *shape, asks, out, ahead))
         } else {
-            with_lane!(dtype, outer(op, src, shape, out))
+            with_lane!(dtype, outer(op, *src, *shape, out))
         }
     }
 }
@@ -151,15 +151,15 @@ multiversion! {
     /// The sums of products over a tile's rows; `more` iff they go on from those of earlier points.
     pub(crate) fn sum_products(
         dtype: DType,
-        factors: [Operand; 2],
-        shape: Rows,
+        factors: &[Operand; 2],
+        shape: &Rows,
         more: bool,
         out: &mut Partial,
         ahead: &mut Ahead,
     ) {
         match dtype {
-            DType::F64 => products::<f64>(factors, shape, more, out, ahead),
-            _ => products::<f32>(factors, shape, more, out, ahead),
+            DType::F64 => products::<f64>(*factors, *shape, more, out, ahead),
+            _ => products::<f32>(*factors, *shape, more, out, ahead),
         }
     }
 }

@@ -11,14 +11,15 @@ use crate::exec::{Env, Held, Tile, Worker, operand};
 use crate::memory::View;
 use crate::program::{Micro, Program, RegId};
 use crate::simd::Out;
+use crate::space::Span;
 
 /// How a step is done on a tile.
 #[derive(Clone, Copy)]
 pub(crate) enum Way {
     /// Its lanes are left where they lie.
     Leave(Place),
-    /// They are among the sums that an epilogue finishes: so many bytes from there on.
-    Sums { at: usize, bytes: usize },
+    /// They are among the sums that an epilogue finishes.
+    Sums,
     /// They are computed where they are stored, over those of an operand if one is there.
     There(Place, Option<usize>),
     /// In the register.
@@ -63,9 +64,9 @@ impl Way {
             Way::Leave(place) => place.step.is_some(),
             // What is there before may be elsewhere on another tile.
             Way::There(place, own) => place.step.is_some() && own.is_none(),
-            Way::Sums { .. } | Way::Update => false,
+            Way::Update => false,
             Way::One => !matches!(micro, Micro::Load { .. }),
-            Way::Lanes | Way::Single | Way::Once => true,
+            Way::Sums | Way::Lanes | Way::Single | Way::Once => true,
         }
     }
 }
@@ -77,13 +78,20 @@ struct Found {
     slot: RegId,
 }
 
-/// The ways of a block's steps, in the order in which they are done.
+/// The ways of a tile's steps, in the order in which they are done.
 #[derive(Default)]
 pub(crate) struct Ways {
     found: Vec<Found>,
-    /// The block that they were found for, once all are.
-    of: Option<usize>,
+    /// The tile that they were found for, once all are.
+    of: Option<Numbered>,
     now: Now,
+}
+
+/// A tile among those of its size: it begins so many times its lanes after the first point.
+#[derive(Clone, Copy)]
+struct Numbered {
+    number: usize,
+    size: [usize; 2],
 }
 
 /// What a worker does with the steps before it.
@@ -93,10 +101,10 @@ enum Now {
     #[default]
     Once,
     /// Finds and keeps them.
-    Keep,
+    Keep(Numbered),
     /// Goes the ways that were kept, of which so many are behind it, so many tiles further on.
     Again { done: usize, tiles: isize },
-    /// As `Once`, since some way does not hold for other blocks.
+    /// As `Once`, since some way does not hold for other tiles.
     Never,
 }
 
@@ -106,20 +114,33 @@ impl Ways {
         (self.of, self.now) = (None, Now::Once);
     }
 
-    /// A block begins; `whole` iff it is as large as most are.
-    pub(crate) fn begin(&mut self, block: usize, whole: bool) {
-        self.now = match (self.now, self.of) {
-            (Now::Never, _) => Now::Never,
-            (_, _) if !whole => Now::Once,
-            (_, Some(of)) => Now::Again { done: 0, tiles: block.wrapping_sub(of) as isize },
-            (_, None) => Now::Keep,
+    /// A tile begins, or a block whose passes are tiles, with this number if it has one.
+    pub(crate) fn begin(&mut self, number: Option<usize>, size: [usize; 2]) {
+        self.now = match (self.now, number, self.of) {
+            (Now::Never, ..) => Now::Never,
+            (_, Some(number), None) => Now::Keep(Numbered { number, size }),
+            (_, Some(number), Some(of)) if of.size == size => {
+                Now::Again { done: 0, tiles: number.wrapping_sub(of.number) as isize }
+            }
+            _ => Now::Once,
         };
     }
 
-    /// The block is done.
-    pub(crate) fn end(&mut self, block: usize) {
-        if let Now::Keep = self.now {
-            self.of = Some(block);
+    /// A tile begins that is all of its program.
+    pub(crate) fn begin_tile(&mut self, tile: &Tile) {
+        let Span { start, len, count, .. } = tile.span;
+        let number = match count {
+            1 => start.is_multiple_of(len).then(|| start / len),
+            // Where each range lies is found for each tile.
+            _ => Some(0),
+        };
+        self.begin(number, [count, len]);
+    }
+
+    /// It is done.
+    pub(crate) fn end(&mut self) {
+        if let Now::Keep(of) = self.now {
+            self.of = Some(of);
         }
     }
 
@@ -129,6 +150,13 @@ impl Ways {
             self.now = Now::Never;
         }
     }
+}
+
+/// The sums of a tile's points.
+fn sums(micro: &Micro, tile: &Tile, env: &Env) -> View {
+    let Micro::Acc { dtype, .. } = micro else { unreachable!("nothing else is a sum") };
+    let at = tile.sums.expect("only a contraction's epilogue reads its sums");
+    env.sums.part(at * dtype.size_bytes(), tile.lanes * dtype.size_bytes())
 }
 
 impl Worker {
@@ -145,7 +173,7 @@ impl Worker {
         }
         for micro in micros {
             let found = Found { way: self.way(program, micro, tile, env), slot: micro.dst() };
-            if let Now::Keep = self.ways.now {
+            if let Now::Keep(_) = self.ways.now {
                 self.ways.keep(found, micro);
             }
             self.go(program, micro, &found, 0, tile, env);
@@ -156,46 +184,36 @@ impl Worker {
     #[inline(always)]
     fn go(&mut self, program: &Program, micro: &Micro, found: &Found, tiles: isize, tile: &Tile, env: &Env) {
         let slot = found.slot;
-        self.held[slot] = match &found.way {
-            Way::Leave(place) => self.leave(program, place.after(tiles), env),
-            Way::Sums { at, bytes } => Held::Lent(env.sums.part(*at, *bytes)),
+        // Each arm writes on its own: what is read as a whole right after it was written in parts waits for all of them.
+        match &found.way {
+            Way::Leave(place) => self.leave(program, slot, place.after(tiles), env),
+            Way::Sums => self.held[slot] = Held::Lent(sums(micro, tile, env)),
             Way::There(place, own) => self.there(program, micro, place.after(tiles), *own, tile, env),
             Way::Lanes => {
                 self.in_register(program, micro, slot, tile, env);
-                Held::Lanes
+                self.held[slot] = Held::Lanes;
             }
             Way::One => {
                 self.in_register(program, micro, slot, &tile.first_lanes(), env);
-                Held::One
+                self.held[slot] = Held::One;
             }
-            Way::Single => {
-                self.single(micro);
-                Held::Lanes
-            }
+            Way::Single => self.single(micro),
             Way::Once => {
                 self.once(micro);
-                Held::One
+                self.held[slot] = Held::One;
             }
-            Way::Update => return self.update(program, micro, tile, env),
-        };
+            Way::Update => self.update(program, micro, tile, env),
+        }
     }
 
     #[inline(never)]
-    fn leave(&mut self, program: &Program, place: Place, env: &Env) -> Held {
+    fn leave(&mut self, program: &Program, slot: RegId, place: Place, env: &Env) {
         self.want_next(program, place, env);
-        Held::Lent(place.view(env))
+        self.held[slot] = Held::Lent(place.view(env));
     }
 
     #[inline(never)]
-    fn there(
-        &mut self,
-        program: &Program,
-        micro: &Micro,
-        place: Place,
-        own: Option<usize>,
-        tile: &Tile,
-        env: &Env,
-    ) -> Held {
+    fn there(&mut self, program: &Program, micro: &Micro, place: Place, own: Option<usize>, tile: &Tile, env: &Env) {
         if own.is_none() {
             self.want_next(program, place, env);
         }
@@ -204,7 +222,7 @@ impl Worker {
         // read from there, but for one that the step reads through the result itself.
         let mut dst = Out::lent(unsafe { there.slice_mut(0, place.bytes) });
         self.step(program, micro, tile, env, &mut dst, own);
-        Held::Lent(there)
+        self.held[micro.dst()] = Held::Lent(there);
     }
 
     /// How a step is done.
@@ -212,12 +230,7 @@ impl Worker {
     fn way(&mut self, program: &Program, micro: &Micro, tile: &Tile, env: &Env) -> Way {
         match micro {
             Micro::Adam(_) => return Way::Update,
-            Micro::Acc { dtype, dst } => {
-                if let Some(at) = tile.sums.filter(|_| tile.is_whole() && program.direct[*dst].is_none()) {
-                    let size = dtype.size_bytes();
-                    return Way::Sums { at: at * size, bytes: tile.lanes * size };
-                }
-            }
+            Micro::Acc { dst, .. } if tile.is_whole() && program.direct[*dst].is_none() => return Way::Sums,
             Micro::Load { .. } => {
                 if let Some(place) = self.lend(program, micro, tile) {
                     return Way::Leave(place);
@@ -276,6 +289,7 @@ impl Worker {
             _ => (op.row().reference)(DType::F32, [x, y, value(args[2])].map(f64::from)) as f32,
         };
         self.regs[*dst].lanes_mut::<f32>()[0] = result;
+        self.held[*dst] = Held::Lanes;
     }
 
     /// True iff a step gives the same at every point of a tile.
