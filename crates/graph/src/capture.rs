@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use kiln_ir::{Buffer, Graph, Movement, NodeId, Op, Result};
 
+use crate::Device;
 use crate::cache::same_op;
-use crate::node::{Node, Region, Source, Value, in_order};
+use crate::node::{Node, Region, Source};
 
 /// A program and everything that a run of it needs.
 #[derive(Default)]
@@ -101,101 +102,60 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     let Some(first) = targets.first() else { return Ok(Captured::default()) };
     // Marks on nodes tell what was met: one capture of a device at a time.
     let mut marks = first.device.marks();
-    let walk = marks.next();
-    let nodes = behind(targets, walk)?;
-    let mut captured = Captured::default();
-    captured.entries.reserve(nodes.len() + 4);
-    captured.inputs.reserve(3 * nodes.len());
-    let mut wanted: Vec<bool> = Vec::with_capacity(nodes.len() + 4);
+    let (walk, lists) = marks.next();
+    let n_targets = lists.find(targets, walk)?;
+    let mut captured = std::mem::take(&mut lists.captured);
+    captured.clear();
     let mut stages = Stages::default();
-    for node in nodes {
-        let books = node.books();
-        let kind = match (&books.value, &node.source) {
-            (Value::Ready(buffer), _) => {
-                captured.leaves.push((captured.entries.len() as NodeId, buffer.clone()));
+    for at in 0..lists.order.len() {
+        let number = lists.order[at];
+        let node = lists.met[number as usize].take().expect("each node comes once");
+        let kind = match (lists.values[number as usize].take(), &node.source) {
+            (Some(buffer), _) => {
+                captured.leaves.push((captured.entries.len() as NodeId, buffer));
                 Kind::Leaf(captured.leaves.len() as u32 - 1)
             }
-            (_, Source::Scalar { word, .. }) => {
+            (None, Source::Scalar { word, .. }) => {
                 captured.scalars.push(*word);
                 Kind::Scalar(captured.scalars.len() as u32 - 1)
             }
-            (_, Source::Op(op)) => match captured.window(op, &books.inputs) {
-                None => {
-                    let place = |input: &Arc<Node>| input.mark().1;
-                    captured.inputs.extend(books.inputs.iter().map(place));
-                    Kind::Recorded
+            (None, Source::Op(op)) => {
+                let window = captured.window(op, lists.inputs(number).next());
+                match window {
+                    None => {
+                        captured.inputs.extend(lists.inputs(number));
+                        Kind::Recorded
+                    }
+                    Some((leaf, start, movement)) => {
+                        captured.scalars.push(start);
+                        let beside = captured.node(leaf).clone();
+                        captured.inputs.push(leaf);
+                        captured.push(beside, Kind::Offset(captured.scalars.len() as u32 - 1), 0);
+                        lists.wanted.push(false);
+                        captured.inputs.push(captured.entries.len() as NodeId - 1);
+                        Kind::View(Box::new(movement))
+                    }
                 }
-                Some((start, movement)) => {
-                    captured.scalars.push(start);
-                    let leaf = books.inputs[0].mark().1;
-                    let beside = captured.entries[leaf as usize].node.clone();
-                    captured.inputs.push(leaf);
-                    captured.push(beside, Kind::Offset(captured.scalars.len() as u32 - 1), 0);
-                    wanted.push(false);
-                    captured.inputs.push(captured.entries.len() as NodeId - 1);
-                    Kind::View(Box::new(movement))
-                }
-            },
-            (_, Source::Leaf) => unreachable!("a leaf has a value, or `behind` refused it"),
+            }
+            (None, Source::Leaf) => unreachable!("a leaf has a value, or the walk refused it"),
         };
         let id = captured.entries.len() as NodeId;
-        // The targets were met first, and have no place yet.
-        drop(books);
-        let asked = node.mark().1 == TARGET;
-        node.set_mark(walk, id);
+        lists.entry[number as usize] = id;
+        let asked = (number as usize) < n_targets;
         let live = node.handles() > 0 && !asked;
         let stage = stages.of(node.region);
         captured.push(node, kind, stage);
-        wanted.push(asked);
+        lists.wanted.push(asked);
         if live {
             let base = captured.base(id);
-            wanted[base as usize] |= !captured.entries[base as usize].is_free();
+            lists.wanted[base as usize] |= !captured.entries[base as usize].is_free();
         }
     }
-    let computed = |&id: &NodeId| wanted[id as usize] && !matches!(captured.entries[id as usize].kind, Kind::Leaf(_));
-    captured.outputs = (0..wanted.len() as NodeId).filter(computed).collect();
-    captured.donatable = captured.donatable();
+    let entries = captured.entries.iter().zip(&lists.wanted).zip(0..);
+    let computed = entries.filter(|((entry, wanted), _)| **wanted && !matches!(entry.kind, Kind::Leaf(_)));
+    captured.outputs.extend(computed.map(|(_, id)| id));
+    captured.find_donatable(&mut lists.ending, &mut lists.ends);
     Ok(captured)
-}
-
-/// The place of a target that has none yet, and of everything else.
-const TARGET: NodeId = NodeId::MAX;
-const NOWHERE: NodeId = NodeId::MAX - 1;
-
-/// The targets and what they are computed from, down to values that exist; in recorded order.
-fn behind(targets: &[Arc<Node>], walk: u32) -> Result<Vec<Arc<Node>>> {
-    let met = |node: &Arc<Node>, place: NodeId| {
-        let first = node.mark().0 != walk;
-        if first {
-            node.set_mark(walk, place);
-        }
-        first
-    };
-    let mut stack: Vec<Arc<Node>> = targets.iter().filter(|t| met(t, TARGET)).cloned().collect();
-    let mut found = Vec::with_capacity(64);
-    while let Some(node) = stack.pop() {
-        let books = node.books();
-        match &books.value {
-            Value::Failed(error) => return Err(error.clone()),
-            Value::Gone => {
-                // A panic that holds the books would leave them locked for those who unwind.
-                drop(books);
-                panic!(
-                    "the value recorded at {} was overwritten or released when its last handle went; keep a clone of it",
-                    node.location
-                );
-            }
-            Value::Pending => {
-                for input in books.inputs.iter().filter(|i| met(i, NOWHERE)) {
-                    stack.push(input.clone());
-                }
-            }
-            Value::Ready(_) => {}
-        }
-        drop(books);
-        found.push(node);
-    }
-    Ok(in_order(found))
 }
 
 /// Stages numbered by where they come in a program, so that equal programs are equal.
@@ -213,14 +173,29 @@ impl Stages {
     }
 }
 
-/// What reads goes before what it reads: each then drops alone, and not in chains.
 impl Drop for Captured {
     fn drop(&mut self) {
-        while self.entries.pop().is_some() {}
+        self.clear();
     }
 }
 
 impl Captured {
+    /// Empties all lists. What reads goes before what it reads: each then drops alone, and not in chains.
+    fn clear(&mut self) {
+        while self.entries.pop().is_some() {}
+        self.inputs.clear();
+        self.outputs.clear();
+        self.leaves.clear();
+        self.scalars.clear();
+        self.donatable.clear();
+    }
+
+    /// Leaves its lists to the next program that is captured.
+    pub(crate) fn leave(mut self, device: &Device) {
+        self.clear();
+        device.marks().keep(self);
+    }
+
     fn push(&mut self, node: Arc<Node>, kind: Kind, stage: u32) {
         self.entries.push(Entry { node, kind, end: self.inputs.len() as u32, stage });
     }
@@ -259,22 +234,21 @@ impl Captured {
         id
     }
 
-    /// The first element and what is left of a slice, if it is one of a leaf: where it begins is no part of the
-    /// program.
-    fn window(&self, op: &Op, inputs: &[Arc<Node>]) -> Option<(u32, Movement)> {
+    /// Of a slice of a leaf, that leaf, the first element and what is left: where it begins is no part of the program.
+    fn window(&self, op: &Op, input: Option<NodeId>) -> Option<(NodeId, u32, Movement)> {
         let Op::View(Movement::Slice { axis, start, len, step }) = *op else { return None };
-        let place = inputs[0].mark().1;
-        let leaf = matches!(self.entries[place as usize].kind, Kind::Leaf(_));
-        let stride: usize = inputs[0].shape[axis + 1..].iter().product();
-        let first = u32::try_from(start * stride).ok().filter(|_| leaf && len > 0)?;
-        Some((first, Movement::Slice { axis, start: 0, len, step }))
+        let leaf = input?;
+        let Entry { node, kind: Kind::Leaf(_), .. } = &self.entries[leaf as usize] else { return None };
+        let stride: usize = node.shape[axis + 1..].iter().product();
+        let first = u32::try_from(start * stride).ok().filter(|_| len > 0)?;
+        Some((leaf, first, Movement::Slice { axis, start: 0, len, step }))
     }
 
     /// A leaf may be overwritten iff no handle names it and every claim on it ends with this program.
-    fn donatable(&self) -> Vec<bool> {
+    fn find_donatable(&mut self, ending: &mut Vec<usize>, ends: &mut Vec<bool>) {
         let n = self.entries.len();
-        let mut ending = vec![0usize; n];
-        let mut ends = vec![false; n];
+        ending.resize(n, 0);
+        ends.resize(n, false);
         for &o in &self.outputs {
             ends[o as usize] = true;
         }
@@ -289,8 +263,9 @@ impl Captured {
                 self.inputs(id as NodeId).iter().for_each(|&i| ending[i as usize] += 1);
             }
         }
-        let free = |id: NodeId| self.node(id).handles() == 0 && ends[id as usize];
-        self.leaves.iter().map(|(id, _)| free(*id)).collect()
+        let Captured { entries, leaves, donatable, .. } = self;
+        let free = |id: usize| entries[id].node.handles() == 0 && ends[id];
+        donatable.extend(leaves.iter().map(|(id, _)| free(*id as usize)));
     }
 
     /// True iff a graph with these inputs is this program, but for source lines.

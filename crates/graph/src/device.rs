@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use kiln_ir::{Backend, Caps, DType};
 
+use crate::behind::Lists;
 use crate::cache::Plans;
+use crate::capture::Captured;
 use crate::env::Env;
 use crate::plan::{Plan, PlanOptions};
 
@@ -26,13 +28,21 @@ struct Inner {
 
 /// The right to mark nodes of a device, one walk at a time.
 #[derive(Default)]
-pub(crate) struct Marks(u32);
+pub(crate) struct Marks {
+    walk: u32,
+    lists: Lists,
+}
 
 impl Marks {
-    /// A number for a walk, which no mark has yet; one of four billion walks ago is no danger.
-    pub(crate) fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(1).max(1);
-        self.0
+    /// A number for a walk, which no mark has yet, one of four billion walks ago is no danger; and lists for it.
+    pub(crate) fn next(&mut self) -> (u32, &mut Lists) {
+        self.walk = self.walk.wrapping_add(1).max(1);
+        (self.walk, &mut self.lists)
+    }
+
+    /// Keeps the empty lists of a program.
+    pub(crate) fn keep(&mut self, captured: Captured) {
+        self.lists.captured = captured;
     }
 }
 

@@ -31,10 +31,12 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
     if captured.outputs.is_empty() {
         return Ok(());
     }
-    match ready(device, &captured) {
+    let done = match ready(device, &captured) {
         Ok(ready) => run_captured(device, &captured, &ready, cut),
         Err(error) => Err(refused(&captured, error)),
-    }
+    };
+    captured.leave(device);
+    done
 }
 
 /// An error before anything ran: what lacks memory now may have it later, what the device cannot do it never can.

@@ -108,7 +108,7 @@ impl Between {
         const NO: NodeId = 0;
         const YES: NodeId = 1;
         let mut marks = root.device.marks();
-        let walk = marks.next();
+        let (walk, _) = marks.next();
         let met = |node: &&Arc<Node>| {
             let first = node.mark().0 != walk;
             if first {
@@ -126,7 +126,10 @@ impl Between {
             found.push(node);
         }
         let mut nodes = Vec::with_capacity(found.len());
-        for node in in_order(found) {
+        let (ids, mut order): (Vec<u64>, Vec<u32>) = (found.iter().map(|node| node.id).collect(), Vec::new());
+        let mut found: Vec<Option<Arc<Node>>> = found.into_iter().map(Some).collect();
+        in_order(&ids, &mut order, &mut Vec::new());
+        for node in order.into_iter().filter_map(|number| found[number as usize].take()) {
             let reads = |i: &Arc<Node>| i.mark() == (walk, YES);
             if targets.contains(&node.id) || node.books().inputs.iter().any(reads) {
                 node.set_mark(walk, YES);

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod behind;
 mod cache;
 mod capture;
 mod check;

@@ -302,23 +302,24 @@ impl Books {
     }
 }
 
-/// Nodes in recorded order. Most of what one program reads was recorded one after the other, and finds its place
-/// without being compared with others.
-pub(crate) fn in_order(nodes: Vec<Arc<Node>>) -> Vec<Arc<Node>> {
-    let n_places = 2 * nodes.len();
-    let newest = nodes.iter().map(|node| node.id).max().unwrap_or(0);
+/// The numbers of nodes with these ids in recorded order, into a list. Most of what one program reads was recorded one after
+/// the other, and finds its place without being compared with others; `places` is memory for that.
+pub(crate) fn in_order(ids: &[u64], order: &mut Vec<u32>, places: &mut Vec<u32>) {
+    const NOBODY: u32 = u32::MAX;
+    let n_places = 2 * ids.len();
+    let newest = ids.iter().max().copied().unwrap_or(0);
     let first = (newest + 1).saturating_sub(n_places as u64);
-    let (mut sorted, mut places) = (Vec::with_capacity(nodes.len()), Vec::new());
-    places.resize_with(n_places, || None);
-    for node in nodes {
-        match node.id.checked_sub(first) {
-            Some(at) => places[at as usize] = Some(node),
-            None => sorted.push(node),
+    order.clear();
+    places.clear();
+    places.resize(n_places, NOBODY);
+    for (id, number) in ids.iter().zip(0..) {
+        match id.checked_sub(first) {
+            Some(at) => places[at as usize] = number,
+            None => order.push(number),
         }
     }
-    sorted.sort_unstable_by_key(|node| node.id);
-    sorted.extend(places.into_iter().flatten());
-    sorted
+    order.sort_unstable_by_key(|&number| ids[number as usize]);
+    order.extend(places.iter().filter(|&&number| number != NOBODY));
 }
 
 /// Takes a claim from each node; adds those that nobody wants any more.
@@ -364,9 +365,12 @@ mod tests {
             tensors.push(Tensor::zeros(&[2], &device));
         }
         let ids: Vec<u64> = tensors.iter().map(|t| t.node().id).collect();
-        let mixed = (0..40).map(|n| tensors[n * 7 % 40].node().clone()).collect();
-        assert_eq!(in_order(mixed).iter().map(|node| node.id).collect::<Vec<_>>(), ids);
-        assert!(in_order(Vec::new()).is_empty());
+        let mixed: Vec<u64> = (0..40).map(|n| ids[n * 7 % 40]).collect();
+        let (mut order, mut places) = (Vec::new(), Vec::new());
+        in_order(&mixed, &mut order, &mut places);
+        assert_eq!(order.iter().map(|&number| mixed[number as usize]).collect::<Vec<_>>(), ids);
+        in_order(&[], &mut order, &mut places);
+        assert!(order.is_empty());
     }
 
     #[test]
