@@ -134,7 +134,7 @@ impl Worker {
             self.wanted.ask();
             let Some((part, args, dst)) = part(micro) else {
                 let slot = micro.dst();
-                let place = self.lend(program, micro, tile)?;
+                let place = self.place(|this| this.lend(program, micro, tile))?;
                 self.want_next(program, place, env);
                 let lent = Held::Lent(place.view(env));
                 *loads.next()? = Some((slot, std::mem::replace(&mut self.held[slot], lent)));
@@ -155,8 +155,11 @@ impl Worker {
                 walk.grad = (args[0], self.held[args[0]]);
             }
             if let Some(place) = part.place() {
-                let (there, own) = self.target(program, micro, tile, env)?;
-                walk.places[place] = own.map(|_| (dst, there.view(env)))?;
+                let there = self.place(|this| Some(this.target(program, micro, tile, env)?.0))?;
+                let there = there.view(env);
+                // As found, or for another tile as far as that is so.
+                let own = op.own().filter(|&own| self.held[args[own]] == Held::Lent(there));
+                walk.places[place] = own.map(|_| (dst, there))?;
             }
             walk.decays = *op == Fused::DecayMulDiv;
         }

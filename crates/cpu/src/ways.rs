@@ -64,9 +64,9 @@ impl Way {
             Way::Leave(place) => place.step.is_some(),
             // What is there before may be elsewhere on another tile.
             Way::There(place, own) => place.step.is_some() && own.is_none(),
-            Way::Update => false,
             Way::One => !matches!(micro, Micro::Load { .. }),
-            Way::Sums | Way::Lanes | Way::Single | Way::Once => true,
+            // An update keeps its places itself.
+            Way::Sums | Way::Lanes | Way::Single | Way::Once | Way::Update => true,
         }
     }
 }
@@ -82,6 +82,8 @@ struct Found {
 #[derive(Default)]
 pub(crate) struct Ways {
     found: Vec<Found>,
+    /// Where updates read and write.
+    places: Vec<Place>,
     /// The tile that they were found for, once all are.
     of: Option<Numbered>,
     now: Now,
@@ -102,8 +104,9 @@ enum Now {
     Once,
     /// Finds and keeps them.
     Keep(Numbered),
-    /// Goes the ways that were kept, of which so many are behind it, so many tiles further on.
-    Again { done: usize, tiles: isize },
+    /// Goes the ways that were kept, of which so many are behind it, and so many places of updates; so many tiles
+    /// further on.
+    Again { done: usize, placed: usize, tiles: isize },
     /// As `Once`, since some way does not hold for other tiles.
     Never,
 }
@@ -111,6 +114,7 @@ enum Now {
 impl Ways {
     pub(crate) fn clear(&mut self) {
         self.found.clear();
+        self.places.clear();
         (self.of, self.now) = (None, Now::Once);
     }
 
@@ -120,7 +124,7 @@ impl Ways {
             (Now::Never, ..) => Now::Never,
             (_, Some(number), None) => Now::Keep(Numbered { number, size }),
             (_, Some(number), Some(of)) if of.size == size => {
-                Now::Again { done: 0, tiles: number.wrapping_sub(of.number) as isize }
+                Now::Again { done: 0, placed: 0, tiles: number.wrapping_sub(of.number) as isize }
             }
             _ => Now::Once,
         };
@@ -144,6 +148,13 @@ impl Ways {
         }
     }
 
+    /// What was found for one tile does not hold for this one.
+    fn forget(&mut self) {
+        if !matches!(self.now, Now::Once) {
+            self.now = Now::Never;
+        }
+    }
+
     fn keep(&mut self, found: Found, micro: &Micro) {
         self.found.push(found);
         if !found.way.holds(micro) {
@@ -162,13 +173,15 @@ fn sums(micro: &Micro, tile: &Tile, env: &Env) -> View {
 impl Worker {
     /// Runs steps over a tile.
     pub(crate) fn run(&mut self, program: &Program, micros: &[Micro], tile: &Tile, env: &Env) {
-        if let Now::Again { done, tiles } = self.ways.now {
+        if let Now::Again { done, tiles, .. } = self.ways.now {
             let found = std::mem::take(&mut self.ways.found);
             for (micro, found) in micros.iter().zip(&found[done..]) {
                 self.go(program, micro, found, tiles, tile, env);
             }
             self.ways.found = found;
-            self.ways.now = Now::Again { done: done + micros.len(), tiles };
+            if let Now::Again { done, .. } = &mut self.ways.now {
+                *done += micros.len();
+            }
             return;
         }
         for micro in micros {
@@ -263,8 +276,25 @@ impl Worker {
     fn update(&mut self, program: &Program, micro: &Micro, tile: &Tile, env: &Env) {
         let Micro::Adam(adam) = micro else { unreachable!("nothing else is an update") };
         if !self.adam(program, adam, tile, env) {
+            self.ways.forget();
             self.run(program, &adam.steps, tile, env);
         }
+    }
+
+    /// A place of an update, which `find` finds for the first tile.
+    pub(crate) fn place(&mut self, find: impl FnOnce(&mut Worker) -> Option<Place>) -> Option<Place> {
+        if let Now::Again { placed, tiles, .. } = &mut self.ways.now {
+            *placed += 1;
+            return Some(self.ways.places[*placed - 1].after(*tiles));
+        }
+        let place = find(self)?;
+        if let Now::Keep(_) = self.ways.now {
+            match place.step {
+                Some(_) => self.ways.places.push(place),
+                None => self.ways.now = Now::Never,
+            }
+        }
+        Some(place)
     }
 
     /// Takes what is once a row as it is: its row is the tile.

@@ -11,6 +11,8 @@ mod gemm;
 mod operand;
 mod pack;
 mod padded;
+mod product;
+mod run;
 mod slim;
 mod task;
 mod thin;

@@ -3,7 +3,7 @@
 use super::PLACES;
 use super::outputs::Outputs;
 use super::vector::{add, half, sub};
-use crate::dot::gemm::Run;
+use crate::dot::run::Run;
 use crate::dot::task::Task;
 use crate::dot::tile::ROWS;
 use crate::memory::View;

@@ -33,8 +33,8 @@ mod windows;
 use self::outputs::Outputs;
 use self::plane::Plane;
 use self::taps::Taps;
-use super::gemm::Run;
 use super::operand::Operand;
+use super::run::Run;
 
 /// Places of a transformed tile.
 const PLACES: usize = 16;

@@ -11,8 +11,8 @@ use super::image::{between, load, store};
 use super::plane::{self, Plane};
 use super::taps::Taps;
 use super::{LANES, PLACES};
-use crate::dot::gemm::Run;
 use crate::dot::pack::Strips;
+use crate::dot::run::Run;
 use crate::dot::tile::{COLUMNS, Element, Packed, ROWS, lanes};
 use crate::exec::Loan;
 

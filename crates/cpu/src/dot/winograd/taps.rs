@@ -6,7 +6,7 @@
 use super::plane::Plane;
 use super::steps::Steps;
 use super::{PLACES, TASKS};
-use crate::dot::gemm::Run;
+use crate::dot::run::Run;
 use crate::dot::tile::ROWS;
 use crate::dot::window::Window;
 

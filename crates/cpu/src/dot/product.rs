@@ -1,0 +1,96 @@
+//! One task of a matrix product: a block of its result, or a part of that block's sums.
+
+use std::ops::Range;
+
+use super::cut::WIDTH;
+use super::run::Run;
+use super::task::Task;
+use super::tile::{Element, Packed, QUAD, Rows, Target, multiply};
+use crate::exec::Loan;
+use crate::memory::View;
+use crate::simd::Reg;
+
+/// A block of the result, or a part of its sums.
+pub(super) struct Product<'a, T> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) batch: usize,
+    /// By role.
+    pub(super) lines: [Range<usize>; 2],
+    pub(super) k: Range<usize>,
+    /// An operand that is packed already, from the block's first line on, for all of `k`; and its role.
+    pub(super) shared: Option<(usize, Packed<'a, T>)>,
+}
+
+impl<T: Element> Product<'_, T> {
+    /// Sums the block, and finishes it.
+    pub(super) fn run(&self, task: &mut Task) {
+        self.finish(task, |task, out| self.sum(task, out));
+    }
+
+    /// Finishes the block, whose sums `sum` writes to where they are wanted.
+    pub(super) fn finish(&self, task: &mut Task, sum: impl FnOnce(&mut Task, Target)) {
+        let Product { run: &Run { gemm, env, .. }, batch, ref lines, .. } = *self;
+        let [rows, columns] = lines;
+        if let Some(out) = &gemm.direct {
+            let [rs, cs] = out.strides;
+            let strides = if gemm.turned { [cs, rs] } else { [rs, cs] };
+            let at = out.start(batch, env) + rows.start as isize * strides[0] + columns.start as isize * strides[1];
+            return sum(task, Target { view: env.args[out.arg], at, strides });
+        }
+        let mut sums = std::mem::take(&mut task.panels[2]);
+        let len = rows.len() * columns.len();
+        sums.reserve_bytes(len * size_of::<T>());
+        let view = View::of(&mut sums.lanes_mut::<T>()[..len]);
+        sum(task, Target { view, at: 0, strides: [columns.len() as isize, 1] });
+        gemm.epilogue.finish(&mut task.loans[2], env, &gemm.block(batch, lines), view);
+        task.panels[2] = sums;
+    }
+
+    /// Sums the block into a matrix.
+    pub(super) fn sum(&self, task: &mut Task, out: Target) {
+        let gemm = self.run.gemm;
+        let [rows, columns] = &self.lines;
+        for from in self.k.clone().step_by(gemm.cut.depth) {
+            let steps = from..self.k.end.min(from + gemm.cut.depth);
+            let Task { loans: [first, second, _], panels: [left, right, _] } = task;
+            let rhs = self.packed(1, columns, second, right, &steps);
+            let (n, k, more) = (columns.len(), steps.len(), from > self.k.start);
+            let multiply = |m, lhs, out| multiply([m, n, k], lhs, rhs, out, more);
+            // Rows that lie, as many as are read together; others are packed.
+            let lying = gemm.apart.map_or(0, |_| rows.len() / QUAD * QUAD);
+            if let Some(apart) = gemm.apart.filter(|_| lying > 0) {
+                multiply(lying, self.lying(apart, lying, &steps), out);
+            }
+            if lying < rows.len() {
+                let rest = rows.start + lying..rows.end;
+                let out = Target { at: out.at + lying as isize * out.strides[0], ..out };
+                multiply(rest.len(), self.packed(0, &rest, first, left, &steps).into(), out);
+            }
+        }
+    }
+
+    /// The block's first rows over some steps, where they lie.
+    fn lying(&self, apart: usize, rows: usize, steps: &Range<usize>) -> Rows<'_, T> {
+        let Run { gemm, env, .. } = self.run;
+        let window = gemm.operands[0].along_k().expect("else it would be packed");
+        let data = window.lines(*env, self.batch).line(self.lines[0].start, (rows - 1) * apart + steps.end);
+        Rows::lying(&data[steps.start..], apart)
+    }
+
+    /// Some of the block's lines of an operand over some steps, packed into `panel` unless that is done.
+    fn packed<'p>(
+        &'p self,
+        role: usize,
+        lines: &Range<usize>,
+        loan: &mut Loan,
+        panel: &'p mut Reg,
+        steps: &Range<usize>,
+    ) -> Packed<'p, T> {
+        if let Some((of, whole)) = &self.shared
+            && *of == role
+        {
+            return Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch };
+        }
+        self.run.packed(role, self.batch, lines, loan, panel, steps)
+    }
+}
