@@ -157,7 +157,7 @@ impl Worker {
             if let Some(place) = part.place() {
                 let there = self.place(|this| Some(this.target(program, micro, tile, env)?.0))?;
                 let there = there.view(env);
-                // As found, or for another tile as far as that is so.
+                // It goes over what it updates, also where that was found for another tile.
                 let own = op.own().filter(|&own| self.held[args[own]] == Held::Lent(there));
                 walk.places[place] = own.map(|_| (dst, there))?;
             }

@@ -159,6 +159,10 @@ multiversion! {
     ) {
         match dtype {
             DType::F64 => products::<f64>(*factors, *shape, more, out, ahead),
+            _ if shape.is_single() && shape.points > LONG => {
+                let [x, y] = factors.map(|x| &x.lanes()[..shape.points]);
+                products_long(x, y, ahead, &mut out.best.lanes_mut()[0]);
+            }
             _ => products::<f32>(*factors, *shape, more, out, ahead),
         }
     }
@@ -227,10 +231,6 @@ fn products<T: Lane>(factors: [Operand; 2], shape: Rows, more: bool, out: &mut P
     let Rows { inner, rows, points, .. } = shape;
     let [x, y] = factors.map(|x| &x.lanes::<T>()[..rows * points]);
     let best = out.best.lanes_mut::<T>();
-    if inner && rows == 1 && points > LONG && size_of::<T>() == size_of::<f32>() {
-        let sum = bytemuck::from_bytes_mut(bytemuck::bytes_of_mut(&mut best[0]));
-        return products_long(bytemuck::cast_slice(x), bytemuck::cast_slice(y), ahead, sum);
-    }
     if inner {
         for ((x, y), o) in x.chunks_exact(points).zip(y.chunks_exact(points)).zip(best) {
             *o = sum_of_products(x, y, ahead);
