@@ -1,8 +1,9 @@
 //! How each step is done on a tile: found once, and repeated on the tiles after it.
 //!
 //! A load may be left where it lies, a result computed where it is stored, and what is once a row taken as it is. Finding
-//! out takes as long as computing a few hundred lanes does. Blocks of the same size differ in nothing but where their
-//! loads and stores begin, so that what was found for one holds for the others, that much further on.
+//! out takes as long as computing a few hundred lanes does. Tiles of the same size differ in nothing but where their
+//! loads and stores begin, so that what was found for one holds for the others, that much further on. What the loop over
+//! steps calls is kept out of it, or its own values go through memory.
 
 use kiln_ir::ops::Typing;
 use kiln_ir::{DType, PointOp};

@@ -1,6 +1,6 @@
 //! Blocks after a task's first one: where their loads and stores begin follows from that, or does not.
 
-use kiln_ir::kernel::{Body, Instr, Loop, Store};
+use kiln_ir::kernel::{Arg, Body, Instr, Loop, Store, Value};
 use kiln_ir::{Bound, DType, Index, Kernel, PointOp, ReduceOp};
 
 use crate::common::{Rng, check, flat, load, masked, read, strided, write};
@@ -11,7 +11,7 @@ const ROWS: [usize; 2] = [7, 9];
 /// An argument's elements, over rows and points: how many there are, and how they are read.
 fn loads(points: usize) -> Vec<(&'static str, usize, Instr)> {
     let dims = [ROWS[0], ROWS[1], points];
-    let [n, wide] = [dims.iter().product(), points + 24].map(|n: usize| n);
+    let (n, wide): (usize, usize) = (dims.iter().product(), points + 24);
     let p = points as i64;
     let of_strides = |strides: [i64; 3], from: i64| load(0, strided(&dims, &strides).offset(from));
     let row = strided(&dims, &[9, 1, 0]);
@@ -31,37 +31,43 @@ fn loads(points: usize) -> Vec<(&'static str, usize, Instr)> {
     ]
 }
 
-/// `y = x · Σx + v` over rows, for what is loaded and `v` as it lies; the rows of `y` lie so far apart along both axes.
-fn scaled(points: usize, x: (usize, Instr), apart: [usize; 2]) -> Kernel {
-    let dims = [ROWS[0], ROWS[1], points];
-    let n = dims.iter().product();
-    let (mut body, dtype) = (Body::default(), DType::F32);
-    let (numel, x) = x;
-    let x = body.push(x, dtype);
-    let v = body.push(load(1, flat(&dims)), dtype);
-    let sum = body.push(Instr::Reduce(ReduceOp::Sum, x), dtype);
-    let product = body.push(Instr::Op(PointOp::Mul, [x, sum, sum]), dtype);
-    let y = body.push(Instr::Op(PointOp::Add, [product, v, v]), dtype);
+/// A body over rows and points that has loaded `x` and, as it lies, `v`; with both.
+fn loaded(points: usize, x: Instr) -> (Body, [Value; 2]) {
+    let mut body = Body::default();
+    let both = [x, load(1, flat(&[ROWS[0], ROWS[1], points]))].map(|instr| body.push(instr, DType::F32));
+    (body, both)
+}
+
+fn op(body: &mut Body, op: PointOp, x: Value, y: Value) -> Value {
+    body.push(Instr::Op(op, [x, y, y]), DType::F32)
+}
+
+fn args(points: usize, numel: usize) -> Vec<Arg> {
+    let n = ROWS[0] * ROWS[1] * points;
+    vec![read(DType::F32, numel), read(DType::F32, n), write(DType::F32, n)]
+}
+
+/// `y = x · Σx + v` over rows; those of `y` lie so far apart along both axes.
+fn scaled(points: usize, (numel, x): (usize, Instr), apart: [usize; 2]) -> Kernel {
+    let (mut body, [x, v]) = loaded(points, x);
+    let sum = body.push(Instr::Reduce(ReduceOp::Sum, x), DType::F32);
+    let product = op(&mut body, PointOp::Mul, x, sum);
+    let y = op(&mut body, PointOp::Add, product, v);
     let [slow, fast] = apart.map(|rows| (rows * points) as i64);
-    body.stores.push(Store { arg: 2, index: strided(&dims, &[slow, fast, 1]), value: y });
-    let args = vec![read(dtype, numel), read(dtype, n), write(dtype, n)];
-    Kernel::Loop(Loop { outer: ROWS.to_vec(), row: vec![points], args, body })
+    let index = strided(&[ROWS[0], ROWS[1], points], &[slow, fast, 1]);
+    body.stores.push(Store { arg: 2, index, value: y });
+    Kernel::Loop(Loop { outer: ROWS.to_vec(), row: vec![points], args: args(points, numel), body })
 }
 
 /// `y = 3x - v` over all points.
-fn chain(points: usize, x: (usize, Instr)) -> Kernel {
+fn chain(points: usize, (numel, x): (usize, Instr)) -> Kernel {
+    let (mut body, [x, v]) = loaded(points, x);
+    let three = body.push(Instr::Const(DType::F32, 3.0), DType::F32);
+    let product = op(&mut body, PointOp::Mul, x, three);
+    let y = op(&mut body, PointOp::Sub, product, v);
     let dims = [ROWS[0], ROWS[1], points];
-    let n = dims.iter().product();
-    let (mut body, dtype) = (Body::default(), DType::F32);
-    let (numel, x) = x;
-    let x = body.push(x, dtype);
-    let v = body.push(load(1, flat(&dims)), dtype);
-    let three = body.push(Instr::Const(dtype, 3.0), dtype);
-    let product = body.push(Instr::Op(PointOp::Mul, [x, three, three]), dtype);
-    let y = body.push(Instr::Op(PointOp::Sub, [product, v, v]), dtype);
     body.stores.push(Store { arg: 2, index: flat(&dims), value: y });
-    let args = vec![read(dtype, numel), read(dtype, n), write(dtype, n)];
-    Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body })
+    Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args: args(points, numel), body })
 }
 
 fn values(rng: &mut Rng, kernel: &Kernel) -> Vec<Vec<f64>> {
