@@ -9,19 +9,23 @@
 
 use super::tile::{COLUMNS, ROWS};
 
-/// Elements of an operand that a wave packs: 16 MiB of `f32`.
-const WAVE: usize = 1 << 22;
+/// Elements of an operand that a wave packs: 32 MiB of `f32`.
+const WAVE: usize = 1 << 23;
 
-/// Rows that are enough for blocks of rows: a dozen of them, each as high as two strips.
-const MANY: usize = 12 * 2 * ROWS;
+/// Rows that are enough for blocks of rows: a dozen of them, each as high as three strips.
+const MANY: usize = 12 * 3 * ROWS;
 
-/// The same where sums are more than stored: ten as high as one. In a block of columns, an epilogue reads and writes all
+/// The same where sums are more than stored: fifteen as high as one. In a block of columns, an epilogue reads and writes all
 /// that it goes over in pieces of a few cache lines (AdamW's step of 128 × 512 took 230 µs instead of 80).
-const MANY_FINISHED: usize = 10 * ROWS;
+const MANY_FINISHED: usize = 15 * ROWS;
 
-/// Sums of a task, and elements of an operand that it packs: the nearer caches hold them.
+/// Sums of a task that packs both operands: the nearer caches hold them.
 const SUMS: usize = 1 << 17;
-const PANEL: usize = 1 << 16;
+
+/// Sums of a block, and elements of an operand that its task packs at a time. Longer sums are written and read less
+/// often, which counts for more than that either comes from a nearer cache: asked for early enough, both come in time.
+const ROOM: usize = 1 << 18;
+const PANEL: usize = 1 << 17;
 
 /// Tasks that keep all threads busy.
 pub(super) const TASKS: usize = 16;
@@ -30,11 +34,14 @@ pub(super) const TASKS: usize = 16;
 const SMALL: usize = 1 << 18;
 
 /// Steps along `k` at a time, and in a group.
-const DEPTH: [usize; 2] = [128, 512];
+const DEPTH: [usize; 2] = [128, 1024];
 const GROUP: usize = 512;
 
 /// Sums of all groups together: 8 MiB of `f32`.
 const PARTIALS: usize = 1 << 21;
+
+/// Columns of a part of them are whole vectors of the longest kind: parts of equal width are worth more than whole strips.
+const VECTOR: usize = 16;
 
 /// Lines of a block.
 const LINES: usize = 256;
@@ -87,7 +94,7 @@ impl Cut {
         let most = (WAVE / k).max(LINES);
         let of_wave = lines[shared].div_ceil(lines[shared].div_ceil(most));
         let of_wave = of_wave.next_multiple_of(WIDTH[shared]).min(lines[shared]);
-        let (in_tasks, in_room) = (lines[own].div_ceil(TASKS.div_ceil(batch)), SUMS / of_wave);
+        let (in_tasks, in_room) = (lines[own].div_ceil(TASKS.div_ceil(batch)), ROOM / of_wave);
         let worth = SMALL / (of_wave * k);
         let block = in_tasks.min(in_room).max(worth).min(LINES).next_multiple_of(WIDTH[own]).min(lines[own]);
         let mut cut = [block; 2];
@@ -113,7 +120,7 @@ impl Cut {
             return None;
         }
         let parts = n.div_ceil((OWN / k).min(LINES));
-        let wide = n.div_ceil(parts).next_multiple_of(COLUMNS).min(n);
+        let wide = n.div_ceil(parts).next_multiple_of(VECTOR).min(n);
         let blocks = (4 * TASKS).div_ceil(batch * parts);
         let high = m.div_ceil(blocks).min(LINES).next_multiple_of(ROWS).min(m);
         Some(Cut { shared: Sharing::Columns, batch: 1, lines: [high, wide], group: k, depth: depth(high, k) })
@@ -154,10 +161,10 @@ mod tests {
     #[test]
     fn rows_are_blocks_where_there_are_many() {
         assert_eq!(Cut::new(1, [128, 512], 784, false).shared, Sharing::Wave(0));
-        assert_eq!(Cut::new(1, [128, 512], 784, true).lines, [12, 512]);
+        assert_eq!(Cut::new(1, [128, 512], 784, true).lines, [8, 512]);
         assert_eq!(Cut::new(1, [64, 512], 784, true).shared, Sharing::Wave(0));
         assert_eq!(Cut::new(1, [512, 4608], 512, false).shared, Sharing::Wave(1));
-        assert_eq!(Cut::new(1, [512, 512], 4608, false).lines, [36, 512]);
+        assert_eq!(Cut::new(1, [512, 512], 4608, false).lines, [32, 512]);
         assert_eq!(Cut::new(1, [2048, 384], 384, false).shared, Sharing::Wave(1));
         assert_eq!(Cut::new(96, [64, 64], 32, false).shared, Sharing::Nothing);
     }
@@ -165,7 +172,7 @@ mod tests {
     fn threads_pack_columns_for_rows_that_lie() {
         let by_columns = |lines, k| Cut::new(1, lines, k, true).by_columns(1, lines, k);
         let cut = by_columns([128, 512], 784).expect("few rows and columns");
-        assert_eq!((cut.shared, cut.lines, cut.group, cut.depth), (Sharing::Columns, [12, 256], 784, 392));
+        assert_eq!((cut.shared, cut.lines, cut.group, cut.depth), (Sharing::Columns, [8, 256], 784, 784));
         for (lines, k) in [([64, 512], 784), ([768, 512], 784), ([256, 2048], 2048), ([128, 128], 4096)] {
             assert_eq!(by_columns(lines, k), None, "{lines:?} {k}");
         }

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::tile::COLUMNS;
+use super::tile::{COLUMNS, ROWS};
 use crate::simd::{LINE, multiversion, prefetch, prefetch_now};
 
 /// How an operand is packed: in strips of `width` lines and `depth` steps along `k`, a step's lines side by side.
@@ -51,7 +51,7 @@ impl Strips {
     /// Packs `dims` lines and steps, to line and step `at` of these strips.
     pub(super) fn put<T: Pod>(self, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
         let ([first, from], [lines, steps]) = (at, dims);
-        if src.line == 1 && self.width == COLUMNS && lines > self.width {
+        if src.line == 1 && matches!(self.width, ROWS | COLUMNS) && lines > self.width {
             // Both only move bits.
             let to = [first, from];
             return match size_of::<T>() {
@@ -78,13 +78,19 @@ impl Strips {
 
 multiversion! {
     fn words_abreast(strips: Strips, src: Lines<'_, u32>, at: [usize; 2], dims: [usize; 2], out: &mut [u32]) {
-        abreast(strips, src, at, dims, out)
+        match strips.width {
+            ROWS => abreast::<_, ROWS>(strips, src, at, dims, out),
+            _ => abreast::<_, COLUMNS>(strips, src, at, dims, out),
+        }
     }
 }
 
 multiversion! {
     fn pairs_abreast(strips: Strips, src: Lines<'_, u64>, at: [usize; 2], dims: [usize; 2], out: &mut [u64]) {
-        abreast(strips, src, at, dims, out)
+        match strips.width {
+            ROWS => abreast::<_, ROWS>(strips, src, at, dims, out),
+            _ => abreast::<_, COLUMNS>(strips, src, at, dims, out),
+        }
     }
 }
 
@@ -94,17 +100,17 @@ const AHEAD: usize = 8192;
 /// Lines beside each other, of several strips: step by step, as they lie in memory. Processors do not see where steps
 /// that are far apart go on.
 #[inline(always)]
-fn abreast<T: Pod>(
+fn abreast<T: Pod, const WIDTH: usize>(
     strips: Strips,
     src: Lines<'_, T>,
     [first, from]: [usize; 2],
     [lines, steps]: [usize; 2],
     out: &mut [T],
 ) {
-    let Strips { width, depth } = strips;
+    let pitch = WIDTH * strips.depth;
     let ahead = AHEAD.div_ceil(lines * size_of::<T>()).max(2) * src.step;
     // What is missing of the first strip.
-    let head = (width - first % width) % width;
+    let head = (WIDTH - first % WIDTH) % WIDTH;
     for p in 0..steps {
         let line = &src.data[p * src.step..][..lines];
         if src.step > lines {
@@ -116,11 +122,11 @@ fn abreast<T: Pod>(
         if head > 0 {
             out[strips.at(first, from + p)..][..head].copy_from_slice(before);
         }
-        let (whole, rest) = rest.as_chunks::<COLUMNS>();
+        let (whole, rest) = rest.as_chunks::<WIDTH>();
         let mut to = strips.at(first + head, from + p);
         for part in whole {
-            out[to..][..COLUMNS].copy_from_slice(part);
-            to += width * depth;
+            out[to..][..WIDTH].copy_from_slice(part);
+            to += pitch;
         }
         if !rest.is_empty() {
             out[to..][..rest.len()].copy_from_slice(rest);
@@ -134,9 +140,8 @@ const STEPS_AHEAD: usize = 32;
 /// Lines beside each other: a step's part is copied.
 fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     match lines {
-        12 => copy::<T, 12>(src, steps, out, width),
-        16 => copy::<T, 16>(src, steps, out, width),
-        32 => copy::<T, 32>(src, steps, out, width),
+        ROWS => copy::<T, ROWS>(src, steps, out, width),
+        COLUMNS => copy::<T, COLUMNS>(src, steps, out, width),
         _ => (0..steps).for_each(|p| out[p * width..][..lines].copy_from_slice(&src.data[p * src.step..][..lines])),
     }
 }
@@ -239,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_layout_is_packed_alike() {
-        for (width, [lines, steps]) in [(12, [29, 7]), (32, [64, 9]), (32, [5, 3]), (12, [12, 16])] {
+        for (width, [lines, steps]) in [(ROWS, [29, 7]), (COLUMNS, [100, 9]), (COLUMNS, [5, 3]), (ROWS, [ROWS, 16])] {
             let strips = Strips { width, depth: steps + 2 };
             for (line, step) in [(1, lines + 1), (steps + 3, 1), (2 * steps, 2)] {
                 let data: Vec<u32> = (0..(lines * line + steps * step) as u32).collect();

@@ -2,7 +2,8 @@
 //!
 //! An operand is packed in *strips* of [`ROWS`] or [`COLUMNS`] lines: what the lines have for one step along `k`
 //! lies together. A step then reads a few vectors of columns and multiplies each by every row's number. The tile of
-//! 12 × 32 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs.
+//! 8 × 48 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs. One of 12 × 32
+//! does as well where a thread has its core to itself, but takes more instructions, which counts where another shares it.
 //! Rows are numbers rather than vectors, and so they may also be read where they lie.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
@@ -15,13 +16,13 @@ use crate::memory::View;
 use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
 
 /// Lines of a strip of the left operand.
-pub(super) const ROWS: usize = 12;
+pub(super) const ROWS: usize = 8;
 
 /// Rows that are read together: fewer than that are filled up.
 pub(super) const QUAD: usize = 4;
 
 /// Lines of a strip of the right operand.
-pub(super) const COLUMNS: usize = 32;
+pub(super) const COLUMNS: usize = 48;
 
 /// What is multiplied.
 pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Self> + Send + Sync {
@@ -149,10 +150,10 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
                 let place = Place { out, rows: m, columns: n, more, ahead }.at(row, column);
                 // By how many there are of registers, and how long they are.
                 match lanes::<T, S>() {
-                    16 => high::<T, S, 2>(simd, lhs, rhs, place),
-                    8 if size_of::<T>() == 8 => parts::<T, S, 6, 4>(simd, lhs, rhs, place),
-                    8 => parts::<T, S, 6, 2>(simd, lhs, rhs, place),
-                    4 if size_of::<T>() == 4 => parts::<T, S, 6, 4>(simd, lhs, rhs, place),
+                    16 => high::<T, S>(simd, lhs, rhs, place),
+                    8 if size_of::<T>() == 8 => parts::<T, S, 8, 3>(simd, lhs, rhs, place),
+                    4 if size_of::<T>() == 4 => parts::<T, S, 8, 3>(simd, lhs, rhs, place),
+                    4 | 8 => parts::<T, S, 4, 3>(simd, lhs, rhs, place),
                     _ => parts::<T, S, 4, 2>(simd, lhs, rhs, place),
                 }
             }
@@ -224,14 +225,14 @@ const STEPS_AHEAD: usize = 8;
 
 /// A whole tile at once, no higher and no wider than is needed.
 #[inline(always)]
-fn high<T: Element, S: Simd, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
-    match (place.rows, place.columns <= lanes::<T, S>()) {
-        (..=4, true) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
-        (..=8, true) => sums::<T, S, 8, 1>(simd, lhs, rhs, place),
-        (_, true) => sums::<T, S, 12, 1>(simd, lhs, rhs, place),
-        (..=4, false) => sums::<T, S, 4, N>(simd, lhs, rhs, place),
-        (..=8, false) => sums::<T, S, 8, N>(simd, lhs, rhs, place),
-        _ => sums::<T, S, 12, N>(simd, lhs, rhs, place),
+fn high<T: Element, S: Simd>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+    match (place.rows > QUAD, place.columns.div_ceil(lanes::<T, S>())) {
+        (false, 1) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
+        (false, 2) => sums::<T, S, 4, 2>(simd, lhs, rhs, place),
+        (false, _) => sums::<T, S, 4, 3>(simd, lhs, rhs, place),
+        (true, 1) => sums::<T, S, 8, 1>(simd, lhs, rhs, place),
+        (true, 2) => sums::<T, S, 8, 2>(simd, lhs, rhs, place),
+        (true, _) => sums::<T, S, 8, 3>(simd, lhs, rhs, place),
     }
 }
 
@@ -281,27 +282,32 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: boo
         *quad = lhs.wrapping_add(i * QUAD * row);
     }
     let rows: [usize; QUAD] = std::hint::black_box([0, row, 2 * row, 3 * row]);
-    for rhs in rhs.chunks(COLUMNS) {
+    let steps = rhs.len().div_ceil(COLUMNS);
+    assert!(steps == 0 || rhs.len() >= (steps - 1) * COLUMNS + width, "the last step's columns are all there");
+    let mut right = rhs.as_ptr();
+    for _ in 0..steps {
         // Narrower parts of a strip would each ask again.
         if width == COLUMNS {
             for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
-                prefetch_now(rhs.as_ptr().wrapping_add(STEPS_AHEAD * COLUMNS + i));
+                prefetch_now(right.wrapping_add(STEPS_AHEAD * COLUMNS + i));
             }
             prefetch(ahead);
             ahead = ahead.wrapping_byte_add(place.ahead.step);
         }
-        let rhs: &[T::Vector<S>; N] = bytemuck::cast_slice(&rhs[..width]).try_into().expect("as long as the slice");
+        // SAFETY: the columns of each step are within the slice, as asserted.
+        let columns = unsafe { right.cast::<[T::Vector<S>; N]>().read_unaligned() };
         for i in 0..M {
             let at = quads[i / QUAD].wrapping_add(if LYING { rows[i % QUAD] } else { i % QUAD });
             // SAFETY: `multiply` has asserted that the rows a tile reads are there, for as many steps.
             let lhs = T::splat(simd, unsafe { *at });
             for j in 0..N {
-                sums[i][j] = T::mul_add(simd, lhs, rhs[j], sums[i][j]);
+                sums[i][j] = T::mul_add(simd, lhs, columns[j], sums[i][j]);
             }
         }
         for quad in &mut quads {
             *quad = quad.wrapping_add(step);
         }
+        right = right.wrapping_add(COLUMNS);
     }
     // What is chosen by number has to be in memory: these copies are, so that the sums themselves need not be.
     let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];

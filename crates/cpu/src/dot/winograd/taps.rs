@@ -121,8 +121,8 @@ mod tests {
     fn many_tiles_are_groups_and_many_sums_blocks_of_rows() {
         assert_eq!(cut_of(32, 64, 64, 32), Some(Cut::Groups(32)));
         assert_eq!(cut_of(32, 128, 128, 16), Some(Cut::Groups(19)));
-        assert_eq!(cut_of(32, 256, 256, 8), Some(Cut::Rows(24)));
-        assert_eq!(cut_of(32, 512, 512, 4), Some(Cut::Rows(36)));
+        assert_eq!(cut_of(32, 256, 256, 8), Some(Cut::Rows(16)));
+        assert_eq!(cut_of(32, 512, 512, 4), Some(Cut::Rows(32)));
         assert_eq!(cut_of(32, 512, 512, 56), None);
     }
 }
