@@ -42,6 +42,7 @@ mod task;
 mod threads;
 mod tiling;
 mod tree;
+mod turn;
 mod walks;
 mod ways;
 

@@ -10,6 +10,7 @@ use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Direct, Panel};
 use crate::simd::{Reg, multiversion};
+use crate::turn::{EIGHT, turn_eights};
 
 /// An operand of attention: a matrix for each element of the batch.
 pub(super) enum Operand {
@@ -120,9 +121,34 @@ impl Lines<'_> {
     }
 }
 
+/// Copies `dims` rows and columns, times `scale`, to where rows are columns; rows are so far apart on either side.
+pub(super) fn transpose(
+    src: &[f32],
+    pitch: usize,
+    out: &mut [f32],
+    out_pitch: usize,
+    [rows, columns]: [usize; 2],
+    scale: f32,
+) {
+    let whole = rows / EIGHT * EIGHT;
+    let done = turn_eights(src, pitch, [whole, columns], (&mut *out, out_pitch), false);
+    if scale != 1.0 {
+        for row in out.chunks_mut(out_pitch).take(done) {
+            row[..whole].iter_mut().for_each(|x| *x *= scale);
+        }
+    }
+    for (first, [rows, columns]) in [([0, done], [whole, columns - done]), ([whole, 0], [rows - whole, columns])] {
+        if rows * columns > 0 {
+            let [row, column] = first;
+            let (src, out) = (&src[row * pitch + column..], &mut out[column * out_pitch + row..]);
+            turn_rest(src, pitch, out, out_pitch, [rows, columns], scale);
+        }
+    }
+}
+
 multiversion! {
-    /// Copies `dims` rows and columns, times `scale`, to where rows are columns; rows are so far apart on either side.
-    pub(super) fn transpose(src: &[f32], pitch: usize, out: &mut [f32], out_pitch: usize, dims: [usize; 2], scale: f32) {
+    /// The same element by element.
+    fn turn_rest(src: &[f32], pitch: usize, out: &mut [f32], out_pitch: usize, dims: [usize; 2], scale: f32) {
         let [rows, columns] = dims;
         for row in (0..rows).step_by(LANES) {
             let n = LANES.min(rows - row);

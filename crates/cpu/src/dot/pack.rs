@@ -4,6 +4,7 @@ use bytemuck::Pod;
 
 use super::tile::{COLUMNS, ROWS};
 use crate::simd::{LINE, multiversion, prefetch, prefetch_now};
+use crate::turn::{SQUARE, turn, turn_eights};
 
 /// How an operand is packed: in strips of `width` lines and `depth` steps along `k`, a step's lines side by side.
 #[derive(Clone, Copy)]
@@ -68,7 +69,7 @@ impl Strips {
             let part = Lines { data: &src.data[line * src.line..], ..src };
             match (src.line, src.step) {
                 (1, _) => across(part, [n, steps], strip, self.width),
-                (_, 1) => along(part, [n, steps], strip, self.width),
+                (_, 1) => along(part, [n, steps], strip, self.width, line + n < lines),
                 _ => one_by_one(part, [n, steps], 0, strip, self.width),
             }
             line += n;
@@ -157,15 +158,19 @@ fn copy<T: Pod, const N: usize>(src: Lines<'_, T>, steps: usize, out: &mut [T], 
     }
 }
 
-/// Lines and steps of a square that is turned at once.
-pub(super) const SQUARE: usize = 4;
-
 /// Steps beside each other: squares are turned, a cache line's steps of all lines before the next, so that what is
-/// written stays in the nearest cache until it is whole.
-fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
+/// written stays in the nearest cache until it is whole. If `more` lines follow, they are asked for meanwhile.
+fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize, more: bool) {
+    let done = if size_of::<T>() == size_of::<f32>() {
+        // Only bits are moved.
+        let out = (bytemuck::cast_slice_mut(out), width);
+        turn_eights(bytemuck::cast_slice(src.data), src.line, [lines, steps], out, more)
+    } else {
+        0
+    };
     let whole = [lines / SQUARE * SQUARE, steps / SQUARE * SQUARE];
     let piece = LINE / size_of::<T>();
-    for from in (0..whole[1]).step_by(piece) {
+    for from in (done..whole[1]).step_by(piece) {
         let len = piece.min(whole[1] - from);
         for line in (0..whole[0]).step_by(SQUARE) {
             let mut rows: [&[T]; SQUARE] = [&[]; SQUARE];
@@ -179,54 +184,6 @@ fn along<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], w
     let right = Lines { data: src.data.get(whole[1]..).unwrap_or(&[]), ..src };
     one_by_one(right, [whole[0], steps - whole[1]], 0, out.get_mut(whole[1] * width..).unwrap_or(&mut []), width);
     one_by_one(src, [lines, steps], whole[0], out, width);
-}
-
-/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them.
-#[inline(always)]
-pub(super) fn turn<T: Pod>(rows: [&[T]; SQUARE], out: &mut [T], width: usize) {
-    for p in 0..rows[0].len() / SQUARE {
-        // Loops rather than `map`: these are moves of vectors once they are unrolled.
-        let mut square = [[T::zeroed(); SQUARE]; SQUARE];
-        for i in 0..SQUARE {
-            square[i] = rows[i][p * SQUARE..][..SQUARE].try_into().expect("as long as the slice");
-        }
-        let square = turned(square);
-        for j in 0..SQUARE {
-            out[(p * SQUARE + j) * width..][..SQUARE].copy_from_slice(&square[j]);
-        }
-    }
-}
-
-/// A square's transpose.
-#[inline(always)]
-fn turned<T: Pod>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
-    #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 {
-        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
-        // Compilers do not find these eight moves.
-        let vector = |i: usize| bytemuck::cast::<[T; SQUARE], __m128>(square[i]);
-        let (a, b, c, d) = (vector(0), vector(1), vector(2), vector(3));
-        // SAFETY: every processor of this architecture has these instructions.
-        let rows = unsafe {
-            let (low, high) =
-                ([_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d)], [_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d)]);
-            [
-                _mm_movelh_ps(low[0], low[1]),
-                _mm_movehl_ps(low[1], low[0]),
-                _mm_movelh_ps(high[0], high[1]),
-                _mm_movehl_ps(high[1], high[0]),
-            ]
-        };
-        let row = |i: usize| bytemuck::cast::<__m128, [T; SQUARE]>(rows[i]);
-        return [row(0), row(1), row(2), row(3)];
-    }
-    let mut turned = square;
-    for j in 0..SQUARE {
-        for i in 0..SQUARE {
-            turned[j][i] = square[i][j];
-        }
-    }
-    turned
 }
 
 /// Any layout, from some line on.

@@ -11,12 +11,13 @@ use bytemuck::Pod;
 use kiln_ir::DType;
 use kiln_ir::kernel::{Arg, Body, Instr};
 
-use super::pack::{Lines, SQUARE, Strips, turn};
+use super::pack::{Lines, Strips};
 use super::padded::Padded;
 use crate::exec::Env;
 use crate::memory::View;
 use crate::panel::{Begin, begin, begins};
 use crate::simd::multiversion;
+use crate::turn::{SQUARE, turn};
 
 /// A dim, and what going on along it adds to an address.
 pub(super) type Axis = (usize, i64);

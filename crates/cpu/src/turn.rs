@@ -1,0 +1,162 @@
+//! Rows that become columns: squares, turned in registers.
+
+use bytemuck::Pod;
+
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Isa, LINE, isa, prefetch, prefetch_now};
+
+/// Lines and steps of a square that is turned at once.
+pub(crate) const SQUARE: usize = 4;
+
+/// Rows become columns `0..4` of rows that are `width` apart; whole squares of them.
+#[inline(always)]
+pub(crate) fn turn<T: Pod>(rows: [&[T]; SQUARE], out: &mut [T], width: usize) {
+    for p in 0..rows[0].len() / SQUARE {
+        // Loops rather than `map`: these are moves of vectors once they are unrolled.
+        let mut square = [[T::zeroed(); SQUARE]; SQUARE];
+        for i in 0..SQUARE {
+            square[i] = rows[i][p * SQUARE..][..SQUARE].try_into().expect("as long as the slice");
+        }
+        let square = turned(square);
+        for j in 0..SQUARE {
+            out[(p * SQUARE + j) * width..][..SQUARE].copy_from_slice(&square[j]);
+        }
+    }
+}
+
+/// A square's transpose.
+#[inline(always)]
+fn turned<T: Pod>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
+    #[cfg(target_arch = "x86_64")]
+    if size_of::<T>() == 4 {
+        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
+        // Compilers do not find these eight moves.
+        let vector = |i: usize| bytemuck::cast::<[T; SQUARE], __m128>(square[i]);
+        let (a, b, c, d) = (vector(0), vector(1), vector(2), vector(3));
+        // SAFETY: every processor of this architecture has these instructions.
+        let rows = unsafe {
+            let (low, high) =
+                ([_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d)], [_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d)]);
+            [
+                _mm_movelh_ps(low[0], low[1]),
+                _mm_movehl_ps(low[1], low[0]),
+                _mm_movelh_ps(high[0], high[1]),
+                _mm_movehl_ps(high[1], high[0]),
+            ]
+        };
+        let row = |i: usize| bytemuck::cast::<__m128, [T; SQUARE]>(rows[i]);
+        return [row(0), row(1), row(2), row(3)];
+    }
+    let mut turned = square;
+    for j in 0..SQUARE {
+        for i in 0..SQUARE {
+            turned[j][i] = square[i][j];
+        }
+    }
+    turned
+}
+
+/// Lines and steps of a larger square.
+pub(crate) const EIGHT: usize = 8;
+
+/// Elements of a cache line.
+#[cfg(target_arch = "x86_64")]
+const PIECE: usize = LINE / size_of::<f32>();
+
+/// Makes rows of so many steps, `line` apart, columns of rows that are `pitch` apart, if they are whole eights, as far as the
+/// processor has instructions for it and whole squares go; gives how many steps these are. A cache line's steps of all
+/// rows come before the next. If `more` rows follow, they are asked for.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "nothing is turned here"))]
+pub(crate) fn turn_eights(
+    src: &[f32],
+    line: usize,
+    [rows, steps]: [usize; 2],
+    (out, pitch): (&mut [f32], usize),
+    more: bool,
+) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if rows.is_multiple_of(EIGHT) && matches!(isa(), Isa::Avx2 | Isa::Avx512) {
+        let whole = steps / EIGHT * EIGHT;
+        for from in (0..whole).step_by(PIECE) {
+            let steps = from..whole.min(from + PIECE);
+            for row in (0..rows).step_by(EIGHT) {
+                for i in row..row + EIGHT {
+                    let piece = src.as_ptr().wrapping_add(i * line + from);
+                    prefetch_now(piece.wrapping_add(2 * PIECE));
+                    if more {
+                        prefetch(piece.wrapping_add(rows * line));
+                    }
+                }
+                for step in steps.clone().step_by(EIGHT) {
+                    // SAFETY: `isa` found the features on this processor.
+                    unsafe { square(&src[row * line + step..], line, &mut out[step * pitch + row..], pitch) };
+                }
+            }
+        }
+        return whole;
+    }
+    0
+}
+
+/// One square.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn square(src: &[f32], line: usize, out: &mut [f32], pitch: usize) {
+    use std::arch::x86_64::{
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+        _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    };
+    assert!(7 * line + EIGHT <= src.len() && 7 * pitch + EIGHT <= out.len(), "a square is there, and room for it");
+    let mut rows = [_mm256_setzero_ps(); EIGHT];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: the farthest row ends within the slice, as asserted.
+        *row = unsafe { _mm256_loadu_ps(src.as_ptr().add(i * line)) };
+    }
+    // Pairs of rows, pairs of these, and then halves: columns `j` and `j + 4` come from the same places.
+    let (mut pairs, mut fours) = (rows, rows);
+    for i in (0..EIGHT).step_by(2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for i in (0..EIGHT).step_by(4) {
+        for j in 0..2 {
+            fours[i + 2 * j] = _mm256_shuffle_ps::<0x44>(pairs[i + j], pairs[i + 2 + j]);
+            fours[i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(pairs[i + j], pairs[i + 2 + j]);
+        }
+    }
+    for j in 0..4 {
+        let low = _mm256_permute2f128_ps::<0x20>(fours[j], fours[j + 4]);
+        let high = _mm256_permute2f128_ps::<0x31>(fours[j], fours[j + 4]);
+        // SAFETY: the farthest column ends within the slice, as asserted.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr().add(j * pitch), low);
+            _mm256_storeu_ps(out.as_mut_ptr().add((j + 4) * pitch), high);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::with_isa;
+
+    #[test]
+    fn eights_of_rows_become_columns() {
+        for isa in Isa::available() {
+            for ([rows, steps], line, pitch) in
+                [([8, 7], 9, 8), ([8, 8], 8, 8), ([16, 37], 40, 48), ([48, 64], 64, 48), ([12, 16], 16, 12)]
+            {
+                let src: Vec<f32> = (0..(rows - 1) * line + steps).map(|i| i as f32).collect();
+                let mut out = vec![-1.0; steps * pitch];
+                let mut done = 0;
+                with_isa(isa, || done = turn_eights(&src, line, [rows, steps], (&mut out, pitch), true));
+                assert!(done == 0 || rows % 8 == 0 && done == steps / 8 * 8, "{done} of {steps}, {isa:?}");
+                for (at, &x) in out.iter().enumerate() {
+                    let (p, i) = (at / pitch, at % pitch);
+                    let want = if p < done && i < rows { src[i * line + p] } else { -1.0 };
+                    assert_eq!(x, want, "row {i}, step {p} of {steps}, {isa:?}");
+                }
+            }
+        }
+    }
+}
