@@ -79,19 +79,13 @@ impl Strips {
 
 multiversion! {
     fn words_abreast(strips: Strips, src: Lines<'_, u32>, at: [usize; 2], dims: [usize; 2], out: &mut [u32]) {
-        match strips.width {
-            ROWS => abreast::<_, ROWS>(strips, src, at, dims, out),
-            _ => abreast::<_, COLUMNS>(strips, src, at, dims, out),
-        }
+        abreast(strips, src, at, dims, out)
     }
 }
 
 multiversion! {
     fn pairs_abreast(strips: Strips, src: Lines<'_, u64>, at: [usize; 2], dims: [usize; 2], out: &mut [u64]) {
-        match strips.width {
-            ROWS => abreast::<_, ROWS>(strips, src, at, dims, out),
-            _ => abreast::<_, COLUMNS>(strips, src, at, dims, out),
-        }
+        abreast(strips, src, at, dims, out)
     }
 }
 
@@ -101,7 +95,16 @@ const AHEAD: usize = 8192;
 /// Lines beside each other, of several strips: step by step, as they lie in memory. Processors do not see where steps
 /// that are far apart go on.
 #[inline(always)]
-fn abreast<T: Pod, const WIDTH: usize>(
+fn abreast<T: Pod>(strips: Strips, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
+    match strips.width {
+        ROWS => step_by_step::<T, ROWS>(strips, src, at, dims, out),
+        _ => step_by_step::<T, COLUMNS>(strips, src, at, dims, out),
+    }
+}
+
+/// The same for strips of a width that is known to the compiler.
+#[inline(always)]
+fn step_by_step<T: Pod, const WIDTH: usize>(
     strips: Strips,
     src: Lines<'_, T>,
     [first, from]: [usize; 2],
