@@ -132,7 +132,7 @@ pub(super) fn transpose(
 ) {
     let whole = rows / EIGHT * EIGHT;
     let done = turn_eights(src, pitch, [whole, columns], (&mut *out, out_pitch), false);
-    if scale != 1.0 {
+    if scale != 1.0 && whole > 0 {
         for row in out.chunks_mut(out_pitch).take(done) {
             row[..whole].iter_mut().for_each(|x| *x *= scale);
         }

@@ -15,8 +15,8 @@ const WAVE: usize = 1 << 23;
 /// Rows that are enough for blocks of rows: a dozen of them, each as high as three strips.
 const MANY: usize = 12 * 3 * ROWS;
 
-/// The same where sums are more than stored: fifteen as high as one. In a block of columns, an epilogue reads and writes all
-/// that it goes over in pieces of a few cache lines (AdamW's step of 128 × 512 took 230 µs instead of 80).
+/// The same where sums are more than stored: fifteen as high as one. In a block of columns, an epilogue reads and writes
+/// all that it goes over in pieces of a few cache lines (AdamW's step of 128 × 512 took 230 µs instead of 80).
 const MANY_FINISHED: usize = 15 * ROWS;
 
 /// Sums of a task that packs both operands: the nearer caches hold them.

@@ -6,9 +6,7 @@ use super::cut::WIDTH;
 use super::run::Run;
 use super::task::Task;
 use super::tile::{Element, Packed, QUAD, Rows, Target, multiply};
-use crate::exec::Loan;
 use crate::memory::View;
-use crate::simd::Reg;
 
 /// A block of the result, or a part of its sums.
 pub(super) struct Product<'a, T> {
@@ -53,7 +51,8 @@ impl<T: Element> Product<'_, T> {
         for from in self.k.clone().step_by(gemm.cut.depth) {
             let steps = from..self.k.end.min(from + gemm.cut.depth);
             let Task { loans: [first, second, _], panels: [left, right, _] } = task;
-            let rhs = self.packed(1, columns, second, right, &steps);
+            let pack = |role, lines, loan, panel| self.run.packed(role, self.batch, lines, loan, panel, &steps);
+            let rhs = self.shared(1, &steps).unwrap_or_else(|| pack(1, columns, second, right));
             let (n, k, more) = (columns.len(), steps.len(), from > self.k.start);
             let multiply = |m, lhs, out| multiply([m, n, k], lhs, rhs, out, more);
             // Rows that lie, as many as are read together; others are packed.
@@ -64,7 +63,8 @@ impl<T: Element> Product<'_, T> {
             if lying < rows.len() {
                 let rest = rows.start + lying..rows.end;
                 let out = Target { at: out.at + lying as isize * out.strides[0], ..out };
-                multiply(rest.len(), self.packed(0, &rest, first, left, &steps).into(), out);
+                let lhs = self.shared(0, &steps).unwrap_or_else(|| pack(0, &rest, first, left));
+                multiply(rest.len(), lhs.into(), out);
             }
         }
     }
@@ -77,20 +77,9 @@ impl<T: Element> Product<'_, T> {
         Rows::lying(&data[steps.start..], apart)
     }
 
-    /// Some of the block's lines of an operand over some steps, packed into `panel` unless that is done.
-    fn packed<'p>(
-        &'p self,
-        role: usize,
-        lines: &Range<usize>,
-        loan: &mut Loan,
-        panel: &'p mut Reg,
-        steps: &Range<usize>,
-    ) -> Packed<'p, T> {
-        if let Some((of, whole)) = &self.shared
-            && *of == role
-        {
-            return Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch };
-        }
-        self.run.packed(role, self.batch, lines, loan, panel, steps)
+    /// An operand over some steps if it is packed already.
+    fn shared(&self, role: usize, steps: &Range<usize>) -> Option<Packed<'_, T>> {
+        let (of, whole) = self.shared.as_ref()?;
+        (*of == role).then(|| Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch })
     }
 }

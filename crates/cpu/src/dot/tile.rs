@@ -220,7 +220,7 @@ impl<T: Copy> Place<T> {
     }
 }
 
-/// Steps ahead of a tile's that its columns are asked for: a strip of them and one of rows fill the nearest cache.
+/// Steps ahead of a tile's that its columns are asked for: a strip of them is more than the nearest cache holds.
 const STEPS_AHEAD: usize = 8;
 
 /// A whole tile at once, no higher and no wider than is needed.
