@@ -19,8 +19,10 @@ pub(crate) struct Captured {
     inputs: Vec<NodeId>,
     /// The wanted entries, ascending.
     pub(crate) outputs: Vec<NodeId>,
-    /// Each leaf's entry and buffer, in the order of the leaf slots.
-    pub(crate) leaves: Vec<(NodeId, Buffer)>,
+    /// Each leaf's entry, in the order of the leaf slots.
+    pub(crate) leaves: Vec<NodeId>,
+    /// The buffer of each leaf, and then of each result, once there are such.
+    pub(crate) args: Vec<Buffer>,
     /// The word of each scalar slot.
     pub(crate) scalars: Vec<u32>,
     /// Which leaves nobody wants any more once the outputs are computed.
@@ -112,7 +114,8 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
         let node = lists.met[number as usize].take().expect("each node comes once");
         let kind = match (lists.values[number as usize].take(), &node.source) {
             (Some(buffer), _) => {
-                captured.leaves.push((captured.entries.len() as NodeId, buffer));
+                captured.leaves.push(captured.entries.len() as NodeId);
+                captured.args.push(buffer);
                 Kind::Leaf(captured.leaves.len() as u32 - 1)
             }
             (None, Source::Scalar { word, .. }) => {
@@ -186,6 +189,7 @@ impl Captured {
         self.inputs.clear();
         self.outputs.clear();
         self.leaves.clear();
+        self.args.clear();
         self.scalars.clear();
         self.donatable.clear();
     }
@@ -208,6 +212,13 @@ impl Captured {
     /// The recorded nodes that the program computes.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.outputs.iter().map(|&o| self.node(o))
+    }
+
+    /// Takes the results out of the arguments, each with its recorded node.
+    pub(crate) fn take_results(&mut self) -> Vec<(Arc<Node>, Buffer)> {
+        let Captured { entries, outputs, leaves, args, .. } = self;
+        let nodes = outputs.iter().map(|&o| entries[o as usize].node.clone());
+        nodes.zip(args.drain(leaves.len()..)).collect()
     }
 
     /// The recorded nodes of all entries; a leaf that a window begins in comes once more.
@@ -265,7 +276,7 @@ impl Captured {
         }
         let Captured { entries, leaves, donatable, .. } = self;
         let free = |id: usize| entries[id].node.handles() == 0 && ends[id];
-        donatable.extend(leaves.iter().map(|(id, _)| free(*id as usize)));
+        donatable.extend(leaves.iter().map(|&id| free(id as usize)));
     }
 
     /// True iff a graph with these inputs is this program, but for source lines.

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_ir::{Buffer, Error, Graph, Result, Step};
+use kiln_ir::{Error, Graph, Result, Step};
 
 use rustc_hash::FxHashSet as HashSet;
 
@@ -31,12 +31,10 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
     if captured.outputs.is_empty() {
         return Ok(());
     }
-    let done = match ready(device, &captured) {
-        Ok(ready) => run_captured(device, &captured, &ready, cut),
+    match ready(device, &captured) {
+        Ok(ready) => run_captured(device, captured, &ready, cut),
         Err(error) => Err(refused(&captured, error)),
-    };
-    captured.leave(device);
-    done
+    }
 }
 
 /// An error before anything ran: what lacks memory now may have it later, what the device cannot do it never can.
@@ -50,51 +48,53 @@ fn refused(captured: &Captured, error: Error) -> Error {
 /// As [`run`], for a program whose plan is at hand.
 pub(crate) fn run_captured(
     device: &Device,
-    captured: &Captured,
+    mut captured: Captured,
     ready: &Ready,
     cut: Option<&'static Location<'static>>,
 ) -> Result<()> {
-    let results = results(device, captured, &ready.plan).map_err(|error| refused(captured, error))?;
-    match fire(device, captured, ready, &results) {
-        Ok(()) => {
-            captured.outputs().zip(results).for_each(|(node, buffer)| node.computed(buffer, cut));
-            Ok(())
-        }
-        Err(error) => {
-            captured.outputs().for_each(|node| node.fail(&error));
-            let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
-            donated.for_each(|((id, _), _)| captured.node(*id).fail(&error));
-            Err(error)
-        }
+    add_results(device, &mut captured, &ready.plan).map_err(|error| refused(&captured, error))?;
+    if let Err(error) = fire(device, &captured, ready) {
+        captured.outputs().for_each(|node| node.fail(&error));
+        let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
+        donated.for_each(|(&leaf, _)| captured.node(leaf).fail(&error));
+        return Err(error);
     }
+    let results = captured.take_results();
+    // First, so that most nodes are referred to by what reads them only, and go with that.
+    captured.leave(device);
+    results.into_iter().for_each(|(node, buffer)| node.computed(buffer, cut));
+    Ok(())
 }
 
-/// One buffer per output.
-fn results(device: &Device, captured: &Captured, plan: &Plan) -> Result<Vec<Buffer>> {
+/// Adds one buffer per output to the arguments.
+fn add_results(device: &Device, captured: &mut Captured, plan: &Plan) -> Result<()> {
     if plan.peak_bytes > device.budget() {
         return Err(plan.over(device.budget(), device.caps()));
     }
-    let buffer = |output: &Output| match output {
-        Output::Fresh(bytes) => device.backend().alloc(*bytes),
-        Output::Donated(leaf) => Ok(captured.leaves[*leaf as usize].1.clone()),
-    };
-    plan.outputs.iter().map(buffer).collect()
+    for output in &plan.outputs {
+        let buffer = match output {
+            Output::Fresh(bytes) => device.backend().alloc(*bytes)?,
+            Output::Donated(leaf) => captured.args[*leaf as usize].clone(),
+        };
+        captured.args.push(buffer);
+    }
+    Ok(())
 }
 
-fn fire(device: &Device, captured: &Captured, ready: &Ready, results: &[Buffer]) -> Result<()> {
-    let args: Vec<Buffer> = captured.leaves.iter().map(|(_, b)| b).chain(results).cloned().collect();
+fn fire(device: &Device, captured: &Captured, ready: &Ready) -> Result<()> {
+    let Captured { args, scalars, .. } = captured;
     if device.env().check {
-        return crate::check::fire_checked(device, captured, &ready.plan, &args);
+        return crate::check::fire_checked(device, captured, &ready.plan, args);
     }
     if device.options().poison {
-        return stepwise::run_poisoned(device, &ready.plan, &args, &captured.scalars);
+        return stepwise::run_poisoned(device, &ready.plan, args, scalars);
     }
     let looks = device.env().debug >= 2 || device.env().dump.is_some();
     if looks && ready.n_runs.fetch_add(1, Ordering::Relaxed) + 1 == TIMED_RUN {
-        return stepwise::run_timed(device, ready, &args, &captured.scalars);
+        return stepwise::run_timed(device, ready, args, scalars);
     }
     let _span = device.env().span("replay");
-    device.backend().replay(&ready.tape, &args, &captured.scalars).map(drop)
+    device.backend().replay(&ready.tape, args, scalars).map(drop)
 }
 
 /// The program's plan, compiled and recorded; from the cache if it was met before.

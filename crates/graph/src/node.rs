@@ -8,6 +8,7 @@
 //! Who wants a node is counted in one word, with two bits of its state, so that recording and dropping
 //! handles lock nothing. The bits change only while the books are locked. A node is abandoned by exchanging
 //! a word without counts for one without claims: whoever wants it after that sees that it must be revived.
+//! A node that nothing refers to any more is not abandoned first: it returns its claims as it drops, and locks nothing.
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,8 +160,10 @@ impl Node {
         self.books.lock().expect("no code panics while it holds a node's books")
     }
 
-    fn own_books(&mut self) -> &mut Books {
-        self.books.get_mut().expect("no code panics while it holds a node's books")
+    /// Takes what the node keeps alive, when nothing else refers to it.
+    fn history(&mut self) -> History {
+        let claimed = *self.word.get_mut() & CLAIMS != 0;
+        self.books.get_mut().expect("no code panics while it holds a node's books").history(claimed)
     }
 
     /// The last walk that marked this node, and what it wrote.
@@ -193,12 +196,19 @@ impl Node {
         self.word.fetch_add(HANDLE, Ordering::AcqRel);
     }
 
-    pub(crate) fn drop_handle(&self) {
-        if self.lose(HANDLE) {
-            let mut unwanted = Vec::new();
-            self.abandon(&mut unwanted);
-            abandon(unwanted);
+    /// Takes the handle away whose reference is dropped next.
+    pub(crate) fn drop_handle(self: &Arc<Node>) {
+        // With the last reference the node goes, and nobody asks who wanted it.
+        if Arc::strong_count(self) > 1 && self.lose(HANDLE) {
+            self.abandon_all();
         }
+    }
+
+    /// Abandons the node, and so on to its inputs where nobody wants them any more.
+    fn abandon_all(&self) {
+        let mut unwanted = Vec::new();
+        self.abandon(&mut unwanted);
+        abandon(unwanted);
     }
 
     /// Takes a handle or a claim away; true iff it was the last.
@@ -254,14 +264,18 @@ impl Node {
         let mut unwanted = Vec::new();
         let mut books = self.books();
         books.value = Value::Ready(buffer);
-        if self.settle() {
-            unclaim(&books.inputs, &mut unwanted);
+        let claimed = self.settle();
+        if cut.is_none() {
+            if claimed {
+                unclaim(&books.inputs, &mut unwanted);
+            }
+            drop(books);
+            return abandon(unwanted);
         }
         books.cut = books.cut.or(cut);
-        let history = cut.map(|_| (std::mem::take(&mut books.inputs), books.adjoint.take()));
+        let history = books.history(claimed);
         drop(books);
-        abandon(unwanted);
-        drop(history);
+        history.forget();
     }
 
     /// A plan that should have computed this, or that took its buffer, failed.
@@ -285,19 +299,51 @@ impl Node {
 }
 
 impl Books {
-    /// Lets go of the nodes that this one keeps alive; gives those that nothing else does.
-    fn forget(&mut self, last: &mut Vec<Arc<Node>>) {
-        let mut forget = |node: Arc<Node>| {
-            // No handle names it, so nobody else looks at it any more.
+    /// Takes what the node keeps alive.
+    fn history(&mut self, claimed: bool) -> History {
+        History { inputs: std::mem::take(&mut self.inputs), adjoint: self.adjoint.take(), claimed }
+    }
+}
+
+/// What a node kept alive.
+struct History {
+    inputs: Inputs,
+    adjoint: Option<Box<Adjoint>>,
+    /// True iff the inputs are claimed still.
+    claimed: bool,
+}
+
+impl History {
+    /// Returns the claims and lets go of the nodes, and so on with those that nothing else refers to: in a loop, since
+    /// chains are long.
+    fn forget(self) {
+        let mut last = Vec::new();
+        self.release(&mut last);
+        while let Some(node) = last.pop() {
+            // Or else another thread looks at it, and drops it when it has.
+            if let Some(mut node) = Arc::into_inner(node) {
+                node.history().release(&mut last);
+            }
+        }
+    }
+
+    /// The same for the nodes themselves; gives those that nothing else refers to.
+    fn release(self, last: &mut Vec<Arc<Node>>) {
+        let mut release = |node: Arc<Node>, claimed: bool| {
             if Arc::strong_count(&node) == 1 {
-                last.push(node);
-            } else if let Some(mut node) = Arc::into_inner(node) {
-                node.own_books().forget(last);
+                return last.push(node);
+            }
+            if claimed && node.lose(USE) {
+                node.abandon_all();
+            }
+            // Another thread may have let go meanwhile.
+            if let Some(mut node) = Arc::into_inner(node) {
+                node.history().release(last);
             }
         };
-        std::mem::take(&mut self.inputs).each(&mut forget);
-        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.take().map(|a| *a) {
-            [image, weight].into_iter().for_each(forget);
+        self.inputs.each(|node| release(node, self.claimed));
+        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.map(|a| *a) {
+            [image, weight].into_iter().for_each(|node| release(node, false));
         }
     }
 }
@@ -334,15 +380,9 @@ fn abandon(mut unwanted: Vec<Arc<Node>>) {
     }
 }
 
-/// Long chains drop without recursion.
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut last = Vec::new();
-        self.own_books().forget(&mut last);
-        while let Some(node) = last.pop() {
-            // Nothing is left for its own drop.
-            node.books().forget(&mut last);
-        }
+        self.history().forget();
     }
 }
 

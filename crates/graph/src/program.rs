@@ -1,6 +1,6 @@
 //! A recorded program as plain data: for oracles, exporters and curious readers.
 
-use kiln_ir::{DType, Graph, Op, Result, reference};
+use kiln_ir::{Buffer, DType, Graph, NodeId, Op, Result, reference};
 
 use crate::Tensor;
 use crate::capture::{Captured, capture};
@@ -43,13 +43,13 @@ impl Program {
 impl Captured {
     /// The elements of each leaf, read back.
     pub(crate) fn leaves(&self) -> Result<Vec<Vec<f64>>> {
-        let read = |(id, buffer): &(u32, kiln_ir::Buffer)| {
-            let node = self.node(*id);
+        let read = |(&leaf, buffer): (&NodeId, &Buffer)| {
+            let node = self.node(leaf);
             let (backend, numel) = (node.device.backend(), node.shape.numel());
             let bytes = backend.read(buffer, 0..backend.caps().bytes(node.dtype, numel)).wait()?;
             Ok(to_f64(node.dtype, &bytes, numel, backend.caps()))
         };
-        self.leaves.iter().map(read).collect()
+        self.leaves.iter().zip(&self.args).map(read).collect()
     }
 
     /// The value of each scalar slot of the graph that this became.

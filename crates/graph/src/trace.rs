@@ -106,7 +106,7 @@ impl Trace {
         let result_of = |node: &Arc<Node>| captured.outputs().position(|o| o.id == node.id);
         let places = results.iter().map(result_of).collect();
         let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
-        exec::run_captured(&device, &captured, &ready, Some(cut))?;
+        exec::run_captured(&device, captured, &ready, Some(cut))?;
         let inputs = self.inputs.iter().map(|(t, _)| (*t.shape(), t.dtype())).collect();
         let ids: Vec<Option<u64>> = self.inputs.iter().map(|i| i.1).collect();
         let shared = shared(&ids, &self.state);
@@ -118,13 +118,13 @@ impl Trace {
     fn arguments(&self, captured: &mut Captured) -> Vec<Argument> {
         let mut args = Vec::with_capacity(captured.leaves.len());
         for n in 0..captured.leaves.len() {
-            let (id, buffer) = &captured.leaves[n];
-            let state = self.state.iter().position(|s| *s == buffer.id());
-            let input = || self.inputs.iter().position(|i| i.1 == Some(buffer.id()));
+            let (leaf, buffer) = (captured.leaves[n], captured.args[n].id());
+            let state = self.state.iter().position(|s| *s == buffer);
+            let input = || self.inputs.iter().position(|i| i.1 == Some(buffer));
             let arg = match (state, input()) {
                 (Some(n), _) => Argument::State(n),
                 (None, Some(n)) => Argument::Input(n),
-                (None, None) => Argument::Fixed(Tensor::from_node(captured.node(*id).clone())),
+                (None, None) => Argument::Fixed(Tensor::from_node(captured.node(leaf).clone())),
             };
             captured.donatable[n] &= state.is_some();
             args.push(arg);
