@@ -327,6 +327,7 @@ impl Worker {
     fn is_one(&mut self, micro: &Micro, tile: &Tile) -> bool {
         let one = |slot: &RegId| self.held[*slot] == Held::One;
         match micro {
+            Micro::Fill { .. } | Micro::Scalar { .. } => true,
             Micro::Op { args, .. } => args.iter().all(one),
             Micro::Fused { args, .. } => args.iter().all(one),
             Micro::Cast { src, .. } => one(src),

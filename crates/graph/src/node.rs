@@ -320,16 +320,16 @@ impl History {
         let mut last = Vec::new();
         self.release(&mut last);
         while let Some(node) = last.pop() {
-            // Or else another thread looks at it, and drops it when it has.
-            if let Some(mut node) = Arc::into_inner(node) {
-                node.history().release(&mut last);
-            }
+            // Nothing is left for its own drop.
+            let history = node.books().history(node.word.load(Ordering::Acquire) & CLAIMS != 0);
+            history.release(&mut last);
         }
     }
 
     /// The same for the nodes themselves; gives those that nothing else refers to.
     fn release(self, last: &mut Vec<Arc<Node>>) {
         let mut release = |node: Arc<Node>, claimed: bool| {
+            // No handle names it, so nobody else looks at it any more.
             if Arc::strong_count(&node) == 1 {
                 return last.push(node);
             }

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::{Arc, Weak};
 
 use kiln_ir::{DType, Op, PointOp, Result, Shape, infer};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use crate::checkpoint::region;
 use crate::inputs::Inputs;
@@ -108,7 +108,8 @@ pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
             keep
         });
     });
-    let (mut held, mut known): (Vec<Arc<Node>>, FxHashSet<u64>) = Default::default();
+    let mut held: Vec<Arc<Node>> = Vec::with_capacity(nodes.len());
+    let mut known = FxHashSet::with_capacity_and_hasher(nodes.len(), FxBuildHasher);
     for node in nodes.into_iter().filter(|n| n.device == *device) {
         let base = behind_views(node);
         let is_op = matches!(&base.source, Source::Op(op) if !matches!(op, Op::Const(_) | Op::Iota(_)));
