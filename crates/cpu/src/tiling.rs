@@ -5,10 +5,13 @@ use kiln_ir::kernel::{Body, Instr, Loop};
 
 use crate::lower::BUSY;
 use crate::program::{Program, Rowed};
-use crate::space::stride;
+use crate::space::{Runs, stride};
 
 /// Lanes of a tile: 4 KiB of `f32`, so that a handful of registers stay in the nearest cache.
 pub(crate) const TILE: usize = 1024;
+
+/// Lanes of a cache line: those of a tile that ends with one may lie in an argument's memory.
+const LINE: usize = 16;
 
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
 pub(crate) const WHOLE_TILE: usize = 8192;
@@ -90,8 +93,11 @@ impl Tiling {
             (false, false) if lies => rows,
             (false, false) => rows.min(BLOCK),
         };
-        let lanes = if lies { READ_TILE } else { TILE };
-        let chunk = if whole { points } else { (lanes / block).max(1).min(points) };
+        let chunk = match (whole, space.inner) {
+            (true, _) => points,
+            (false, true) => part_of_run(kernel).min(points),
+            (false, false) => ((if lies { READ_TILE } else { TILE }) / block).max(1).min(points),
+        };
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
@@ -109,6 +115,21 @@ impl Tiling {
         let rows: usize = kernel.outer.iter().product();
         Tiling { block: rows.clamp(1, most), ..self }
     }
+}
+
+/// Points of a row in a tile that no run ends in, if that is not much less than there is room for: its lanes are then
+/// computed with and stored where they lie.
+fn part_of_run(kernel: &Loop) -> usize {
+    let (outer, dims) = (kernel.outer.len(), [&kernel.outer[..], &kernel.row].concat());
+    let loads = kernel.body.instrs.iter().filter_map(|instr| match instr {
+        Instr::Load { index, gather: None, .. } => Some(index),
+        _ => None,
+    });
+    let indices = loads.chain(kernel.body.stores.iter().map(|store| &store.index));
+    let runs = indices.map(|index| Runs::new(&dims, &[index], |axis| axis >= outer));
+    let lying = runs.filter(|run| run.steps == [1]).map(|run| run.len);
+    let fits = |len: usize| (TILE / 2..=TILE).rev().find(|n| n.is_multiple_of(LINE) && len.is_multiple_of(*n));
+    lying.filter_map(fits).min().unwrap_or(TILE)
 }
 
 /// Lanes of a tile of several rows that are gone over again, of so many points in all: what rows have in common is laid

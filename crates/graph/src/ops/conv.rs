@@ -113,9 +113,10 @@ impl Tensor {
     /// If the rank is not 4, or the window is larger than the image.
     #[track_caller]
     pub fn max_pool2d(&self, options: Pool2dOptions) -> Tensor {
-        let windows = self.windows2d("max_pool2d", options);
-        let out = [windows.dims()[0], windows.dims()[1], windows.dims()[2], windows.dims()[4]];
-        windows.reduce(ReduceOp::Max, &[3, 5]).reshape(&out)
+        let windows = self.windows2d("max_pool2d", options).permute(&[0, 1, 2, 4, 3, 5]);
+        // As one axis: the gradient asks for the place in each, and may do so on the same walk.
+        let flat = windows.reshape(&[&windows.dims()[..4], &[options.size.iter().product()]].concat());
+        flat.reduce(ReduceOp::Max, &[4]).squeeze(4)
     }
 
     /// Mean of each window.

@@ -237,6 +237,14 @@ fn gradients_of_windows_over_padding_are_one_sum() {
 }
 
 #[test]
+fn a_pool_and_the_places_for_its_gradient_are_one_walk() {
+    let image = leaf(&[2, 4, 12, 12]);
+    let pool = image.relu().max_pool2d(Pool2dOptions { size: [2; 2], stride: [2; 2] });
+    let grad = pool.vjp(&leaf(pool.dims()), &[&image]).remove(0).unwrap();
+    check("a pool and its gradient", vec![pool, grad], 2);
+}
+
+#[test]
 fn a_residual_stream_is_added_up_once() {
     let [x, weight] = [leaf(&[64, 32]), leaf(&[32, 32])];
     let block = |x: &Tensor| x + x.normalize(1e-5).matmul(&weight).gelu();
