@@ -180,3 +180,31 @@ pub(crate) fn inner_is_dense(kernel: &Loop) -> bool {
     kernel.body.stores.iter().for_each(|s| vote(s.arg, &s.index));
     votes >= against
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_ir::kernel::Store;
+    use kiln_ir::{Atom, DType};
+
+    /// Sums of each channel's numbers, which lie image by image.
+    fn sums(dims: [usize; 3]) -> Loop {
+        let [images, channels, points] = dims.map(|dim| dim as i64);
+        let terms = [points, channels * points, 1].into_iter().zip((0..3).map(Atom::Var)).collect();
+        let load = Instr::Load { arg: 0, index: Index { constant: 0, terms }, valid: Vec::new(), gather: None };
+        let body = Body {
+            instrs: vec![load],
+            types: vec![DType::F32],
+            stores: vec![Store { arg: 1, index: Index::var(0), value: 0 }],
+        };
+        Loop { outer: vec![channels as usize], row: vec![images as usize, points as usize], args: Vec::new(), body }
+    }
+
+    #[test]
+    fn tiles_of_long_rows_end_where_runs_do() {
+        // Runs of 28 · 28 and 56 · 56 points; shorter ones, and those that no whole lines divide, end in tiles.
+        for (points, part) in [(784, 784), (3136, 784), (4096, TILE), (196, TILE), (1001, TILE), (10, TILE)] {
+            assert_eq!(part_of_run(&sums([64, 32, points])), part, "runs of {points}");
+        }
+    }
+}
