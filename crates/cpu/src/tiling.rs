@@ -68,8 +68,8 @@ impl Tiling {
         let (rows, points) = (space.n_rows().max(1), space.n_points().max(1));
         let columns = kernel.body.reduces_columns();
         let again = columns || computes_again(&kernel.body, kernel.outer.len(), kernel.outer.len() + kernel.row.len());
-        // Nothing is in registers where elements are only read and folded.
-        let only_read = kernel.body.instrs.iter().all(|i| matches!(i, Instr::Load { .. } | Instr::Reduce(..)));
+        // Nothing is in registers where elements are only read and folded, whatever is computed once a row.
+        let only_read = only_reads(kernel);
         let wide = if !space.inner && computes_little(&kernel.body) { FEW_REGS } else { 1 };
         let room = if again || only_read { WHOLE_TILE } else { TILE * wide };
         // What is only read is best read as it lies: points of all rows side by side, or of wide parts of them.
@@ -142,6 +142,14 @@ fn several(points: usize) -> usize {
 /// True iff few steps are computed, so that few registers are in use, and memory has more to do than the processor.
 pub(crate) fn computes_little(body: &Body) -> bool {
     body.instrs.iter().filter(|i| matches!(i, Instr::Op(..))).count() < BUSY
+}
+
+/// True iff points are only loaded; in rows, what is computed once for each counts for little.
+fn only_reads(kernel: &Loop) -> bool {
+    let outer = kernel.outer.len();
+    let varies = kernel.body.varies_in_row(outer, outer + kernel.row.len());
+    let mut points = kernel.body.instrs.iter().zip(varies).filter(|(_, varies)| *varies || kernel.row.is_empty());
+    points.all(|(instr, _)| matches!(instr, Instr::Load { .. }))
 }
 
 /// True iff a second pass would compute points again, rather than only rows.
