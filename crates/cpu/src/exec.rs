@@ -21,6 +21,7 @@ use crate::simd::{Operand, Out, Reg, fence};
 use crate::site::Walker;
 use crate::space::Span;
 use crate::spread::{expand, fill, repeat};
+use crate::tiling::LINE;
 use crate::tree::Tree;
 use crate::walks::PIECE;
 use crate::ways::Ways;
@@ -135,13 +136,13 @@ impl Tile {
 
     /// The tile as far as a cache line of lanes goes.
     pub(crate) fn first_lanes(&self) -> Tile {
-        let n = self.lanes.min(16);
-        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: 16, ..self.rows }, ..*self }
+        let n = self.lanes.min(LINE);
+        Tile { span: Span::range(self.span.start, n), lanes: n, rows: Rows { points: LINE, ..self.rows }, ..*self }
     }
 
     /// True iff the lanes fill cache lines: vector kernels touch no others then.
     pub(crate) fn is_whole(&self) -> bool {
-        self.lanes.is_multiple_of(16)
+        self.lanes.is_multiple_of(LINE)
     }
 }
 

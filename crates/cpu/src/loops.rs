@@ -18,7 +18,7 @@ use crate::space::{Span, stride};
 use crate::split::split;
 use crate::taps::Taps;
 use crate::task::for_each;
-use crate::tiling::{IN_TURN, Tiling, computes_little, inner_is_dense};
+use crate::tiling::{IN_TURN, LINE, Tiling, computes_little, inner_is_dense};
 use crate::tree::Tree;
 
 /// A lowered loop.
@@ -228,9 +228,6 @@ fn first(src: &Reg, bytes: usize) -> Reg {
     dst.copy_from(src, bytes);
     dst
 }
-
-/// Points along the other axis of a turned tile: a cache line of `f32`.
-const LINE: usize = 16;
 
 /// Points along both axes of a turned tile of little arithmetic: one reads some lines far apart, but each for a kilobyte,
 /// and the tile stays in the outer cache of a core. 4096 × 4096 points take 7.7 ms so, and 9.6 where only one line of

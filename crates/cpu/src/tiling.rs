@@ -11,7 +11,7 @@ use crate::space::{Runs, stride};
 pub(crate) const TILE: usize = 1024;
 
 /// Lanes of a cache line: those of a tile that ends with one may lie in an argument's memory.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Lanes of a tile that spares a second computation of its points; the next cache holds those.
 pub(crate) const WHOLE_TILE: usize = 8192;

@@ -106,7 +106,9 @@ fn square(src: &[f32], line: usize, out: &mut [f32], pitch: usize) {
         _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
         _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
-    assert!(7 * line + EIGHT <= src.len() && 7 * pitch + EIGHT <= out.len(), "a square is there, and room for it");
+    // Seven times what a slice of numbers is long does not overflow.
+    let holds = |len: usize, line: usize| line <= len && 7 * line + EIGHT <= len;
+    assert!(holds(src.len(), line) && holds(out.len(), pitch), "a square is there, and room for it");
     let mut rows = [_mm256_setzero_ps(); EIGHT];
     for (i, row) in rows.iter_mut().enumerate() {
         // SAFETY: the farthest row ends within the slice, as asserted.

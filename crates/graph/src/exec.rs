@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_ir::{Error, Graph, Result, Step};
+use kiln_ir::{Buffer, Error, Graph, Result, Step};
 
 use rustc_hash::FxHashSet as HashSet;
 
@@ -52,7 +52,9 @@ pub(crate) fn run_captured(
     ready: &Ready,
     cut: Option<&'static Location<'static>>,
 ) -> Result<()> {
-    add_results(device, &mut captured, &ready.plan).map_err(|error| refused(&captured, error))?;
+    let within = ready.plan.within(device.budget(), device.caps());
+    let added = within.and_then(|()| add_results(device, &ready.plan, &mut captured.args));
+    added.map_err(|error| refused(&captured, error))?;
     if let Err(error) = fire(device, &captured, ready) {
         captured.outputs().for_each(|node| node.fail(&error));
         let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
@@ -66,17 +68,17 @@ pub(crate) fn run_captured(
     Ok(())
 }
 
-/// Adds one buffer per output to the arguments.
-fn add_results(device: &Device, captured: &mut Captured, plan: &Plan) -> Result<()> {
-    if plan.peak_bytes > device.budget() {
-        return Err(plan.over(device.budget(), device.caps()));
-    }
+/// Adds one buffer per output to a plan's arguments, of which there are the leaves.
+///
+/// # Errors
+/// If memory is short.
+pub(crate) fn add_results(device: &Device, plan: &Plan, args: &mut Vec<Buffer>) -> Result<()> {
     for output in &plan.outputs {
         let buffer = match output {
             Output::Fresh(bytes) => device.backend().alloc(*bytes)?,
-            Output::Donated(leaf) => captured.args[*leaf as usize].clone(),
+            Output::Donated(leaf) => args[*leaf as usize].clone(),
         };
-        captured.args.push(buffer);
+        args.push(buffer);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! Who wants a node is counted in one word, with two bits of its state, so that recording and dropping
 //! handles lock nothing. The bits change only while the books are locked. A node is abandoned by exchanging
 //! a word without counts for one without claims: whoever wants it after that sees that it must be revived.
-//! A node that nothing refers to any more is not abandoned first: it returns its claims as it drops, and locks nothing.
+//! A node that nothing refers to any more is not abandoned first: it returns its claims as it drops.
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -218,9 +218,7 @@ impl Replay {
             assert!(t.shape() == shape && t.dtype() == *dtype, "jit: an input of other dims than recorded");
         }
         let plan = &self.ready.plan;
-        if plan.peak_bytes() > self.device.budget() {
-            return Err(plan.over(self.device.budget(), self.device.caps()));
-        }
+        plan.within(self.device.budget(), self.device.caps())?;
         let overwritten = |leaf: u32| match self.args[leaf as usize] {
             Argument::State(n) => n,
             Argument::Input(_) | Argument::Fixed(_) => unreachable!("only state is overwritten"),
@@ -249,13 +247,7 @@ impl Replay {
                 Argument::Fixed(t) => t.computed()?,
             });
         }
-        for output in &plan.outputs {
-            let buffer = match output {
-                Output::Fresh(bytes) => self.device.backend().alloc(*bytes)?,
-                Output::Donated(leaf) => self.buffers[*leaf as usize].clone(),
-            };
-            self.buffers.push(buffer);
-        }
+        exec::add_results(&self.device, plan, &mut self.buffers)?;
         let scalars = self.words(inputs);
         if let Err(error) = self.device.backend().replay(&self.ready.tape, &self.buffers, &scalars) {
             for output in &plan.outputs {

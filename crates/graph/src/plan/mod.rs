@@ -147,8 +147,15 @@ impl Plan {
         self.least_bytes
     }
 
-    /// Why a device with this budget must not run the plan: its largest tensors, and where they come from.
-    pub(crate) fn over(&self, budget: u64, caps: &Caps) -> Error {
+    /// Refuses a plan that a device with this budget must not run.
+    ///
+    /// # Errors
+    /// The largest tensors, and where they come from, if they take more.
+    pub(crate) fn within(&self, budget: u64, caps: &Caps) -> kiln_ir::Result<()> {
+        if self.peak_bytes <= budget { Ok(()) } else { Err(self.over(budget, caps)) }
+    }
+
+    fn over(&self, budget: u64, caps: &Caps) -> Error {
         const SHOWN: usize = 5;
         let mut ids: Vec<NodeId> = self.steps.iter().flat_map(|s| s.args.iter().copied()).collect();
         ids.sort_unstable();
