@@ -33,6 +33,8 @@ pub(crate) struct Lists {
     /// For each entry, how many claims on it end with the program, and whether all do.
     pub(crate) ending: Vec<usize>,
     pub(crate) ends: Vec<bool>,
+    /// True iff some value that exists could be computed again.
+    pub(crate) has_history: bool,
     /// A program whose lists are empty.
     pub(crate) captured: Captured,
 }
@@ -50,6 +52,7 @@ impl Lists {
         self.wanted.clear();
         self.ending.clear();
         self.ends.clear();
+        self.has_history = false;
     }
 
     /// Finds the targets and what they are computed from, down to values that exist. The targets have the first numbers; this
@@ -71,7 +74,10 @@ impl Lists {
             self.starts.push(self.inputs.len() as u32);
             let books = node.books();
             let value = match &books.value {
-                Value::Ready(buffer) => Some(buffer.clone()),
+                Value::Ready(buffer) => {
+                    self.has_history |= !books.inputs.is_empty();
+                    Some(buffer.clone())
+                }
                 Value::Pending => {
                     for input in books.inputs.iter() {
                         self.inputs.push(meet(input, walk, self.met.len(), &mut self.fresh));

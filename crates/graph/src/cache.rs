@@ -71,6 +71,11 @@ impl Plans {
         Some(entry.ready.clone())
     }
 
+    /// A plan ran that its owner had kept.
+    pub(crate) fn ran(&mut self, ready: &Ready) {
+        self.last = Some(ready.plan.clone());
+    }
+
     /// Why a program is new: in what it differs from the last one of its family, or from the last one; and whether
     /// its family takes more plans than it should.
     pub(crate) fn news(&mut self, graph: &Graph, donatable: &[bool]) -> (Option<String>, bool) {

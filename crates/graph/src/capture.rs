@@ -27,6 +27,10 @@ pub(crate) struct Captured {
     pub(crate) scalars: Vec<u32>,
     /// Which leaves nobody wants any more once the outputs are computed.
     pub(crate) donatable: Vec<bool>,
+    /// On which leaves every claim ends with this program, whoever holds a handle.
+    pub(crate) ending: Vec<bool>,
+    /// True iff some leaf could be computed again: gradients may go on behind it.
+    pub(crate) has_history: bool,
 }
 
 /// One node of the program.
@@ -108,6 +112,7 @@ pub(crate) fn capture(targets: &[Arc<Node>]) -> Result<Captured> {
     let n_targets = lists.find(targets, walk)?;
     let mut captured = std::mem::take(&mut lists.captured);
     captured.clear();
+    captured.has_history = lists.has_history;
     let mut stages = Stages::default();
     for at in 0..lists.order.len() {
         let number = lists.order[at];
@@ -192,6 +197,8 @@ impl Captured {
         self.args.clear();
         self.scalars.clear();
         self.donatable.clear();
+        self.ending.clear();
+        self.has_history = false;
     }
 
     /// Leaves its lists to the next program that is captured.
@@ -209,6 +216,12 @@ impl Captured {
         &self.entries[id as usize].node
     }
 
+    /// The entry of a node that is one.
+    pub(crate) fn entry_of(&self, node: &Node) -> NodeId {
+        let is_it = |entry: &Entry| entry.node.id == node.id && !matches!(entry.kind, Kind::Offset(_));
+        self.entries.iter().rposition(is_it).expect("it was captured") as NodeId
+    }
+
     /// The recorded nodes that the program computes.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.outputs.iter().map(|&o| self.node(o))
@@ -224,6 +237,35 @@ impl Captured {
     /// The recorded nodes of all entries; a leaf that a window begins in comes once more.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.entries.iter().map(|e| &e.node)
+    }
+
+    /// The recorded node of each leaf, in recorded order.
+    pub(crate) fn leaf_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.leaves.iter().map(|&leaf| self.node(leaf))
+    }
+
+    /// The slot that says where a window into a leaf begins, the recorded node of the window, and that of the leaf.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (u32, &Arc<Node>, &Arc<Node>)> {
+        // The window comes right behind the entry that begins it.
+        self.entries.windows(2).filter_map(|pair| match pair[0].kind {
+            Kind::Offset(n) => Some((n, &pair[1].node, &pair[0].node)),
+            _ => None,
+        })
+    }
+
+    /// For each entry which checkpoint recorded it, in the order in which they come: 1, 2 and so on, 0 for none.
+    pub(crate) fn checkpoints(&self) -> impl Iterator<Item = usize> {
+        let mut met: Vec<u64> = Vec::new();
+        self.entries.iter().map(move |entry| {
+            let (Region::Checkpoint(number), false) = (entry.node.region, matches!(entry.kind, Kind::Leaf(_))) else {
+                return 0;
+            };
+            let at = met.iter().position(|m| *m == number).unwrap_or(met.len());
+            if at == met.len() {
+                met.push(number);
+            }
+            at + 1
+        })
     }
 
     /// The slot and the recorded node of each scalar.
@@ -274,9 +316,12 @@ impl Captured {
                 self.inputs(id as NodeId).iter().for_each(|&i| ending[i as usize] += 1);
             }
         }
-        let Captured { entries, leaves, donatable, .. } = self;
-        let free = |id: usize| entries[id].node.handles() == 0 && ends[id];
-        donatable.extend(leaves.iter().map(|&id| free(id as usize)));
+        let Captured { entries, leaves, donatable, ending: all, .. } = self;
+        for &id in &*leaves {
+            let node = &entries[id as usize].node;
+            all.push(node.uses() == ending[id as usize]);
+            donatable.push(node.handles() == 0 && ends[id as usize]);
+        }
     }
 
     /// True iff a graph with these inputs is this program, but for source lines.

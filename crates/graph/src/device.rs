@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use kiln_ir::{Backend, Caps, DType};
 
@@ -10,6 +10,7 @@ use crate::behind::Lists;
 use crate::cache::Plans;
 use crate::capture::Captured;
 use crate::env::Env;
+use crate::owed::Debt;
 use crate::plan::{Plan, PlanOptions};
 
 /// A place where tensors live and are computed. Cheap to clone; clones are the same device.
@@ -22,6 +23,8 @@ struct Inner {
     env: Env,
     plans: Mutex<Plans>,
     marks: Mutex<Marks>,
+    /// Gradients that are not recorded yet.
+    owed: Mutex<Vec<Weak<Debt>>>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
 }
@@ -62,6 +65,7 @@ impl Device {
             env,
             plans: Mutex::default(),
             marks: Mutex::default(),
+            owed: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
         }))
     }
@@ -111,6 +115,11 @@ impl Device {
     pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
         // A walk that panicked left marks that no later one takes for its own.
         self.0.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Gradients that are not recorded yet.
+    pub(crate) fn owed(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Debt>>> {
+        self.0.owed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn options(&self) -> PlanOptions {

@@ -12,6 +12,7 @@ use crate::Device;
 use crate::cache::Ready;
 use crate::capture::{Captured, capture};
 use crate::node::Node;
+use crate::owed::pay;
 use crate::plan::{Output, Plan, PlanOptions, plan};
 use crate::stepwise;
 
@@ -25,14 +26,28 @@ const TIMED_RUN: u32 = 3;
 /// If memory is short; then everything is pending as before. If the device cannot run the program; then every
 /// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
-    let span = device.env().span("capture");
-    let captured = capture(targets)?;
-    drop(span);
+    pay(device);
+    let captured = capture_timed(device, targets)?;
     if captured.outputs.is_empty() {
         return Ok(());
     }
+    run_new(device, captured, cut).map(drop)
+}
+
+/// As [`capture`], noted in the device's timeline.
+pub(crate) fn capture_timed(device: &Device, targets: &[Arc<Node>]) -> Result<Captured> {
+    let _span = device.env().span("capture");
+    capture(targets)
+}
+
+/// As [`run`], for a program that was captured; gives its plan.
+pub(crate) fn run_new(
+    device: &Device,
+    captured: Captured,
+    cut: Option<&'static Location<'static>>,
+) -> Result<Arc<Ready>> {
     match ready(device, &captured) {
-        Ok(ready) => run_captured(device, captured, &ready, cut),
+        Ok(ready) => run_captured(device, captured, &ready, cut).map(|()| ready),
         Err(error) => Err(refused(&captured, error)),
     }
 }
@@ -84,10 +99,14 @@ pub(crate) fn add_results(device: &Device, plan: &Plan, args: &mut Vec<Buffer>) 
 }
 
 fn fire(device: &Device, captured: &Captured, ready: &Ready) -> Result<()> {
-    let Captured { args, scalars, .. } = captured;
-    if device.env().check {
-        return crate::check::fire_checked(device, captured, &ready.plan, args);
+    match device.env().check {
+        true => crate::check::fire_checked(device, captured, &ready.plan, &captured.args),
+        false => fire_plan(device, ready, &captured.args, &captured.scalars),
     }
+}
+
+/// Fires a plan whose arguments are complete.
+pub(crate) fn fire_plan(device: &Device, ready: &Ready, args: &[Buffer], scalars: &[u32]) -> Result<()> {
     if device.options().poison {
         return stepwise::run_poisoned(device, &ready.plan, args, scalars);
     }

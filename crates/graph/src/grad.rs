@@ -22,7 +22,7 @@ impl Tensor {
     /// If this is not one float, or its history was cut because it was computed by `eval` or a step.
     #[track_caller]
     pub fn grad(&self, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
-        assert!(self.numel() == 1, "grad: of {}{}, which is not a scalar", self.dtype(), self.shape());
+        assert_scalar(self);
         let one = Tensor::full(self.dims(), 1.0, self.dtype(), self.device());
         self.vjp(&one, wrt)
     }
@@ -42,9 +42,7 @@ impl Tensor {
             show(cotangent)
         );
         let targets: HashSet<u64> = wrt.iter().map(|t| t.node().id).collect();
-        if let Some((recorded, cut)) = cut(self.node(), &targets) {
-            panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
-        }
+        assert_history(self, &|id| targets.contains(&id));
         let mut copies = Copies::default();
         let between = Between::new(self.node(), &targets);
         let mut cotangents: Vec<Option<Tensor>> = vec![None; between.nodes.len()];
@@ -78,12 +76,52 @@ impl Tensor {
     }
 }
 
+/// Panics unless a tensor has gradients with respect to others with these ids, or does not depend on them.
+#[track_caller]
+pub(crate) fn check(of: &Tensor, targets: &[u64]) {
+    assert_scalar(of);
+    assert!(of.dtype().is_float(), "grad: of {}{}, which is not a float", of.dtype(), of.shape());
+    assert_history(of, &|id| targets.contains(&id));
+}
+
+#[track_caller]
+fn assert_scalar(of: &Tensor) {
+    assert!(of.numel() == 1, "grad: of {}{}, which is not a scalar", of.dtype(), of.shape());
+}
+
+#[track_caller]
+fn assert_history(of: &Tensor, is_target: &dyn Fn(u64) -> bool) {
+    if let Some((recorded, cut)) = cut(of.node(), is_target) {
+        panic!("backward: the value recorded at {recorded} lost its history when it was computed at {cut}");
+    }
+}
+
+/// True iff a value depends on one of those with these ids.
+pub(crate) fn reaches(root: &Arc<Node>, targets: &[u64]) -> bool {
+    let mut marks = root.device.marks();
+    let (walk, _) = marks.next();
+    let mut stack = vec![root.clone()];
+    while let Some(node) = stack.pop() {
+        if targets.contains(&node.id) {
+            return true;
+        }
+        for input in node.books().inputs.iter().filter(|i| i.dtype.is_float() && i.mark().0 != walk) {
+            input.set_mark(walk, 0);
+            stack.push(input.clone());
+        }
+    }
+    false
+}
+
 /// Where the value behind `root` was recorded and lost its history, if it did; targets need none.
-fn cut(root: &Arc<Node>, targets: &HashSet<u64>) -> Option<(&'static Location<'static>, &'static Location<'static>)> {
+fn cut(
+    root: &Arc<Node>,
+    is_target: &dyn Fn(u64) -> bool,
+) -> Option<(&'static Location<'static>, &'static Location<'static>)> {
     let mut node = root.clone();
     loop {
         let books = node.books();
-        if targets.contains(&node.id) {
+        if is_target(node.id) {
             return None;
         }
         if let Some(cut) = books.cut {

@@ -131,6 +131,17 @@ impl Node {
         Node::build(device, Source::Leaf, books, meta, (location, Region::None))
     }
 
+    /// A node whose value could not be computed.
+    pub(crate) fn failed(
+        device: &Device,
+        error: Error,
+        meta: (Shape, DType),
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        let books = Books { inputs: Inputs::None, value: Value::Failed(error), cut: None, adjoint: None };
+        Node::build(device, Source::Leaf, books, meta, (location, Region::None))
+    }
+
     #[inline]
     fn build(
         device: &Device,
@@ -139,8 +150,7 @@ impl Node {
         (shape, dtype): (Shape, DType),
         (location, region): (&'static Location<'static>, Region),
     ) -> Arc<Node> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = next_id();
         let state = if matches!(books.value, Value::Pending) { CLAIMS } else { DONE };
         Arc::new(Node {
             id,
@@ -156,6 +166,15 @@ impl Node {
         })
     }
 
+    /// Makes a leaf that was overwritten in its buffer a new one, recorded now; false iff it has another buffer.
+    pub(crate) fn renew(&mut self, buffer: &Buffer) -> bool {
+        let same = self.settled().is_some_and(|own| own.id() == buffer.id());
+        if same {
+            self.id = next_id();
+        }
+        same
+    }
+
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().expect("no code panics while it holds a node's books")
     }
@@ -164,6 +183,15 @@ impl Node {
     fn history(&mut self) -> History {
         let claimed = *self.word.get_mut() & CLAIMS != 0;
         self.books.get_mut().expect("no code panics while it holds a node's books").history(claimed)
+    }
+
+    /// The value, if it exists and cannot be computed again.
+    pub(crate) fn settled(&self) -> Option<Buffer> {
+        let books = self.books();
+        match &books.value {
+            Value::Ready(buffer) if books.inputs.is_empty() => Some(buffer.clone()),
+            Value::Ready(_) | Value::Pending | Value::Gone | Value::Failed(_) => None,
+        }
     }
 
     /// The last walk that marked this node, and what it wrote.
@@ -296,6 +324,11 @@ impl Node {
         self.word.fetch_xor(before ^ DONE, Ordering::AcqRel);
         before & CLAIMS != 0
     }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Books {

@@ -3,7 +3,7 @@
 //! [`try_record`] is the checked function beneath every method; the methods panic with its message
 //! at the caller's line.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 
@@ -13,11 +13,27 @@ use rustc_hash::{FxBuildHasher, FxHashSet};
 use crate::checkpoint::region;
 use crate::inputs::Inputs;
 use crate::node::{Node, Source};
+use crate::owed::pay;
 use crate::{Device, Tensor};
 
 thread_local! {
     /// What this thread recorded, to find what `eval` should compute.
     static RECORDED: RefCell<Vec<Weak<Node>>> = const { RefCell::new(Vec::new()) };
+
+    /// The line for which this thread records, if it is another than the caller's.
+    static PLACE: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+}
+
+/// Runs `f`; what it records was asked for at this line.
+pub(crate) fn recorded_at<T>(location: &'static Location<'static>, f: impl FnOnce() -> T) -> T {
+    struct Restore(Option<&'static Location<'static>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PLACE.set(self.0);
+        }
+    }
+    let _restore = Restore(PLACE.replace(Some(location)));
+    f()
 }
 
 /// Records an op over tensors of one device.
@@ -80,6 +96,7 @@ fn add(
     meta: (Shape, DType),
     location: &'static Location<'static>,
 ) -> Tensor {
+    let location = PLACE.get().unwrap_or(location);
     let node = Node::new(device, source, Inputs::of(inputs), meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
         if recorded.len() == recorded.capacity() {
@@ -97,8 +114,10 @@ fn is_wanted(node: &Node) -> bool {
     node.handles() > 0 && node.is_pending()
 }
 
-/// What this thread recorded on a device, still holds, and has not computed; views stand for what they view.
+/// What this thread recorded on a device, still holds, and has not computed; views stand for what they view. What it
+/// owes is recorded first.
 pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
+    pay(device);
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     RECORDED.with_borrow_mut(|recorded| {
         recorded.retain(|n| {

@@ -41,6 +41,11 @@ impl Tensor {
         &self.0
     }
 
+    /// The recorded node, if nothing else refers to it.
+    pub(crate) fn node_mut(&mut self) -> Option<&mut Node> {
+        Arc::get_mut(&mut self.0)
+    }
+
     /// A tensor of these dims with these elements in row-major order.
     ///
     /// # Errors
@@ -141,6 +146,11 @@ impl Tensor {
     /// The dtype of the elements.
     pub fn dtype(&self) -> DType {
         self.0.dtype
+    }
+
+    /// True iff both are handles on one recorded value.
+    pub(crate) fn is(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Where it lives.

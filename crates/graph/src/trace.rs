@@ -16,6 +16,7 @@ use crate::cache::Ready;
 use crate::capture::{Captured, capture};
 use crate::clock::{Clock, Numbers, Origin};
 use crate::node::{Node, Source};
+use crate::owed::pay;
 use crate::plan::Output;
 use crate::{Device, Tensor, exec, generator_state, set_generator_state};
 
@@ -99,6 +100,7 @@ impl Trace {
             return Err(Error::new(ErrorKind::Unsupported, "jit: the step computes nothing"));
         };
         let device = first.device.clone();
+        pay(&device);
         let mut captured = capture(&targets)?;
         let args = self.arguments(&mut captured);
         let scalars = self.numbers(&captured, &ticks);

@@ -2,16 +2,25 @@
 
 use std::marker::PhantomData;
 use std::ops::Add;
+use std::sync::OnceLock;
 
-use kiln_graph::Tensor;
+use kiln_graph::{Due, Owed, Tensor};
 
 use crate::{Module, Param};
 
 /// The gradients of a loss with respect to the parameters of an `M`.
 ///
 /// A parameter on which the loss does not depend has none; [`Grads::missing`] names those.
+///
+/// They are recorded when something looks at them. An optimizer that has met the same loss before need not.
 pub struct Grads<M: ?Sized> {
-    entries: Vec<(String, Option<Tensor>)>,
+    names: Vec<String>,
+    /// One for each name, once they are looked at.
+    tensors: OnceLock<Vec<Option<Tensor>>>,
+    /// Where they come from otherwise.
+    owed: Option<Owed>,
+    /// The norms to which they are then clipped, one after the other.
+    clips: Vec<f64>,
     model: PhantomData<fn(&M)>,
 }
 
@@ -41,14 +50,15 @@ impl Backward for Tensor {
     fn backward<M: Module + ?Sized>(&self, model: &M) -> Grads<M> {
         let params = model.params();
         let tensors: Vec<&Tensor> = params.iter().map(|(_, p)| p.tensor()).collect();
-        let grads = self.grad(&tensors);
+        let owed = self.grad_later(&tensors);
         assert!(
-            tensors.is_empty() || grads.iter().any(Option::is_some),
+            tensors.is_empty() || owed.is_some(),
             "backward: the loss reaches no parameter of the model; help: what `eval` or a step computed has no history"
         );
         drop(tensors);
-        let entries = params.into_iter().map(|(name, _)| name).zip(grads).collect();
-        Grads { entries, model: PhantomData }
+        let names = params.into_iter().map(|(name, _)| name).collect();
+        let tensors = if owed.is_some() { OnceLock::new() } else { OnceLock::from(Vec::new()) };
+        Grads { names, tensors, owed, clips: Vec::new(), model: PhantomData }
     }
 }
 
@@ -59,7 +69,7 @@ impl<M: Module + ?Sized> Grads<M> {
     /// If one has other dims or another dtype than its parameter.
     #[track_caller]
     pub fn from_fn(model: &M, mut f: impl FnMut(&str, &Param) -> Option<Tensor>) -> Grads<M> {
-        let entry = |(name, param): (String, &Param)| {
+        let grad = |(name, param): (String, &Param)| {
             let grad = f(&name, param);
             if let Some(g) = &grad {
                 let (found, expected) = ((g.dtype(), g.shape()), (param.dtype(), param.shape()));
@@ -67,19 +77,31 @@ impl<M: Module + ?Sized> Grads<M> {
             }
             (name, grad)
         };
-        Grads { entries: model.params().into_iter().map(entry).collect(), model: PhantomData }
+        let (names, tensors) = model.params().into_iter().map(grad).unzip();
+        Grads::given(names, tensors)
     }
 }
 
 impl<M: ?Sized> Grads<M> {
+    fn given(names: Vec<String>, tensors: Vec<Option<Tensor>>) -> Grads<M> {
+        Grads { names, tensors: OnceLock::from(tensors), owed: None, clips: Vec::new(), model: PhantomData }
+    }
+
+    fn tensors(&self) -> &[Option<Tensor>] {
+        self.tensors.get_or_init(|| {
+            let owed = self.owed.as_ref().expect("gradients are given, or owed").grads().to_vec();
+            clipped(owed, &self.clips)
+        })
+    }
+
     /// The gradient of the parameter with this path; `None` if it has none.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.entries.iter().find(|(n, _)| n == name).and_then(|(_, grad)| grad.as_ref())
+        self.iter().find(|(n, _)| *n == name).and_then(|(_, grad)| grad)
     }
 
     /// Every parameter's path and gradient, in the order of the model's fields.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Option<&Tensor>)> {
-        self.entries.iter().map(|(name, grad)| (name.as_str(), grad.as_ref()))
+        self.names.iter().zip(self.tensors()).map(|(name, grad)| (name.as_str(), grad.as_ref()))
     }
 
     /// The paths of the parameters that no gradient reaches.
@@ -88,9 +110,9 @@ impl<M: ?Sized> Grads<M> {
     }
 
     /// The Euclidean norm over all gradients, a scalar; `None` if there is no gradient.
+    #[track_caller]
     pub fn norm(&self) -> Option<Tensor> {
-        let squares = self.entries.iter().filter_map(|(_, grad)| Some(grad.as_ref()?.square().sum_all()));
-        squares.reduce(|sum, square| sum + square).map(|sum| sum.sqrt())
+        norm(self.tensors())
     }
 
     /// All gradients scaled down so that their common norm is at most `max`.
@@ -100,23 +122,72 @@ impl<M: ?Sized> Grads<M> {
     /// # Panics
     /// If `max` is not above zero.
     #[track_caller]
-    pub fn clip_norm(self, max: f64) -> Grads<M> {
+    pub fn clip_norm(mut self, max: f64) -> Grads<M> {
         assert!(max > 0.0, "clip_norm: norm {max}");
-        let Some(norm) = self.norm() else { return self };
-        let limit = Tensor::scalar(max, norm.dtype(), norm.device());
-        let scale = (limit / (norm + 1e-6)).minimum(1.0);
-        self.map(|grad| grad * &scale)
+        match self.tensors.take() {
+            Some(grads) => Grads::given(self.names, clipped(grads, &[max])),
+            None => {
+                self.clips.push(max);
+                self
+            }
+        }
     }
 
     /// Each gradient replaced.
     pub fn map(self, f: impl Fn(Tensor) -> Tensor) -> Grads<M> {
-        let entries = self.entries.into_iter().map(|(name, grad)| (name, grad.map(&f))).collect();
-        Grads { entries, model: PhantomData }
+        let (names, grads) = self.into_parts();
+        Grads::given(names, grads.into_iter().map(|grad| grad.map(&f)).collect())
     }
 
-    pub(crate) fn into_entries(self) -> Vec<(String, Option<Tensor>)> {
-        self.entries
+    /// The paths of the parameters, and their gradients.
+    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<Option<Tensor>>) {
+        self.tensors();
+        (self.names, self.tensors.into_inner().expect("they were looked at"))
     }
+
+    /// What is owed with respect to the parameters as they are, the norms to clip it to, and the parameters' paths;
+    /// the gradients themselves, if something has looked at them or the model has other parameters by now.
+    pub(crate) fn into_due(mut self, params: &[&Tensor]) -> Result<(Due, Vec<f64>, Vec<String>), Grads<M>> {
+        let due = self.tensors.get().is_none() && self.owed.as_ref().is_some_and(|owed| owed.is_due(params));
+        if !due {
+            self.tensors();
+        }
+        match self.owed.take().filter(|_| due).map(Owed::into_due) {
+            Some(Ok(due)) => Ok((due, self.clips, self.names)),
+            Some(Err(grads)) => Err(Grads::given(self.names, clipped(grads, &self.clips))),
+            None => Err(self),
+        }
+    }
+}
+
+/// Gradients clipped to these norms, one after the other.
+#[track_caller]
+fn clipped(grads: Vec<Option<Tensor>>, clips: &[f64]) -> Vec<Option<Tensor>> {
+    let mut grads = grads;
+    for &max in clips {
+        grads = clip(grads, |like| limit(max, like));
+    }
+    grads
+}
+
+#[track_caller]
+fn norm(grads: &[Option<Tensor>]) -> Option<Tensor> {
+    let squares = grads.iter().flatten().map(|grad| grad.square().sum_all());
+    squares.reduce(|sum, square| sum + square).map(|sum| sum.sqrt())
+}
+
+/// A norm to clip to, as a number beside others like this one.
+#[track_caller]
+pub(crate) fn limit(max: f64, like: &Tensor) -> Tensor {
+    Tensor::scalar(max, like.dtype(), like.device())
+}
+
+/// Gradients scaled down so that their common norm is at most a limit.
+#[track_caller]
+pub(crate) fn clip(grads: Vec<Option<Tensor>>, limit: impl FnOnce(&Tensor) -> Tensor) -> Vec<Option<Tensor>> {
+    let Some(norm) = norm(&grads) else { return grads };
+    let scale = (limit(&norm) / (norm + 1e-6)).minimum(1.0);
+    grads.into_iter().map(|grad| grad.map(|grad| grad * &scale)).collect()
 }
 
 /// Sums of gradients, for a batch that is computed in parts.
@@ -127,17 +198,13 @@ impl<M: ?Sized> Add for Grads<M> {
     /// If the two come from models with different parameters.
     #[track_caller]
     fn add(self, other: Grads<M>) -> Grads<M> {
-        assert!(
-            self.entries.iter().map(|e| &e.0).eq(other.entries.iter().map(|e| &e.0)),
-            "grads: summed with those of another model"
-        );
+        assert!(self.names == other.names, "grads: summed with those of another model");
         let sum = |(a, b): (Option<Tensor>, Option<Tensor>)| match (a, b) {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
-        let both = self.entries.into_iter().zip(other.entries);
-        let entries = both.map(|((name, a), (_, b))| (name, sum((a, b)))).collect();
-        Grads { entries, model: PhantomData }
+        let ((names, a), (_, b)) = (self.into_parts(), other.into_parts());
+        Grads::given(names, a.into_iter().zip(b).map(sum).collect())
     }
 }
 

@@ -8,10 +8,12 @@ mod sgd;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_graph::{Clock, Tensor};
+use kiln_graph::sequel::{Begun, Sequel};
+use kiln_graph::{Clock, Device, Due, Tensor};
 use kiln_ir::{Error, ErrorKind, Result};
 
-use crate::{Grads, LeafMut, Module, Path, Schedule};
+use crate::grads::{clip, limit};
+use crate::{Grads, Leaf, LeafMut, Module, Param, Path, Schedule};
 
 pub use adamw::AdamW;
 pub use sgd::Sgd;
@@ -24,7 +26,8 @@ pub trait Rule: Clone + Send + Sync + 'static {
     /// The numbers of step `t`, counted from 1, that are the same for all parameters.
     fn numbers(&self, lr: f64, t: u64) -> Vec<f64>;
 
-    /// The parameter's next value, from [`Rule::numbers`] as scalars; the slots are replaced.
+    /// The parameter's next value, from [`Rule::numbers`] as scalars; the slots are replaced. What this records is
+    /// decided by the rule and by dims and dtypes: a step like one before is not recorded again.
     fn update(&self, numbers: &[Tensor], param: &Tensor, grad: &Tensor, slots: &mut [Tensor]) -> Tensor;
 }
 
@@ -36,7 +39,32 @@ pub struct Optimizer<R> {
     steps: Clock,
     /// For each parameter its path and its slots.
     slots: Vec<(String, Vec<Tensor>)>,
+    sequel: Sequel,
+    n_recorded: usize,
     told: bool,
+}
+
+/// All tensors that a step replaces.
+fn state<'a, M: Module + ?Sized>(model: &'a mut M, slots: &'a mut [(String, Vec<Tensor>)]) -> Vec<&'a mut Tensor> {
+    let mut state = Vec::new();
+    model.visit_mut(&mut Path::default(), &mut |_, leaf| {
+        if let LeafMut::Param(param) = leaf {
+            state.push(param.tensor_mut());
+        }
+    });
+    state.extend(slots.iter_mut().flat_map(|(_, slots)| slots));
+    state
+}
+
+/// The values of a model's parameters.
+fn values<M: Module + ?Sized>(model: &M) -> Vec<&Tensor> {
+    let mut values = Vec::new();
+    model.visit(&mut Path::default(), &mut |_, leaf| {
+        if let Leaf::Param(param) = leaf {
+            values.push(param.tensor());
+        }
+    });
+    values
 }
 
 /// A schedule that others may replace.
@@ -58,13 +86,14 @@ impl<R: Rule> Optimizer<R> {
             let _ = first.device().eval();
         }
         let schedule = Arc::new(Mutex::new(schedule.into()));
-        Optimizer { rule, schedule, steps: Clock::new(0), slots, told: false }
+        Optimizer { rule, schedule, steps: Clock::new(0), slots, sequel: Sequel::default(), n_recorded: 0, told: false }
     }
 
     /// Moves the parameters against their gradients and submits the step, without waiting for it.
     ///
     /// What this thread recorded and still holds is computed with it, such as the loss and running statistics.
-    /// A parameter without a gradient stays as it is, and is named once on standard error.
+    /// A parameter without a gradient stays as it is, and is named once on standard error. Where the loss is the same
+    /// program as in a step before, the rest of the step is known, and not recorded again.
     ///
     /// # Errors
     /// If the device fails; then every parameter of the step holds the error.
@@ -73,14 +102,61 @@ impl<R: Rule> Optimizer<R> {
     /// If the gradients belong to a model with other parameters.
     #[track_caller]
     pub fn step<M: Module + ?Sized>(&mut self, model: &mut M, grads: Grads<M>) -> Result<()> {
-        if !self.told && grads.iter().any(|(_, grad)| grad.is_none()) {
-            self.told = true;
-            eprintln!("kiln: no gradient reaches {}", grads.missing().join(", "));
+        let (due, clips, names) = match grads.into_due(&values(model)) {
+            Ok(due) => due,
+            Err(grads) => {
+                let (names, grads) = grads.into_parts();
+                let (device, numbers) = self.record(model, &names, grads);
+                drop(numbers);
+                return device.map_or(Ok(()), |device| device.eval());
+            }
+        };
+        let Due { of: loss, wrt, location } = due;
+        // Handles of the step must not seem to be those of others.
+        drop(wrt);
+        let t = self.steps.now();
+        let numbers = [self.rule.numbers(of(&self.schedule).at(t), t + 1), clips.clone()].concat();
+        let (loss, first) = match self.sequel.run(loss, &mut state(model, &mut self.slots), &numbers)? {
+            Begun::Unknown(loss, first) => (loss, first),
+            Begun::Done => {
+                self.steps.tick();
+                return Ok(());
+            }
+        };
+        let mut grads = loss.grad_at(&values(model), location);
+        drop(loss);
+        let mut limits = Vec::new();
+        for max in clips {
+            grads = clip(grads, |like| {
+                limits.push(limit(max, like));
+                limits[limits.len() - 1].clone()
+            });
         }
+        let (device, mut numbers) = self.record(model, &names, grads);
+        numbers.append(&mut limits);
+        let state = state(model, &mut self.slots);
+        device.map_or(Ok(()), |device| self.sequel.learn(&device, first, &state, numbers))
+    }
+
+    /// Records the step: the parameters' next values, and those of the slots. Gives the device, and the numbers as scalars.
+    #[track_caller]
+    fn record<M: Module + ?Sized>(
+        &mut self,
+        model: &mut M,
+        names: &[String],
+        grads: Vec<Option<Tensor>>,
+    ) -> (Option<Device>, Vec<Tensor>) {
+        let missing: Vec<&str> =
+            names.iter().zip(&grads).filter(|(_, g)| g.is_none()).map(|(n, _)| n.as_str()).collect();
+        if !self.told && !missing.is_empty() {
+            self.told = true;
+            eprintln!("kiln: no gradient reaches {}", missing.join(", "));
+        }
+        self.n_recorded += 1;
         self.steps.tick();
-        let mut grads = grads.into_entries().into_iter();
+        let mut grads = names.iter().zip(grads);
         let mut slots = self.slots.iter_mut();
-        let mut scalars: Option<Vec<Tensor>> = None;
+        let mut scalars: Vec<Tensor> = Vec::new();
         let mut device = None;
         let rule = &self.rule;
         let numbers = {
@@ -90,19 +166,19 @@ impl<R: Rule> Optimizer<R> {
         model.visit_mut(&mut Path::default(), &mut |at, leaf| {
             let LeafMut::Param(param) = leaf else { return };
             let found = grads.next().zip(slots.next());
-            let Some(((_, grad), (_, slots))) = found.filter(|((g, _), (s, _))| g == at.as_str() && s == at.as_str())
+            let Some(((_, grad), (_, slots))) = found.filter(|((g, _), (s, _))| *g == at.as_str() && s == at.as_str())
             else {
                 panic!("step: {at} has no place in these gradients and this optimizer");
             };
             let Some(grad) = grad else { return };
-            let numbers =
-                scalars.get_or_insert_with(|| self.steps.scalars(numbers.clone(), param.dtype(), param.device()));
-            device.get_or_insert_with(|| param.device().clone());
-            let next = rule.update(numbers, param, &grad, slots);
-            *param = crate::Param::new(next);
+            if device.is_none() {
+                device = Some(param.device().clone());
+                scalars = self.steps.scalars(numbers.clone(), param.dtype(), param.device());
+            }
+            let next = rule.update(&scalars, param, &grad, slots);
+            *param = Param::new(next);
         });
-        drop(scalars);
-        device.map_or(Ok(()), |device| device.eval())
+        (device, scalars)
     }
 
     /// The learning rate of the next step.
@@ -118,6 +194,11 @@ impl<R: Rule> Optimizer<R> {
     /// The number of steps done.
     pub fn n_steps(&self) -> u64 {
         self.steps.now()
+    }
+
+    /// How many of this optimizer's steps were recorded as a whole: constant once a loop is warm.
+    pub fn n_recorded(&self) -> usize {
+        self.n_recorded
     }
 
     /// What the optimizer keeps, each as `path.slot`; with [`Optimizer::n_steps`] all that a checkpoint needs.

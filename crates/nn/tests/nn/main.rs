@@ -1,5 +1,6 @@
 //! Layers and optimizers compute what PyTorch's do, and modules are walked as their docs say.
 
+mod following;
 mod jit;
 mod layers;
 mod modules;
