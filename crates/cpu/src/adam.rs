@@ -4,8 +4,6 @@
 //! each array on their own, and memory waits for arithmetic between them. Together they read each cache line once, change
 //! it where it lies, and keep what lies between them in vector registers. Each number is the same to the bit.
 
-use kiln_ir::DType;
-
 use crate::exec::{Env, Held, Tile, Worker, operand_at};
 use crate::fused::{Fused, MOST};
 use crate::memory::View;
@@ -43,7 +41,7 @@ impl Part {
 
 /// Which part a step is, its operands and its result.
 fn part(micro: &Micro) -> Option<(Part, &[RegId; MOST], RegId)> {
-    let Micro::Fused { op, dtype: DType::F32, args, dst } = micro else { return None };
+    let Micro::Fused { op, args, dst } = micro else { return None };
     let part = match op {
         Fused::SumOfProducts => Part::Mean,
         Fused::MulMulSum => Part::Square,

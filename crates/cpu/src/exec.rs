@@ -195,11 +195,11 @@ impl Worker {
             Micro::Op { op, dtype, args, .. } => {
                 point(*op, *dtype, tile.lanes, dst, &all(args), wanted.spread(n_pieces, false))
             }
-            Micro::Fused { op, dtype, args, .. } => {
+            Micro::Fused { op, args, .. } => {
                 let own = own.unwrap_or(MOST);
                 let read = |k: usize| if k == own { Operand::own() } else { read(args[k]) };
                 let ahead = wanted.spread(n_pieces, op.is_slow());
-                fused(*op, *dtype, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)], ahead);
+                fused(*op, tile.lanes, dst, &[read(0), read(1), read(2), read(3), read(4)], ahead);
             }
             Micro::Adam(_) => unreachable!("done as a whole"),
             Micro::Cast { from, to, src, .. } => cast(*from, *to, tile.lanes, dst, read(*src)),

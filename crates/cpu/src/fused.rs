@@ -118,10 +118,11 @@ const JOINS: &[(Step, Step, usize, Fused)] = {
     ]
 };
 
-/// What `second` is with `first` as its operand number `side`, if that is one step.
+/// What `second` is with `first` as its operand number `side`, if that is one step. Formulas are of `f32`: those of `f64`
+/// would be a seventh of this crate's code.
 pub(crate) fn join(first: Step, second: Step, side: usize, dtype: DType) -> Option<Fused> {
     let found = JOINS.iter().find(|row| (row.0, row.1, row.2) == (first, second, side));
-    found.filter(|_| matches!(dtype, DType::F32 | DType::F64)).map(|row| row.3)
+    found.filter(|_| dtype == DType::F32).map(|row| row.3)
 }
 
 impl Fused {
@@ -156,75 +157,53 @@ impl Fused {
 }
 
 /// Applies a formula to the first `n` lanes.
-pub(crate) fn fused(op: Fused, dtype: DType, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
-    let n = n.next_multiple_of(16);
-    match dtype {
-        DType::F64 => float64(op, n, dst, args, ahead),
-        _ => float32(op, n, dst, args, ahead),
-    }
-}
-
-/// The loop for the operands that are single values, as bits: one of those written out, or else one for any. Operand
-/// `$own` may be what is overwritten.
-macro_rules! with_ones {
-    ($n:ident, $dst:ident, $args:ident, $ahead:ident, $own:literal, [$($ones:literal)*], $f:expr) => {{
-        let args = $args.first_chunk().expect("no formula has more operands");
-        let f = $f;
-        match (ones(args), args[$own].own) {
-            $(($ones, false) => lanes::<_, _, _, $ones, NO_OWN>($n, $dst, args, $ahead, f),
-            ($ones, true) => lanes::<_, _, _, $ones, $own>($n, $dst, args, $ahead, f),)*
-            _ => pieces($n, $dst, args, $ahead, f),
-        }
-    }};
-}
-
-macro_rules! arms {
-    ($t:ty, $fused:ident, $exp:expr, $tanh:expr, $op:ident, $n:ident, $dst:ident, $args:ident, $ahead:ident) => {{
-        let fma = |x: $t, y: $t, z: $t| if $fused { x.mul_add(y, z) } else { x * y + z };
-        macro_rules! each {
-            ($own:literal, $ones:tt, $f:expr) => {
-                with_ones!($n, $dst, $args, $ahead, $own, $ones, $f)
-            };
-        }
-        match $op {
-            Fused::MulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x, y, z)),
-            Fused::MulSub => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x, y, -z)),
-            Fused::SubMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(-x, y, z)),
-            Fused::SumMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| (x + y) * z),
-            Fused::DifferenceMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| (x - y) * z),
-            Fused::MulMul => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y * z),
-            Fused::MulDiv => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x * y / z),
-            Fused::AddAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| x + y + z),
-            Fused::ExpDifference => each!(0, [0 2], |[x, y]: [$t; 2]| $exp(x - y)),
-            Fused::SqrtMulAdd => each!(0, [0 2 4 6], |[x, y, z]: [$t; 3]| fma(x.sqrt(), y, z)),
-            Fused::SumOfProducts => each!(2, [0 8 10], |[x, y, z, v]: [$t; 4]| fma(z, v, x * y)),
-            Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [$t; 4]| fma(x * y, z, v)),
-            Fused::MulMulSum => each!(3, [20], |[x, y, z, v, w]: [$t; 5]| fma(v, w, x * y * z)),
-            Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [$t; 4]| v - x * y / z),
-            Fused::MulAddMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| fma(x, y, z) * v),
-            Fused::MulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| fma(x * y, z, v) * w),
-            Fused::TanhMulAddMul => each!(0, [10], |[x, y, z, v]: [$t; 4]| $tanh(fma(x, y, z) * v)),
-            Fused::TanhMulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| $tanh(fma(x * y, z, v) * w)),
-            Fused::SumMulMul => each!(0, [0 10], |[x, y, z, v]: [$t; 4]| z * v * (x + y)),
-            Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [$t; 4]| fma(x + y, z, v)),
-            Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [$t; 5]| fma((x + y) * z, v, w)),
-            Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [$t; 5]| v * fma(-x, y, z) * w),
-            Fused::Quotient => each!(0, [0 2], |[x, y]: [$t; 2]| x / y),
-            Fused::Product => each!(0, [0 2], |[x, y]: [$t; 2]| x * y),
-            Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [$t; 5]| fma(v, w, -(x * y / z))),
-        }
-    }};
+pub(crate) fn fused(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
+    float32(op, n.next_multiple_of(16), dst, args, ahead);
 }
 
 multiversion! {
     fn float32(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
-        arms!(f32, FMA, math::exp::<FMA>, math::tanh::<FMA>, op, n, dst, args, ahead)
-    }
-}
-
-multiversion! {
-    fn float64(op: Fused, n: usize, dst: &mut Out, args: &[Operand; MOST], ahead: Ahead) {
-        arms!(f64, FMA, f64::exp, f64::tanh, op, n, dst, args, ahead)
+        let fma = math::fma::<FMA>;
+        // The loop for the operands that are single values, as bits: one of those written out, or else one for any, as
+        // always on processors too old to multiply and add at once. Operand `$own` may be what is overwritten.
+        macro_rules! each {
+            ($own:literal, [$($ones:literal)*], $f:expr) => {{
+                let args = args.first_chunk().expect("no formula has more operands");
+                let f = $f;
+                match (ones(args), args[$own].own) {
+                    $(($ones, false) if FMA => lanes::<_, _, _, $ones, NO_OWN>(n, dst, args, ahead, f),
+                    ($ones, true) if FMA => lanes::<_, _, _, $ones, $own>(n, dst, args, ahead, f),)*
+                    _ => pieces(n, dst, args, ahead, f),
+                }
+            }};
+        }
+        match op {
+            Fused::MulAdd => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| fma(x, y, z)),
+            Fused::MulSub => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| fma(x, y, -z)),
+            Fused::SubMul => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| fma(-x, y, z)),
+            Fused::SumMul => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| (x + y) * z),
+            Fused::DifferenceMul => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| (x - y) * z),
+            Fused::MulMul => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| x * y * z),
+            Fused::MulDiv => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| x * y / z),
+            Fused::AddAdd => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| x + y + z),
+            Fused::ExpDifference => each!(0, [0 2], |[x, y]: [f32; 2]| math::exp::<FMA>(x - y)),
+            Fused::SqrtMulAdd => each!(0, [0 2 4 6], |[x, y, z]: [f32; 3]| fma(x.sqrt(), y, z)),
+            Fused::SumOfProducts => each!(2, [0 8 10], |[x, y, z, v]: [f32; 4]| fma(z, v, x * y)),
+            Fused::MulMulAdd => each!(3, [0 2 4], |[x, y, z, v]: [f32; 4]| fma(x * y, z, v)),
+            Fused::MulMulSum => each!(3, [20], |[x, y, z, v, w]: [f32; 5]| fma(v, w, x * y * z)),
+            Fused::SubMulDiv => each!(3, [2], |[x, y, z, v]: [f32; 4]| v - x * y / z),
+            Fused::MulAddMul => each!(0, [0 10], |[x, y, z, v]: [f32; 4]| fma(x, y, z) * v),
+            Fused::MulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [f32; 5]| fma(x * y, z, v) * w),
+            Fused::TanhMulAddMul => each!(0, [10], |[x, y, z, v]: [f32; 4]| math::tanh::<FMA>(fma(x, y, z) * v)),
+            Fused::TanhMulMulAddMul => each!(0, [20], |[x, y, z, v, w]: [f32; 5]| math::tanh::<FMA>(fma(x * y, z, v) * w)),
+            Fused::SumMulMul => each!(0, [0 10], |[x, y, z, v]: [f32; 4]| z * v * (x + y)),
+            Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [f32; 4]| fma(x + y, z, v)),
+            Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [f32; 5]| fma((x + y) * z, v, w)),
+            Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [f32; 5]| v * fma(-x, y, z) * w),
+            Fused::Quotient => each!(0, [0 2], |[x, y]: [f32; 2]| x / y),
+            Fused::Product => each!(0, [0 2], |[x, y]: [f32; 2]| x * y),
+            Fused::DecayMulDiv => each!(3, [18], |[x, y, z, v, w]: [f32; 5]| fma(v, w, -(x * y / z))),
+        }
     }
 }
 
@@ -297,12 +276,12 @@ mod tests {
                     let want = |i: usize| want([0, 1, 2, 3, 4].map(|k| lane(k, i)));
                     let mut out = Reg::with_bytes(4 * n);
                     let args = [0, 1, 2, 3, 4].map(operand);
-                    with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args, Ahead::none()));
+                    with_isa(isa, || fused(op, n, &mut out.out(), &args, Ahead::none()));
                     check(&out, &want, &format!("{op:?} on {isa:?}, {ones}"));
                     if let Some(own) = op.own().filter(|&own| !single(own)) {
                         let mut out = regs[own].clone();
                         let args = [0, 1, 2, 3, 4].map(|k| if k == own { Operand::own() } else { operand(k) });
-                        with_isa(isa, || fused(op, DType::F32, n, &mut out.out(), &args, Ahead::none()));
+                        with_isa(isa, || fused(op, n, &mut out.out(), &args, Ahead::none()));
                         check(&out, &want, &format!("{op:?} in place on {isa:?}, {ones}"));
                     }
                 }

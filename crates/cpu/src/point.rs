@@ -24,9 +24,10 @@ pub(crate) fn point(op: PointOp, dtype: DType, n: usize, dst: &mut Out, args: &[
             }
         }
         DType::F64 => float64(op, n, dst, args, ahead),
-        DType::I32 => int32(op, n, dst, args, ahead),
-        DType::U32 => uint32(op, n, dst, args, ahead),
-        DType::Bool => truth(op, n, dst, args, ahead),
+        DType::U32 if depends_on_sign(op) => uint32(op, n, dst, args, ahead),
+        DType::Bool if op == P::Not => map1(n, dst, args[0], ahead, |x: u32| x ^ 1),
+        // The rest is the same for all words, and truth values are 0 and 1.
+        DType::I32 | DType::U32 | DType::Bool => int32(op, n, dst, args, ahead),
         DType::F16 | DType::BF16 | DType::U8 => unreachable!("{dtype} is no compute dtype"),
     }
 }
@@ -48,6 +49,12 @@ fn map2<T: Pod, U: Pod>(n: usize, dst: &mut Out, &[x, y, _]: &[Operand; 3], ahea
         2 => lanes::<_, _, _, 2, NO_OWN>(n, dst, &[x, y], ahead, f),
         _ => dst.lanes_mut()[..n].fill(f([x.lanes()[0], y.lanes()[0]])),
     }
+}
+
+/// As [`map2`], in one loop for operands of any kind.
+#[inline(always)]
+fn map2_any<T: Pod, U: Pod>(n: usize, dst: &mut Out, &[x, y, _]: &[Operand; 3], ahead: Ahead, f: impl Fn(T, T) -> U) {
+    map3(n, dst, &[x, y, y], ahead, |x: T, y: T, _| f(x, y));
 }
 
 #[inline(always)]
@@ -88,9 +95,9 @@ impl<'a, T: Pod> Piecewise<'a, T> {
     }
 }
 
-/// The arms that both float dtypes share; `$exp` and its like are what they compute with.
+/// The arms that both float dtypes share; `$map2` is the loop of two operands, `$exp` and its like are what they compute with.
 macro_rules! float_arms {
-    ($t:ty, $op:ident, $n:ident, $dst:ident, $args:ident, $ahead:ident;
+    ($t:ty, $map2:ident, $op:ident, $n:ident, $dst:ident, $args:ident, $ahead:ident;
      $exp:expr, $log:expr, $sin:expr, $cos:expr, $tanh:expr, $erf:expr, $sigmoid:expr) => {{
         let x = $args[0];
         match $op {
@@ -110,16 +117,16 @@ macro_rules! float_arms {
             P::Floor => map1($n, $dst, x, $ahead, <$t>::floor),
             P::Ceil => map1($n, $dst, x, $ahead, <$t>::ceil),
             P::Round => map1($n, $dst, x, $ahead, <$t>::round_ties_even),
-            P::Add => map2($n, $dst, $args, $ahead, |x: $t, y| x + y),
-            P::Sub => map2($n, $dst, $args, $ahead, |x: $t, y| x - y),
-            P::Mul => map2($n, $dst, $args, $ahead, |x: $t, y| x * y),
-            P::Div => map2($n, $dst, $args, $ahead, |x: $t, y| x / y),
-            P::Rem => map2($n, $dst, $args, $ahead, |x: $t, y| x % y),
-            P::Pow => map2($n, $dst, $args, $ahead, <$t>::powf),
-            P::Min => map2($n, $dst, $args, $ahead, |x: $t, y| if x.is_nan() || x < y { x } else { y }),
-            P::Max => map2($n, $dst, $args, $ahead, |x: $t, y| if x.is_nan() || x > y { x } else { y }),
-            P::Lt => map2($n, $dst, $args, $ahead, |x: $t, y| (x < y) as u32),
-            P::Eq => map2($n, $dst, $args, $ahead, |x: $t, y| (x == y) as u32),
+            P::Add => $map2($n, $dst, $args, $ahead, |x: $t, y| x + y),
+            P::Sub => $map2($n, $dst, $args, $ahead, |x: $t, y| x - y),
+            P::Mul => $map2($n, $dst, $args, $ahead, |x: $t, y| x * y),
+            P::Div => $map2($n, $dst, $args, $ahead, |x: $t, y| x / y),
+            P::Rem => $map2($n, $dst, $args, $ahead, |x: $t, y| x % y),
+            P::Pow => $map2($n, $dst, $args, $ahead, <$t>::powf),
+            P::Min => $map2($n, $dst, $args, $ahead, |x: $t, y| if x.is_nan() || x < y { x } else { y }),
+            P::Max => $map2($n, $dst, $args, $ahead, |x: $t, y| if x.is_nan() || x > y { x } else { y }),
+            P::Lt => $map2($n, $dst, $args, $ahead, |x: $t, y| (x < y) as u32),
+            P::Eq => $map2($n, $dst, $args, $ahead, |x: $t, y| (x == y) as u32),
             P::Select => map3($n, $dst, $args, $ahead, |x: u32, y: $t, z| if x != 0 { y } else { z }),
             P::Not | P::And | P::Or | P::Xor | P::Shr | P::Threefry => unreachable!("{:?} of a float", $op),
         }
@@ -128,7 +135,7 @@ macro_rules! float_arms {
 
 multiversion! {
     fn float32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
-        float_arms!(f32, op, n, dst, args, ahead;
+        float_arms!(f32, map2, op, n, dst, args, ahead;
             math::exp::<FMA>, math::log::<FMA>,
             |x| math::sin_cos::<FMA>(x, 0), |x| math::sin_cos::<FMA>(x, 1),
             math::tanh::<FMA>, math::erf::<FMA>, math::sigmoid::<FMA>)
@@ -137,7 +144,7 @@ multiversion! {
 
 multiversion! {
     fn float64(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
-        float_arms!(f64, op, n, dst, args, ahead;
+        float_arms!(f64, map2_any, op, n, dst, args, ahead;
             f64::exp, f64::ln, f64::sin, f64::cos, f64::tanh, kiln_ir::ops::erf,
             |x: f64| 1.0 / (1.0 + (-x).exp()))
     }
@@ -155,73 +162,52 @@ fn mend_trig(op: PointOp, n: usize, dst: &mut Out, x: Operand) {
     }
 }
 
-/// The arms that both integer dtypes share.
-macro_rules! int_arms {
-    ($t:ty, $op:ident, $n:ident, $dst:ident, $args:ident, $ahead:ident; $abs:expr) => {{
-        let x = $args[0];
-        match $op {
-            P::Neg => map1($n, $dst, x, $ahead, <$t>::wrapping_neg),
-            P::Abs => map1($n, $dst, x, $ahead, $abs),
-            P::Not => map1($n, $dst, x, $ahead, |x: $t| !x),
-            P::Add => map2($n, $dst, $args, $ahead, <$t>::wrapping_add),
-            P::Sub => map2($n, $dst, $args, $ahead, <$t>::wrapping_sub),
-            P::Mul => map2($n, $dst, $args, $ahead, <$t>::wrapping_mul),
-            P::Div => map2($n, $dst, $args, $ahead, |x: $t, y| if y == 0 { 0 } else { x.wrapping_div(y) }),
-            P::Rem => map2($n, $dst, $args, $ahead, |x: $t, y| if y == 0 { 0 } else { x.wrapping_rem(y) }),
-            P::Min => map2($n, $dst, $args, $ahead, <$t>::min),
-            P::Max => map2($n, $dst, $args, $ahead, <$t>::max),
-            P::Lt => map2($n, $dst, $args, $ahead, |x: $t, y| (x < y) as u32),
-            P::Eq => map2($n, $dst, $args, $ahead, |x: $t, y| (x == y) as u32),
-            P::And => map2($n, $dst, $args, $ahead, |x: $t, y| x & y),
-            P::Or => map2($n, $dst, $args, $ahead, |x: $t, y| x | y),
-            P::Xor => map2($n, $dst, $args, $ahead, |x: $t, y| x ^ y),
-            P::Shr => map2($n, $dst, $args, $ahead, |x: $t, y| x.wrapping_shr(y as u32)),
-            P::Select => map3($n, $dst, $args, $ahead, |x: u32, y: $t, z| if x != 0 { y } else { z }),
-            P::Threefry => map3($n, $dst, $args, $ahead, threefry),
-            P::Sign
-            | P::Exp
-            | P::Log
-            | P::Sin
-            | P::Cos
-            | P::Tanh
-            | P::Erf
-            | P::Sqrt
-            | P::Rsqrt
-            | P::Sigmoid
-            | P::Relu
-            | P::Floor
-            | P::Ceil
-            | P::Round
-            | P::Pow => unreachable!("{:?} of an integer", $op),
-        }
-    }};
+/// True iff an op on words depends on whether they have signs.
+fn depends_on_sign(op: PointOp) -> bool {
+    matches!(op, P::Abs | P::Div | P::Rem | P::Min | P::Max | P::Lt | P::Shr)
 }
 
 multiversion! {
     fn int32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
-        int_arms!(i32, op, n, dst, args, ahead; i32::wrapping_abs)
+        let x = args[0];
+        match op {
+            P::Neg => map1(n, dst, x, ahead, i32::wrapping_neg),
+            P::Abs => map1(n, dst, x, ahead, i32::wrapping_abs),
+            P::Not => map1(n, dst, x, ahead, |x: i32| !x),
+            P::Add => map2_any(n, dst, args, ahead, i32::wrapping_add),
+            P::Sub => map2_any(n, dst, args, ahead, i32::wrapping_sub),
+            P::Mul => map2_any(n, dst, args, ahead, i32::wrapping_mul),
+            P::Div => map2_any(n, dst, args, ahead, |x: i32, y| if y == 0 { 0 } else { x.wrapping_div(y) }),
+            P::Rem => map2_any(n, dst, args, ahead, |x: i32, y| if y == 0 { 0 } else { x.wrapping_rem(y) }),
+            P::Min => map2_any(n, dst, args, ahead, i32::min),
+            P::Max => map2_any(n, dst, args, ahead, i32::max),
+            P::Lt => map2_any(n, dst, args, ahead, |x: i32, y| (x < y) as u32),
+            P::Eq => map2_any(n, dst, args, ahead, |x: i32, y| (x == y) as u32),
+            P::And => map2_any(n, dst, args, ahead, |x: i32, y| x & y),
+            P::Or => map2_any(n, dst, args, ahead, |x: i32, y| x | y),
+            P::Xor => map2_any(n, dst, args, ahead, |x: i32, y| x ^ y),
+            P::Shr => map2_any(n, dst, args, ahead, |x: i32, y| x.wrapping_shr(y as u32)),
+            P::Select => map3(n, dst, args, ahead, |x: u32, y: i32, z| if x != 0 { y } else { z }),
+            P::Threefry => map3(n, dst, args, ahead, threefry),
+            P::Sign | P::Exp | P::Log | P::Sin | P::Cos | P::Tanh | P::Erf | P::Sqrt | P::Rsqrt | P::Sigmoid | P::Relu
+            | P::Floor | P::Ceil | P::Round | P::Pow => unreachable!("{op:?} of an integer"),
+        }
     }
 }
 
 multiversion! {
     fn uint32(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
-        int_arms!(u32, op, n, dst, args, ahead; |x: u32| x)
-    }
-}
-
-multiversion! {
-    fn truth(op: PointOp, n: usize, dst: &mut Out, args: &[Operand; 3], ahead: Ahead) {
         match op {
-            P::Not => map1(n, dst, args[0], ahead, |x: u32| x ^ 1),
-            P::Lt => map2(n, dst, args, ahead, |x: u32, y| (x < y) as u32),
-            P::Eq => map2(n, dst, args, ahead, |x: u32, y| (x == y) as u32),
-            P::And => map2(n, dst, args, ahead, |x: u32, y| x & y),
-            P::Or => map2(n, dst, args, ahead, |x: u32, y| x | y),
-            P::Xor => map2(n, dst, args, ahead, |x: u32, y| x ^ y),
-            P::Select => map3(n, dst, args, ahead, |x: u32, y: u32, z| if x != 0 { y } else { z }),
-            P::Neg | P::Abs | P::Sign | P::Exp | P::Log | P::Sin | P::Cos | P::Tanh | P::Erf | P::Sqrt | P::Rsqrt
-            | P::Sigmoid | P::Relu | P::Floor | P::Ceil | P::Round | P::Add | P::Sub | P::Mul | P::Div | P::Rem
-            | P::Pow | P::Min | P::Max | P::Shr | P::Threefry => unreachable!("{op:?} of truth values"),
+            P::Abs => map1(n, dst, args[0], ahead, |x: u32| x),
+            P::Div => map2_any(n, dst, args, ahead, |x: u32, y| x.checked_div(y).unwrap_or(0)),
+            P::Rem => map2_any(n, dst, args, ahead, |x: u32, y| x.checked_rem(y).unwrap_or(0)),
+            P::Min => map2_any(n, dst, args, ahead, u32::min),
+            P::Max => map2_any(n, dst, args, ahead, u32::max),
+            P::Lt => map2_any(n, dst, args, ahead, |x: u32, y| (x < y) as u32),
+            P::Shr => map2_any(n, dst, args, ahead, |x: u32, y| x.wrapping_shr(y)),
+            P::Neg | P::Not | P::Add | P::Sub | P::Mul | P::Eq | P::And | P::Or | P::Xor | P::Select | P::Threefry
+            | P::Sign | P::Exp | P::Log | P::Sin | P::Cos | P::Tanh | P::Erf | P::Sqrt | P::Rsqrt | P::Sigmoid | P::Relu
+            | P::Floor | P::Ceil | P::Round | P::Pow => unreachable!("{op:?} does not depend on the sign"),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) enum Micro {
     /// A row of `OPS`; the dtype is that of the last operand.
     Op { op: PointOp, dtype: DType, args: [RegId; 3], dst: RegId },
     /// Several rows of `OPS` as one step.
-    Fused { op: Fused, dtype: DType, args: [RegId; MOST], dst: RegId },
+    Fused { op: Fused, args: [RegId; MOST], dst: RegId },
     /// A conversion.
     Cast { from: DType, to: DType, src: RegId, dst: RegId },
     /// Lane 0 in every lane.

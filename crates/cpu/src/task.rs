@@ -1,9 +1,8 @@
 //! Tasks: independent items over the threads of the current pool.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rayon::prelude::*;
 
 /// Work below which a thread is not worth waking: some ten microseconds of it.
 pub(crate) const GRAIN: usize = 1 << 16;
@@ -48,8 +47,9 @@ pub(crate) fn for_each<W>(
     });
 }
 
-/// Calls `f` with each of some numbers, on as many threads as have nothing else to do.
-fn join(numbers: Range<usize>, f: &(impl Fn(usize) + Sync)) {
+/// Calls `f` with each of some numbers, on as many threads as have nothing else to do. It is compiled once: what threads
+/// hand over to each other would fill more of this crate than kernels do.
+fn join(numbers: Range<usize>, f: &(dyn Fn(usize) + Sync)) {
     let half = numbers.start + numbers.len() / 2;
     match numbers.len() {
         0 => (),
@@ -58,18 +58,20 @@ fn join(numbers: Range<usize>, f: &(impl Fn(usize) + Sync)) {
     }
 }
 
-/// As [`for_each`], collecting what `body` gives, in order.
+/// As [`for_each`], for items that are worth a thread each, collecting what `body` gives, in order.
 pub(crate) fn map<W, T: Send>(
     parallel: bool,
     n: usize,
     init: impl Fn() -> W + Sync + Send,
     body: impl Fn(&mut W, usize) -> T + Sync + Send,
 ) -> Vec<T> {
-    if !parallel || n <= 1 {
-        let mut worker = init();
-        return (0..n).map(|i| body(&mut worker, i)).collect();
-    }
-    (0..n).into_par_iter().map_init(init, body).collect()
+    let results: Vec<Mutex<Option<T>>> = (0..n).map(|_| Mutex::new(None)).collect();
+    for_each(parallel, n, GRAIN, init, |worker, i| {
+        let result = body(worker, i);
+        *results[i].lock().expect("each item has a lock of its own") = Some(result);
+    });
+    let result = |slot: Mutex<Option<T>>| slot.into_inner().ok().flatten().expect("each item comes once");
+    results.into_iter().map(result).collect()
 }
 
 #[cfg(test)]

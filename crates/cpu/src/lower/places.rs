@@ -170,8 +170,7 @@ impl Lowering<'_> {
                 .all(|i| i == v || (self.reduces(i) && self.level[i] <= self.level[v]));
             let new = self.args[store.arg as usize].access == Access::Write && self.direct(v) == Some(s);
             let dtype = body.types[v].compute();
-            let float = matches!(dtype, DType::F32 | DType::F64);
-            let same = float && self.class[u] == Class::Point && body.types[u].compute() == dtype;
+            let same = dtype == DType::F32 && self.class[u] == Class::Point && body.types[u].compute() == dtype;
             let computed = matches!(body.instrs[u], Instr::Op(..)) && !self.folded[u] && self.direct(u).is_none();
             let earlier = self.level[u] < self.level[v] && self.class[args[1] as usize] != Class::Point;
             if self.whole && alone && new && same && computed && earlier && self.only_read(u) {

@@ -82,7 +82,7 @@ impl Lowering<'_> {
                 };
                 // Formulas over fewer operands do not read the rest.
                 let args = std::array::from_fn(|k| read(args[k.min(args.len() - 1)]));
-                Micro::Fused { op: *op, dtype: types[i].compute(), args, dst }
+                Micro::Fused { op: *op, args, dst }
             }
             Instr::Op(op, args) => {
                 let arity = op.row().arity;
