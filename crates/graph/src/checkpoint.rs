@@ -93,7 +93,7 @@ impl Copies {
             let copy = Node::new(&next.device, next.source.clone(), inputs, meta, next.location, region);
             copy.books().adjoint = self.adjoint(&next);
             self.original_of.insert(copy.id, next.id);
-            self.held.push(Tensor::from_node(copy.clone()));
+            self.held.push(Tensor::first(copy.clone()));
             self.copy_of.insert(next.id, copy);
         }
         self.known(node, region).expect("the loop ended with it")

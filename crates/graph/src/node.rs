@@ -106,7 +106,7 @@ const CLAIMS: u64 = 1 << 62;
 const DONE: u64 = 1 << 63;
 
 impl Node {
-    /// Records an op, claiming its inputs.
+    /// Records an op, claiming its inputs. As all new nodes, it has one handle already, for the tensor that names it first.
     pub(crate) fn new(
         device: &Device,
         source: Source,
@@ -160,7 +160,7 @@ impl Node {
             dtype,
             location,
             region,
-            word: AtomicU64::new(state),
+            word: AtomicU64::new(state | HANDLE),
             mark: AtomicU64::new(0),
             books: Mutex::new(books),
         })

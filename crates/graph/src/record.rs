@@ -106,7 +106,7 @@ fn add(
         }
         recorded.push(Arc::downgrade(&node));
     });
-    Tensor::from_node(node)
+    Tensor::first(node)
 }
 
 /// True iff a handle names a node and it is not computed yet; once no handle does, none ever will.

@@ -350,7 +350,7 @@ impl Rest {
                 Ok(()) => Node::leaf(&device, buffer, (shape, dtype), cut),
                 Err(error) => Node::failed(&device, error.clone(), (shape, dtype), cut),
             };
-            *tensor = Tensor::from_node(node);
+            *tensor = Tensor::first(node);
         }
         fired
     }

@@ -32,8 +32,14 @@ impl Drop for Tensor {
 }
 
 impl Tensor {
+    /// A new handle on a node.
     pub(crate) fn from_node(node: Arc<Node>) -> Tensor {
         node.add_handle();
+        Tensor(node)
+    }
+
+    /// The handle that a new node has.
+    pub(crate) fn first(node: Arc<Node>) -> Tensor {
         Tensor(node)
     }
 
@@ -239,7 +245,7 @@ fn upload(
     if !bytes.is_empty() {
         device.backend().write(&buffer, 0, bytes)?;
     }
-    Ok(Tensor::from_node(Node::leaf(device, buffer, (shape, dtype), location)))
+    Ok(Tensor::first(Node::leaf(device, buffer, (shape, dtype), location)))
 }
 
 /// What it is, without computing it.

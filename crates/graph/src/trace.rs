@@ -269,7 +269,7 @@ impl Replay {
                 n < n_state && matches!(plan.outputs[result], Output::Donated(leaf) if overwritten(leaf) == n);
             if !in_place {
                 let leaf = Node::leaf(&self.device, buffer.clone(), self.metas[result], self.cut);
-                *tensor = Tensor::from_node(leaf);
+                *tensor = Tensor::first(leaf);
             }
         }
         self.buffers.clear();
