@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use crate::Tensor;
 use crate::checkpoint::Copies;
 use crate::node::{Adjoint, Node, Source, in_order};
-use crate::vjp::{left, vjp};
+use crate::vjp::{goes_on, left, vjp};
 
 impl Tensor {
     /// The gradient of this scalar with respect to each tensor; `None` where it does not depend on it.
@@ -96,7 +96,7 @@ fn assert_history(of: &Tensor, is_target: &dyn Fn(u64) -> bool) {
     }
 }
 
-/// True iff a value depends on one of those with these ids.
+/// True iff gradients of a value go on to one of those with these ids, as far as the ops between them tell.
 pub(crate) fn reaches(root: &Arc<Node>, targets: &[u64]) -> bool {
     let mut marks = root.device.marks();
     let (walk, _) = marks.next();
@@ -105,9 +105,12 @@ pub(crate) fn reaches(root: &Arc<Node>, targets: &[u64]) -> bool {
         if targets.contains(&node.id) {
             return true;
         }
-        for input in node.books().inputs.iter().filter(|i| i.dtype.is_float() && i.mark().0 != walk) {
-            input.set_mark(walk, 0);
-            stack.push(input.clone());
+        let Source::Op(op) = &node.source else { continue };
+        for (n, input) in node.books().inputs.iter().enumerate() {
+            if input.dtype.is_float() && input.mark().0 != walk && goes_on(op, n) {
+                input.set_mark(walk, 0);
+                stack.push(input.clone());
+            }
         }
     }
     false

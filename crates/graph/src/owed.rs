@@ -97,13 +97,14 @@ pub struct Due {
 }
 
 impl Tensor {
-    /// As [`Tensor::grad`], recorded as asked for at this line.
+    /// What was owed: as [`Tensor::grad`], recorded as asked for at this line.
     ///
     /// # Panics
-    /// As [`Tensor::grad`].
-    #[track_caller]
-    pub fn grad_at(&self, wrt: &[&Tensor], location: &'static Location<'static>) -> Vec<Option<Tensor>> {
-        recorded_at(location, || self.grad(wrt))
+    /// If there is no gradient at all.
+    pub fn grad_owed(&self, wrt: &[&Tensor], location: &'static Location<'static>) -> Vec<Option<Tensor>> {
+        let grads = recorded_at(location, || self.grad(wrt));
+        assert!(grads.iter().any(Option::is_some), "backward: no gradient reaches what it was asked for at {location}");
+        grads
     }
 }
 
@@ -116,7 +117,7 @@ impl Debt {
         // Others wait until all is recorded.
         let mut due = self.due();
         if let Some((of, wrt)) = due.take() {
-            let grads = of.grad_at(&wrt.iter().collect::<Vec<_>>(), self.location);
+            let grads = of.grad_owed(&wrt.iter().collect::<Vec<_>>(), self.location);
             self.paid.set(grads).expect("it is due once");
         }
     }

@@ -36,6 +36,26 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
     }
 }
 
+/// True iff a cotangent of an op's result goes on to this float operand, as far as the op alone tells.
+pub(crate) fn goes_on(op: &Op, operand: usize) -> bool {
+    match op {
+        Op::Map(expr) => match expr.nodes.last() {
+            Some(ExprNode::Input(_)) => false,
+            Some(ExprNode::Cast(..)) => true,
+            _ => formulas::of(expr).of_input.get(operand).is_some_and(Option::is_some),
+        },
+        Op::Reduce(..)
+        | Op::View(_)
+        | Op::Gather(_)
+        | Op::Scatter { .. }
+        | Op::Dot(_)
+        | Op::Attention(_)
+        | Op::Scan(_)
+        | Op::Sort(_) => true,
+        Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) => false,
+    }
+}
+
 #[track_caller]
 fn map(expr: &Arc<Expr>, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
     match expr.nodes.last() {

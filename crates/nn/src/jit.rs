@@ -3,13 +3,12 @@
 //! A plan hit still records every node of a step, to find that nothing is new. A jitted step is recorded the first
 //! time, and afterwards only its arguments are bound.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use kiln_graph::trace::{Replay, Trace};
 use kiln_graph::{Device, Tensor};
-use kiln_ir::{DType, Result};
+use kiln_ir::{DType, Result, Shape};
 
 use crate::{LeafMut, Module, Optimizer, Path};
 
@@ -21,8 +20,8 @@ pub trait Carry {
     /// Calls `f` with each tensor.
     fn carry<'a>(&'a mut self, f: &mut dyn FnMut(&'a mut Tensor));
 
-    /// Feeds whatever else decides what is recorded to a hash: whether layers are in training, say.
-    fn modes(&mut self, _: &mut dyn Hasher) {}
+    /// Calls `f` with whatever else decides what is recorded: whether each layer is in training, say.
+    fn modes(&mut self, _: &mut dyn FnMut(bool)) {}
 }
 
 impl<M: Module> Carry for M {
@@ -34,10 +33,10 @@ impl<M: Module> Carry for M {
         });
     }
 
-    fn modes(&mut self, hash: &mut dyn Hasher) {
+    fn modes(&mut self, f: &mut dyn FnMut(bool)) {
         self.visit_mut(&mut Path::default(), &mut |_, leaf| {
             if let LeafMut::Mode(mode) = leaf {
-                hash.write_u8(mode.is_training().into());
+                f(mode.is_training());
             }
         });
     }
@@ -65,11 +64,11 @@ macro_rules! tuples {
                 let _ = f;
             }
 
-            fn modes(&mut self, hash: &mut dyn Hasher) {
+            fn modes(&mut self, f: &mut dyn FnMut(bool)) {
                 #[allow(non_snake_case)]
                 let ($($name,)*) = self;
-                $($name.modes(hash);)*
-                let _ = hash;
+                $($name.modes(f);)*
+                let _ = f;
             }
         }
     };
@@ -90,7 +89,7 @@ pub struct Jit<S, I, O, F> {
 }
 
 struct Recording<O> {
-    key: u64,
+    key: Key,
     replay: Replay,
     /// What the step gave, without its tensors.
     output: O,
@@ -152,9 +151,8 @@ where
     /// If the step reads a value of its own.
     #[track_caller]
     pub fn call(&mut self, state: &mut S, mut input: I) -> Result<O> {
-        let key = key(state, &mut input);
-        let Some(at) = self.recordings.iter().position(|r| r.key == key) else {
-            return self.record(key, state, input);
+        let Some(at) = self.recordings.iter().position(|r| r.key.is_of(state, &mut input)) else {
+            return self.record(state, input);
         };
         let recording = &mut self.recordings[at];
         let mut output = recording.output.clone();
@@ -173,7 +171,8 @@ where
     }
 
     #[track_caller]
-    fn record(&mut self, key: u64, state: &mut S, mut input: I) -> Result<O> {
+    fn record(&mut self, state: &mut S, mut input: I) -> Result<O> {
+        let key = Key::new(state, &mut input);
         let trace = {
             let (state, inputs) = (tensors(state), tensors(&mut input));
             let shared = |all: &[&mut Tensor]| -> Vec<Tensor> { all.iter().map(|t| (**t).clone()).collect() };
@@ -209,13 +208,34 @@ fn tensors<C: Carry>(of: &mut C) -> Vec<&mut Tensor> {
     all
 }
 
-/// What a recording depends on: modes, dims, dtypes, and where the tensors are.
-fn key<S: Carry, I: Carry>(state: &mut S, input: &mut I) -> u64 {
-    let mut hash = DefaultHasher::new();
-    state.modes(&mut hash);
-    let place = |t: &Tensor| Arc::as_ptr(t.device().backend()).cast::<()>();
-    let mut meta = |t: &mut Tensor| (t.shape(), t.dtype(), place(t)).hash(&mut hash);
-    state.carry(&mut |t| meta(t));
-    input.carry(&mut |t| meta(t));
-    hash.finish()
+/// What a recording depends on.
+struct Key {
+    modes: Vec<bool>,
+    metas: Vec<Meta>,
+}
+
+/// Dims, dtype, and where a tensor is: the address of its backend.
+type Meta = (Shape, DType, usize);
+
+fn meta(t: &Tensor) -> Meta {
+    (*t.shape(), t.dtype(), Arc::as_ptr(t.device().backend()).addr())
+}
+
+impl Key {
+    fn new<S: Carry, I: Carry>(state: &mut S, input: &mut I) -> Key {
+        let mut key = Key { modes: Vec::new(), metas: Vec::new() };
+        state.modes(&mut |mode| key.modes.push(mode));
+        state.carry(&mut |t| key.metas.push(meta(t)));
+        input.carry(&mut |t| key.metas.push(meta(t)));
+        key
+    }
+
+    /// True iff a step on these would record the same.
+    fn is_of<S: Carry, I: Carry>(&self, state: &mut S, input: &mut I) -> bool {
+        let (mut modes, mut metas, mut same) = (self.modes.iter(), self.metas.iter(), true);
+        state.modes(&mut |mode| same &= modes.next() == Some(&mode));
+        state.carry(&mut |t| same &= metas.next() == Some(&meta(t)));
+        input.carry(&mut |t| same &= metas.next() == Some(&meta(t)));
+        same && modes.next().is_none() && metas.next().is_none()
+    }
 }

@@ -123,7 +123,7 @@ impl<R: Rule> Optimizer<R> {
                 return Ok(());
             }
         };
-        let mut grads = loss.grad_at(&values(model), location);
+        let mut grads = loss.grad_owed(&values(model), location);
         drop(loss);
         let mut limits = Vec::new();
         for max in clips {

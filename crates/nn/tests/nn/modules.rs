@@ -79,10 +79,12 @@ fn a_loss_without_any_gradient_is_a_mistake() {
     let model = net();
     let loss = model.inner.0.exp().sum_all();
     CPU.eval().unwrap();
-    let doubled = loss * 2.0;
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(doubled.backward(&model))));
-    let message = *caught.unwrap_err().downcast::<&str>().unwrap();
-    assert!(message.starts_with("backward: the loss reaches no parameter"), "{message}");
+    let weight = || model.inner.0.exp().sum_all();
+    for loss in [loss * 2.0, weight().detach(), weight().floor(), weight().detach() + 1.0] {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(loss.backward(&model))));
+        let message = *caught.unwrap_err().downcast::<&str>().unwrap();
+        assert!(message.starts_with("backward: the loss reaches no parameter"), "{message}");
+    }
 }
 
 #[test]
