@@ -10,6 +10,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kiln::graph::plan::PlanOptions;
 use kiln::prelude::*;
 use kiln_benches::counted::Counted;
+use kiln_benches::models::Mlp;
 use kiln_benches::row::Mode;
 use kiln_benches::training;
 use kiln_cpu::CpuBackend;
@@ -26,10 +27,27 @@ fn record(c: &mut Criterion) {
     c.bench_function("record_add", |b| b.iter(|| black_box(&x + &y)));
 }
 
-/// A whole training step whose plan is known: record, differentiate, capture, hash, find, allocate.
+/// A whole training step whose plan is known, recorded as a whole, since something looks at the gradients: record,
+/// differentiate, capture, find, allocate.
 fn plan_hit(c: &mut Criterion) {
+    let device = dry();
+    let mut model = Mlp::new(&[4, 32, 32, 2], &device);
+    let mut opt = AdamW::new(1e-3).build(&model);
+    let (x, target) = (Tensor::zeros(&[32, 4], &device).detach(), Tensor::iota(&[32], 0, &device).detach());
+    device.eval().expect("a dry device does not fail");
+    c.bench_function("plan_hit_train_tiny_mlp_b32", |b| {
+        b.iter(|| {
+            let loss = model.forward(&x).cross_entropy(&target);
+            let grads = loss.backward(&model).map(|grad| grad);
+            opt.step(&mut model, grads)
+        })
+    });
+}
+
+/// The same step, of which only the forward pass is recorded: what follows is known.
+fn known(c: &mut Criterion) {
     let mut case = training::tiny_mlp(Mode::Implicit, &dry()).expect("a dry device does not fail");
-    c.bench_function("plan_hit_train_tiny_mlp_b32", |b| b.iter(|| (case.step)()));
+    c.bench_function("known_train_tiny_mlp_b32", |b| b.iter(|| (case.step)()));
 }
 
 /// The same step recorded once: bind, allocate.
@@ -51,5 +69,5 @@ fn quick() -> Criterion {
     Criterion::default().sample_size(20).warm_up_time(warm_up).measurement_time(measure)
 }
 
-criterion_group! { name = host; config = quick(); targets = record, plan_hit, replay, plan_cold }
+criterion_group! { name = host; config = quick(); targets = record, plan_hit, known, replay, plan_cold }
 criterion_main!(host);
