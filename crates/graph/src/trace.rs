@@ -106,7 +106,10 @@ impl Trace {
         let scalars = self.numbers(&captured, &ticks);
         let ready = exec::ready(&device, &captured)?;
         let result_of = |node: &Arc<Node>| captured.outputs().position(|o| o.id == node.id);
-        let places = results.iter().map(result_of).collect();
+        let places: Vec<Option<usize>> = results.iter().map(result_of).collect();
+        let first = |result: usize| places.iter().position(|place| *place == Some(result)).unwrap_or(0);
+        let place = |result: usize| Place { result, first: first(result) };
+        let places = places.iter().map(|result| result.map(place)).collect();
         let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
         exec::run_captured(&device, captured, &ready, Some(cut))?;
         let inputs = self.inputs.iter().map(|(t, _)| (*t.shape(), t.dtype())).collect();
@@ -185,6 +188,13 @@ enum Number {
     },
 }
 
+/// What a tensor of the state or an output becomes.
+struct Place {
+    result: usize,
+    /// The first of these tensors that is the same result: they share a value.
+    first: usize,
+}
+
 /// A step that can be run again.
 pub struct Replay {
     device: Device,
@@ -192,7 +202,7 @@ pub struct Replay {
     args: Vec<Argument>,
     scalars: Vec<Number>,
     /// For each tensor of the state and then each output, the result of the program that it is, if it is one.
-    places: Vec<Option<usize>>,
+    places: Vec<Option<Place>>,
     metas: Vec<(kiln_ir::Shape, DType)>,
     ticks: Vec<Ticks>,
     draws: u32,
@@ -261,9 +271,16 @@ impl Replay {
         }
         let n_state = state.len();
         for (n, place) in self.places.iter().enumerate() {
-            let Some(result) = *place else { continue };
+            let Some(Place { result, first }) = *place else { continue };
             let buffer = &self.buffers[self.args.len() + result];
+            // A second name is another handle: a later run must not take either for the only one.
+            let same = (first < n)
+                .then(|| if first < n_state { state[first].clone() } else { outputs[first - n_state].clone() });
             let tensor = if n < n_state { &mut *state[n] } else { &mut *outputs[n - n_state] };
+            if let Some(same) = same {
+                *tensor = same;
+                continue;
+            }
             // Written in place: the tensor has its next value already.
             let in_place =
                 n < n_state && matches!(plan.outputs[result], Output::Donated(leaf) if overwritten(leaf) == n);

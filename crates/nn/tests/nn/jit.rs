@@ -181,3 +181,21 @@ fn a_model_that_moved_is_recorded_anew() {
     assert!(*moved.device() == there && forward.n_recorded() == 2);
     assert_eq!(moved.to_vec::<f32>().unwrap(), expected);
 }
+
+/// The step gives a tensor of its state: one value with two names.
+#[test]
+fn an_output_that_is_also_state_keeps_its_value() {
+    let device = Device::new(kiln_cpu::CpuBackend::new());
+    let mut total = Tensor::zeros(&[2], &device).detach();
+    let mut add = jit(|total: &mut Tensor, by: Tensor| {
+        *total = &*total + by;
+        Ok(total.clone())
+    });
+    let by = || Tensor::scalar(1.0, DType::F32, &device);
+    drop(add.call(&mut total, by()).unwrap());
+    let kept: Vec<Tensor> = (0..4).map(|_| add.call(&mut total, by()).unwrap()).collect();
+    let values: Vec<f32> = kept.iter().map(|t| t.to_vec::<f32>().unwrap()[0]).collect();
+    assert_eq!(values, [2.0, 3.0, 4.0, 5.0]);
+    drop(kept);
+    assert_eq!(add.call(&mut total, by()).unwrap().to_vec::<f32>().unwrap(), [6.0; 2]);
+}
