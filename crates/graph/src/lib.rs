@@ -5,7 +5,7 @@
 //! is found again by its structure the next time.
 //!
 //! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` (liveness), `grad` and
-//! `vjp`, `capture`, [`mod@plan`], `exec`.
+//! `vjp`, `capture`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
 
 #![forbid(unsafe_code)]
 
