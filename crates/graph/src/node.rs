@@ -127,18 +127,17 @@ impl Node {
         meta: (Shape, DType),
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let books = Books { inputs: Inputs::None, value: Value::Ready(buffer), cut: None, adjoint: None };
-        Node::build(device, Source::Leaf, books, meta, (location, Region::None))
+        Node::of_value(device, Value::Ready(buffer), meta, location)
     }
 
-    /// A node whose value could not be computed.
-    pub(crate) fn failed(
+    /// A node whose value is settled: it exists, or could not be computed.
+    pub(crate) fn of_value(
         device: &Device,
-        error: Error,
+        value: Value,
         meta: (Shape, DType),
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let books = Books { inputs: Inputs::None, value: Value::Failed(error), cut: None, adjoint: None };
+        let books = Books { inputs: Inputs::None, value, cut: None, adjoint: None };
         Node::build(device, Source::Leaf, books, meta, (location, Region::None))
     }
 

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap as HashMap;
 use crate::cache::Ready;
 use crate::capture::Captured;
 use crate::exec::{add_results, capture_timed, fire_plan, run_new};
-use crate::node::{Node, Source};
+use crate::node::{Node, Source, Value};
 use crate::record::held;
 use crate::tensor::scalar_word;
 use crate::{Device, Tensor, trace};
@@ -345,12 +345,9 @@ impl Rest {
             if fired.is_ok() && tensor.node_mut().is_some_and(|node| node.renew(&buffer)) {
                 continue;
             }
-            let (shape, dtype) = (*tensor.shape(), tensor.dtype());
-            let node = match &fired {
-                Ok(()) => Node::leaf(&device, buffer, (shape, dtype), cut),
-                Err(error) => Node::failed(&device, error.clone(), (shape, dtype), cut),
-            };
-            *tensor = Tensor::first(node);
+            let meta = (*tensor.shape(), tensor.dtype());
+            let value = fired.as_ref().map_or_else(|error| Value::Failed(error.clone()), |()| Value::Ready(buffer));
+            *tensor = Tensor::first(Node::of_value(&device, value, meta, cut));
         }
         fired
     }

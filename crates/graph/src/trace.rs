@@ -107,7 +107,7 @@ impl Trace {
         let ready = exec::ready(&device, &captured)?;
         let result_of = |node: &Arc<Node>| captured.outputs().position(|o| o.id == node.id);
         let places: Vec<Option<usize>> = results.iter().map(result_of).collect();
-        let first = |result: usize| places.iter().position(|place| *place == Some(result)).unwrap_or(0);
+        let first = |result: usize| places.iter().position(|place| *place == Some(result)).expect("it is among them");
         let place = |result: usize| Place { result, first: first(result) };
         let places = places.iter().map(|result| result.map(place)).collect();
         let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
