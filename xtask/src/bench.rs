@@ -35,7 +35,8 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let options = Options::parse(args)?;
     let table = built::program("kiln-benches", "table")?;
     let names = run::names(&table, &options)?;
-    let sides = Sides { table: &table, peer: Peer::find(&options)?, rust_peers: RustPeer::all(&options)? };
+    let (jitted, peer, rust_peers) = (run::jitted(&table)?, Peer::find(&options)?, RustPeer::all(&options)?);
+    let sides = Sides { table: &table, jitted, peer, rust_peers };
     let others = sides.others();
     let machine = Machine::here(&table, &options, sides.peer.as_ref().map(|peer| peer.version.as_str()));
     let load = options.loaded.then(Load::start);

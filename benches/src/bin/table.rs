@@ -34,7 +34,7 @@ struct Args {
     /// Times each kernel on the GPU's clock, in steps of their own after the row was timed without it
     #[arg(long)]
     profile: bool,
-    /// Prints the names of the rows
+    /// Prints the names of the rows; with `--jit`, of those that have a model
     #[arg(long)]
     list: bool,
     /// Prints the adapters, one a line
@@ -59,8 +59,9 @@ fn main() -> ExitCode {
     let named = |prefix: &str| args.only.as_str().contains(prefix);
     let limits = LIMITS.iter().filter(|row| named("limit_") && args.only.is_match(row.name));
     let ladder = LADDER.iter().filter(|row| named("ladder_") && args.only.is_match(row.name));
+    let mode = if args.jit { Mode::Jit } else { Mode::Implicit };
     if args.list {
-        rows.for_each(|row| println!("{}", row.name));
+        rows.filter(|row| row.maker(mode).is_some()).for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
     }
     listen();
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(places) => {
-            rows.chain(limits).chain(ladder).for_each(|row| run(&places, row, &args));
+            rows.chain(limits).chain(ladder).for_each(|row| run(&places, (row, mode), &args));
             ExitCode::SUCCESS
         }
     }
@@ -89,8 +90,7 @@ impl Places {
     }
 }
 
-fn run(places: &Places, row: &Row, args: &Args) {
-    let mode = if args.jit { Mode::Jit } else { Mode::Implicit };
+fn run(places: &Places, (row, mode): (&Row, Mode), args: &Args) {
     let Some(make) = row.maker(mode) else {
         return print(&Failure::new((row, mode), args.device, "has no model to jit".into()));
     };

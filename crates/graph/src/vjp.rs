@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kiln_ir::attention::{Attend, Part, compose};
 use kiln_ir::scan::Scan;
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp, Shape};
+use kiln_ir::{Axes, Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
 use crate::node::Source;
 use crate::record::{record, source};
@@ -349,19 +349,14 @@ fn meaning(attend: Attend, x: &[Tensor], g: &Tensor, wanted: Range<usize>) -> Ve
     x[wanted].iter().zip(found).filter_map(|(t, d)| Some((t.node().id, d?))).collect()
 }
 
-/// A list of axes, as long as a shape at most.
-type Axes = Shape;
-
 /// So many axes from one on.
 fn axes(first: usize, n: usize) -> Axes {
-    let mut axes = Axes::new(&[0; Shape::MAX_RANK][..n]);
-    (0..n).for_each(|i| axes = axes.with(i, first + i));
-    axes
+    (first..first + n).collect()
 }
 
 /// The batch axes that are not repeated.
 fn others(n_batch: usize, repeated: &[usize]) -> Axes {
-    (0..n_batch).filter(|a| !repeated.contains(a)).fold(Axes::scalar(), |axes, a| Axes::of(&[&axes, &[a]]))
+    (0..n_batch).filter(|a| !repeated.contains(a)).collect()
 }
 
 /// What an operand repeats along batch axes, and along which; itself and none if it is no such view.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::expr::E;
-use crate::{Contraction, DType, Expr, ExprNode, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
+use crate::{Axes, Contraction, DType, Expr, ExprNode, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
 
 /// One value of an attention `softmax(q·kᵀ / √d + bias) · v`, over `q [b.., t, d]`, `k [b.., s, d]`,
 /// `v [b.., s, e]` and `bias [b.., t, s]`, with the cotangent `g [b.., t, e]` of its output.
@@ -138,11 +138,11 @@ pub fn compose(graph: &mut Graph, attend: Attend, inputs: &[NodeId]) -> NodeId {
     let value = match attend.part {
         Part::Out | Part::LogSum => {
             let axis = c.rank + 1;
-            let max = c.graph.apply(Op::Reduce(ReduceOp::Max, vec![axis]), &[scores]);
+            let max = c.graph.apply(Op::Reduce(ReduceOp::Max, Axes::new(&[axis])), &[scores]);
             // Finite, so that a row without any score above -∞ has differences.
             let max = c.map(&E::op(PointOp::Max, &[&E::input(0), &E::lit(f64::from(f32::MIN))]), &[max]);
             let p = c.map(&(E::input(0) - E::input(1)).map(PointOp::Exp), &[scores, max]);
-            let sum = c.graph.apply(Op::Reduce(ReduceOp::Sum, vec![axis]), &[p]);
+            let sum = c.graph.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[axis])), &[p]);
             // Nothing but a row that sees no score: a sum that is NaN is not 0, and stays.
             let none = E::op(PointOp::Eq, &[&E::input(0), &E::lit(0.0)]);
             // Never 0, so that such a row has gradients, which are 0.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::attention::{self, Attend};
 use crate::scan::{self, Scan};
 use crate::sort::{self, Sort};
-use crate::{DType, Expr, ExprNode, Movement, ReduceOp, Shape};
+use crate::{Axes, DType, Expr, ExprNode, Movement, ReduceOp, Shape};
 
 /// The position of a node in its graph.
 pub type NodeId = u32;
@@ -30,7 +30,7 @@ pub enum Op {
     /// A formula, element by element; inputs broadcast as NumPy's do.
     Map(Arc<Expr>),
     /// A reduction over these axes, which stay as dims of 1.
-    Reduce(ReduceOp, Vec<usize>),
+    Reduce(ReduceOp, Axes),
     /// A leaf from an element on that is given at each run, in the n-th slot: `out[i] = leaf[i + start]`, row-major,
     /// and 0 beyond the end. A window into data moves without a new plan.
     Offset(u32),
@@ -167,7 +167,7 @@ pub fn infer(op: &Op, inputs: &[(&Shape, DType)]) -> Result<(Shape, DType), Stri
             if !axes.windows(2).all(|w| w[0] < w[1]) {
                 return Err(format!("axes {axes:?} are not ascending"));
             }
-            for &axis in axes {
+            for &axis in axes.iter() {
                 if axis >= shape.rank() {
                     return Err(format!("axis {axis} out of range for rank {}", shape.rank()));
                 }

@@ -40,4 +40,4 @@ pub use index::{Atom, Bound, Index, IndexMap};
 pub use kernel::{Access, Kernel};
 pub use movement::Movement;
 pub use ops::{OPS, PointOp, ReduceOp};
-pub use shape::Shape;
+pub use shape::{Axes, Shape};

@@ -3,7 +3,7 @@
 //! Each is a shape rule and an [`IndexMap`] from its output to its input; the inverse direction,
 //! which gradients need, is again one of them.
 
-use crate::{Bound, Index, IndexMap, Shape};
+use crate::{Axes, Bound, Index, IndexMap, Shape};
 
 /// A view of one tensor, described by what changes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -11,7 +11,7 @@ pub enum Movement {
     /// The same elements in row-major order under other dims.
     Reshape(Shape),
     /// Output axis `i` is input axis `perm[i]`.
-    Permute(Vec<usize>),
+    Permute(Axes),
     /// Dims of size 1 repeated; new axes come first.
     Expand(Shape),
     /// `len` elements of `axis` from `start`, every `step`-th.
@@ -79,12 +79,10 @@ impl Movement {
     /// The permutation that undoes another: output axis `perm[i]` is input axis `i`.
     ///
     /// ```
-    /// assert_eq!(kiln_ir::Movement::inverse(&[2, 0, 1]), [1, 2, 0]);
+    /// assert_eq!(*kiln_ir::Movement::inverse(&[2, 0, 1]), [1, 2, 0]);
     /// ```
-    pub fn inverse(perm: &[usize]) -> Vec<usize> {
-        let mut inverse = vec![0; perm.len()];
-        perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
-        inverse
+    pub fn inverse(perm: &[usize]) -> Axes {
+        perm.iter().enumerate().fold(perm.into(), |inverse: Axes, (i, &p)| inverse.with(p, i))
     }
 
     /// The op's name in messages and dumps.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::expr::E;
-use crate::{DType, Expr, ExprNode, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
+use crate::{Axes, DType, Expr, ExprNode, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
 
 /// A running reduction along an axis: `out[i]` is that of `x[0..=i]`, or of `x[i..]` in reverse.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,7 +83,7 @@ pub fn compose(graph: &mut Graph, scan: Scan, x: NodeId) -> NodeId {
         let padded = fill(graph, padded, before, scan.op.identity(dtype));
         let window = Movement::Window { axis: 1, size, stride: 1, dilation: reach };
         let windows = graph.apply(Op::View(window), &[padded]);
-        let reduced = graph.apply(Op::Reduce(scan.op, vec![2]), &[windows]);
+        let reduced = graph.apply(Op::Reduce(scan.op, Axes::new(&[2])), &[windows]);
         value = graph.apply(Op::View(Movement::Reshape(rows)), &[reduced]);
         reach *= size;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::expr::E;
 use crate::scan::cast;
 use crate::sort::{Part, Sort};
-use crate::{DType, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
+use crate::{Axes, DType, Graph, Movement, NodeId, Op, PointOp, ReduceOp, Shape};
 
 /// Slices that one step adds up: fewer steps are fewer kernels, each of which reads more.
 const REACH: usize = 8;
@@ -94,7 +94,7 @@ impl Sums<'_> {
             });
             let same = E::op(PointOp::Eq, &[&E::input(1), &E::input(2)]);
             let added = map(graph, &E::input(0).when(&same, &E::lit(0.0)), &[later, numbers, own]);
-            let sum = graph.apply(Op::Reduce(ReduceOp::Sum, vec![2]), &[added]);
+            let sum = graph.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[2])), &[added]);
             value = reshape(graph, sum, &self.rows);
             reach *= size;
         }

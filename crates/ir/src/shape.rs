@@ -118,6 +118,24 @@ impl Deref for Shape {
     }
 }
 
+/// A list of axes: at most as long as a shape, and held like one.
+pub type Axes = Shape;
+
+/// # Panics
+/// If there are more than eight.
+impl FromIterator<usize> for Shape {
+    #[track_caller]
+    fn from_iter<I: IntoIterator<Item = usize>>(dims: I) -> Shape {
+        let mut s = Shape::scalar();
+        for dim in dims {
+            assert!(s.rank() < Shape::MAX_RANK, "shape: more than {} dims", Shape::MAX_RANK);
+            s.dims[s.rank()] = dim;
+            s.rank += 1;
+        }
+        s
+    }
+}
+
 impl From<&[usize]> for Shape {
     #[track_caller]
     fn from(dims: &[usize]) -> Shape {

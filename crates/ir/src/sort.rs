@@ -9,7 +9,7 @@ mod tiles;
 use std::cmp::Ordering;
 
 use crate::scan::{cast, extents};
-use crate::{DType, Graph, Movement, NodeId, Op, Shape};
+use crate::{Axes, DType, Graph, Movement, NodeId, Op, Shape};
 
 pub use merge::compose;
 pub use tiles::in_tiles;
@@ -82,7 +82,7 @@ fn rows(graph: &mut Graph, sort: Sort, x: NodeId) -> NodeId {
     let [outer, len, inner] = sort.extents(&shape);
     let wide = if key(dtype) == dtype { x } else { cast(graph, key(dtype), x) };
     let split = graph.apply(Op::View(Movement::Reshape(Shape::new(&[outer, len, inner]))), &[wide]);
-    let turned = graph.apply(Op::View(Movement::Permute(vec![0, 2, 1])), &[split]);
+    let turned = graph.apply(Op::View(Movement::Permute(Axes::new(&[0, 2, 1]))), &[split]);
     graph.apply(Op::View(Movement::Reshape(Shape::new(&[outer * inner, len]))), &[turned])
 }
 
@@ -95,7 +95,7 @@ fn kept(graph: &mut Graph, sort: Sort, x: NodeId, rows: [NodeId; 2]) -> [NodeId;
         let first = graph.apply(Op::View(first), &[rows]);
         let split = Movement::Reshape(Shape::new(&[outer, inner, sort.keep]));
         let split = graph.apply(Op::View(split), &[first]);
-        let turned = graph.apply(Op::View(Movement::Permute(vec![0, 2, 1])), &[split]);
+        let turned = graph.apply(Op::View(Movement::Permute(Axes::new(&[0, 2, 1]))), &[split]);
         let whole = graph.apply(Op::View(Movement::Reshape(shape.with(sort.axis, sort.keep))), &[turned]);
         cast(graph, dtype, whole)
     })

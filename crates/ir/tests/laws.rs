@@ -8,7 +8,7 @@ use kiln_ir::random::threefry2x32;
 use kiln_ir::scan::{self, Scan};
 use kiln_ir::scatter;
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Contraction, DType, Expr, Graph, Movement, Node, Op, ReduceOp, Shape, reference};
+use kiln_ir::{Axes, Contraction, DType, Expr, Graph, Movement, Node, Op, ReduceOp, Shape, reference};
 
 /// `n` numbers in `lo..hi`, the same on every run.
 fn numbers(seed: u32, n: usize, (lo, hi): (f64, f64)) -> Vec<f64> {
@@ -119,7 +119,7 @@ fn movements_show_the_elements_they_promise() {
         let (s, v) = view(dims, m.clone());
         assert_eq!((&s[..], v.as_slice()), (shape, values), "{m:?}");
     };
-    check(&[2, 3], Movement::Permute(vec![1, 0]), &[3, 2], &[0., 3., 1., 4., 2., 5.]);
+    check(&[2, 3], Movement::Permute(Axes::new(&[1, 0])), &[3, 2], &[0., 3., 1., 4., 2., 5.]);
     check(&[2, 1], Movement::Expand(Shape::new(&[2, 2, 2])), &[2, 2, 2], &[0., 0., 1., 1., 0., 0., 1., 1.]);
     check(&[5], Movement::Slice { axis: 0, start: 1, len: 2, step: 3 }, &[2], &[1., 4.]);
     check(&[3], Movement::Flip(0), &[3], &[2., 1., 0.]);
@@ -139,7 +139,7 @@ fn unwindow_is_the_adjoint_of_window() {
         let shape = g.nodes[windows as usize].shape;
         let u = g.source(Op::Leaf(1), shape, DType::F64);
         let spread = g.apply(Op::View(Movement::Unwindow { axis: 0, len, stride, dilation }), &[u]);
-        let adjoint = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[spread]);
+        let adjoint = g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[1])), &[spread]);
         g.outputs = vec![windows, adjoint];
         let (v, u) = (numbers(7, len, (-1.0, 1.0)), numbers(8, shape.numel(), (-1.0, 1.0)));
         let out = reference::eval(&g, &[v.clone(), u.clone()], &[]);
@@ -155,7 +155,7 @@ fn a_convolution_is_a_window_and_a_contraction() {
     let x = g.source(Op::Leaf(0), Shape::new(&[1, 4]), DType::F32);
     let w = g.source(Op::Leaf(1), Shape::new(&[1, 3, 1]), DType::F32);
     let windows = g.apply(Op::View(Movement::Window { axis: 1, size: 3, stride: 1, dilation: 1 }), &[x]);
-    let windows = g.apply(Op::View(Movement::Permute(vec![1, 0, 2])), &[windows]);
+    let windows = g.apply(Op::View(Movement::Permute(Axes::new(&[1, 0, 2]))), &[windows]);
     let y = g.apply(Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 2 }), &[windows, w]);
     g.outputs = vec![y];
     let out = reference::eval(&g, &[vec![1., 2., 3., 4.], vec![10., 1., 0.]], &[]);
@@ -167,7 +167,7 @@ fn reductions_hold_at_the_edges() {
     let run = |op, dims: &[usize], values: Vec<f64>| {
         let mut g = Graph::default();
         let x = g.source(Op::Leaf(0), Shape::new(dims), DType::F32);
-        let y = g.apply(Op::Reduce(op, vec![dims.len() - 1]), &[x]);
+        let y = g.apply(Op::Reduce(op, Axes::new(&[dims.len() - 1])), &[x]);
         g.outputs = vec![y];
         reference::eval(&g, &[values], &[]).remove(0)
     };
@@ -211,7 +211,7 @@ fn any_movement(x: &Shape, mut pick: impl FnMut(usize) -> usize) -> Movement {
         0 => {
             let mut perm: Vec<usize> = (0..x.rank()).collect();
             perm.rotate_left(1 + axis);
-            Movement::Permute(perm)
+            Movement::Permute(Axes::new(&perm))
         }
         1 => Movement::Flip(axis),
         2 => Movement::Pad { axis, lo: pick(3), hi: pick(3), interior: pick(2) },

@@ -26,7 +26,7 @@ pub trait Carry {
 
 impl<M: Module> Carry for M {
     fn carry<'a>(&'a mut self, f: &mut dyn FnMut(&'a mut Tensor)) {
-        self.visit_mut(&mut Path::default(), &mut |_, leaf| match leaf {
+        self.visit_mut(&mut Path::unnamed(), &mut |_, leaf| match leaf {
             LeafMut::Param(param) => f(param.tensor_mut()),
             LeafMut::State(state) => f(state.get_mut()),
             LeafMut::Mode(_) => {}
@@ -34,7 +34,7 @@ impl<M: Module> Carry for M {
     }
 
     fn modes(&mut self, f: &mut dyn FnMut(bool)) {
-        self.visit_mut(&mut Path::default(), &mut |_, leaf| {
+        self.visit_mut(&mut Path::unnamed(), &mut |_, leaf| {
             if let LeafMut::Mode(mode) = leaf {
                 f(mode.is_training());
             }

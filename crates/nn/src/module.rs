@@ -12,30 +12,50 @@ use crate::{LoadReport, Mode, Param, State, file, load};
 
 /// A field path on its way down a model: `blocks.0.fc1.weight`.
 #[derive(Clone, Default, Debug)]
-pub struct Path(String);
+pub struct Path {
+    text: String,
+    unnamed: bool,
+}
 
 impl Path {
+    /// A path for walks that ask for no names: it stays empty, and going down costs nothing.
+    pub(crate) fn unnamed() -> Path {
+        Path { unnamed: true, ..Path::default() }
+    }
+
     /// The path as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Goes down into a field for the time of a call.
     pub fn enter<R>(&mut self, name: &str, f: impl FnOnce(&mut Path) -> R) -> R {
-        let before = self.0.len();
-        if before > 0 {
-            self.0.push('.');
+        self.enter_with(|text| text.push_str(name), f)
+    }
+
+    /// Goes down into an element, named by its number.
+    fn enter_nth<R>(&mut self, n: usize, f: impl FnOnce(&mut Path) -> R) -> R {
+        self.enter_with(|text| text.push_str(&n.to_string()), f)
+    }
+
+    fn enter_with<R>(&mut self, name: impl FnOnce(&mut String), f: impl FnOnce(&mut Path) -> R) -> R {
+        if self.unnamed {
+            return f(self);
         }
-        self.0.push_str(name);
+        let before = self.text.len();
+        if before > 0 {
+            self.text.push('.');
+        }
+        name(&mut self.text);
         let result = f(self);
-        self.0.truncate(before);
+        self.text.truncate(before);
         result
     }
 }
 
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -102,7 +122,7 @@ pub trait Module {
 
     /// Sets whether layers behave as in training (dropout drops, batch norm uses the batch). New layers do.
     fn train(&mut self, training: bool) {
-        self.visit_mut(&mut Path::default(), &mut |_, leaf| {
+        self.visit_mut(&mut Path::unnamed(), &mut |_, leaf| {
             if let LeafMut::Mode(mode) = leaf {
                 mode.set(training);
             }
@@ -123,7 +143,7 @@ pub trait Module {
         }
         let mut moved = moved.into_iter();
         let mut next = || moved.next().expect("both walks meet the same leaves");
-        self.visit_mut(&mut Path::default(), &mut |_, leaf| match leaf {
+        self.visit_mut(&mut Path::unnamed(), &mut |_, leaf| match leaf {
             LeafMut::Param(param) => *param = Param::new(next()),
             LeafMut::State(state) => state.set(next()),
             LeafMut::Mode(_) => {}
@@ -236,13 +256,13 @@ impl<M: Module> Module for Option<M> {
 impl<M: Module> Module for [M] {
     fn visit<'a>(&'a self, at: &mut Path, f: &mut dyn FnMut(&Path, Leaf<'a>)) {
         for (n, m) in self.iter().enumerate() {
-            at.enter(&n.to_string(), |at| m.visit(at, f));
+            at.enter_nth(n, |at| m.visit(at, f));
         }
     }
 
     fn visit_mut<'a>(&'a mut self, at: &mut Path, f: &mut dyn FnMut(&Path, LeafMut<'a>)) {
         for (n, m) in self.iter_mut().enumerate() {
-            at.enter(&n.to_string(), |at| m.visit_mut(at, f));
+            at.enter_nth(n, |at| m.visit_mut(at, f));
         }
     }
 }

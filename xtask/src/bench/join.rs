@@ -19,6 +19,8 @@ pub(super) struct Side {
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) ours: Result<Side, String>,
+    /// With steps that are recorded once; `None` where that makes no difference.
+    pub(super) jit: Option<Result<Side, String>>,
     /// `None` without a peer.
     pub(super) theirs: Option<Result<Side, String>>,
     /// Of each Rust peer; `None` if it lacks the row.
@@ -36,6 +38,8 @@ impl Row {
     /// All turns of a row, joined.
     pub(super) fn of(name: &str, turns: Vec<Turn>) -> Row {
         let ours = middle("implicit", turns.iter().map(|turn| &turn.ours).collect());
+        let lines_of_jit: Vec<&Value> = turns.iter().filter_map(|turn| turn.jit.as_ref()).collect();
+        let jit = (!lines_of_jit.is_empty()).then(|| middle("jit", lines_of_jit));
         let ways: Vec<&str> = turns.first().map_or(Vec::new(), |turn| turn.theirs.iter().map(|t| t.0).collect());
         let of_way = |(n, way): (usize, &&str)| middle(way, turns.iter().map(|turn| &turn.theirs[n].1).collect());
         let theirs = best(ways.iter().enumerate().map(of_way).collect());
@@ -45,7 +49,7 @@ impl Row {
             (!lines.is_empty()).then(|| middle("", lines))
         };
         let others = (0..n_others).map(of_other).collect();
-        Row { name: name.to_owned(), ours, theirs, others }
+        Row { name: name.to_owned(), ours, jit, theirs, others }
     }
 
     /// Their time over ours: above 1, Kiln is faster.
@@ -58,11 +62,13 @@ impl Row {
         self.over_ours(self.others[n].as_ref())
     }
 
+    /// The same of a Rust peer, over our time with steps that are recorded once.
+    pub(super) fn jit_ratio(&self, n: usize) -> Option<f64> {
+        over(self.jit.as_ref(), self.others[n].as_ref())
+    }
+
     fn over_ours(&self, side: Option<&Result<Side, String>>) -> Option<f64> {
-        match (&self.ours, side) {
-            (Ok(ours), Some(Ok(theirs))) => Some(theirs.median_ms / ours.median_ms),
-            _ => None,
-        }
+        over(Some(&self.ours), side)
     }
 
     /// Our rate as a part of what the machine can do, for rates that have a limit.
@@ -74,6 +80,14 @@ impl Row {
             _ => None,
         };
         limit.map(|limit| ours.rate / limit)
+    }
+}
+
+/// Their time over ours, where both have one.
+fn over(ours: Option<&Result<Side, String>>, theirs: Option<&Result<Side, String>>) -> Option<f64> {
+    match (ours, theirs) {
+        (Some(Ok(ours)), Some(Ok(theirs))) => Some(theirs.median_ms / ours.median_ms),
+        _ => None,
     }
 }
 
@@ -146,6 +160,7 @@ mod tests {
     fn turns(ours: [f64; 3], eager: [f64; 3], jemalloc: [f64; 3]) -> Vec<Turn> {
         let turn = |n: usize| Turn {
             ours: line(ours[n]),
+            jit: None,
             theirs: vec![("eager", line(eager[n])), ("jemalloc", line(jemalloc[n]))],
             others: Vec::new(),
         };
@@ -176,7 +191,7 @@ mod tests {
         theirs[0].theirs[0].1 = json!({"name": "x", "error": "no"});
         assert_eq!(Row::of("x", theirs).ratio(), Some(2.0), "another way works");
 
-        let alone = Row::of("x", vec![Turn { ours: line(1.0), theirs: Vec::new(), others: Vec::new() }]);
+        let alone = Row::of("x", vec![Turn { ours: line(1.0), jit: None, theirs: Vec::new(), others: Vec::new() }]);
         assert_eq!((alone.theirs.is_none(), alone.ratio()), (true, None));
     }
 
@@ -190,6 +205,17 @@ mod tests {
         assert_eq!(row.others[0], None);
         assert_eq!(row.others[2], Some(Err("no".into())));
         assert_eq!([0, 1, 2].map(|n| row.other_ratio(n)), [None, Some(3.0), None]);
+    }
+
+    #[test]
+    fn steps_that_are_recorded_once_have_a_time_of_their_own() {
+        let mut three = turns([2.0; 3], [1.0; 3], [1.0; 3]);
+        for (turn, ms) in three.iter_mut().zip([0.5, 3.0, 1.0]) {
+            (turn.jit, turn.others) = (Some(line(ms)), vec![Some(line(1.5)), None]);
+        }
+        let row = Row::of("x", three);
+        assert_eq!(row.jit.as_ref().unwrap().as_ref().unwrap().median_ms, 1.0);
+        assert_eq!([row.other_ratio(0), row.jit_ratio(0), row.jit_ratio(1)], [Some(0.75), Some(1.5), None]);
     }
 
     #[test]

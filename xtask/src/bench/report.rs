@@ -27,20 +27,23 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others
     ));
     line(String::new());
     let columns: String = others.iter().map(|name| format!(" {name} ms |")).collect();
-    line(format!("| workload | ours ms | theirs ms | ratio | rate | unit | of limit |{columns}"));
-    line(format!("|---|--:|--:|--:|--:|---|--:|{}", "--:|".repeat(others.len())));
-    rows.iter().for_each(|row| line(table_row(row, limits)));
+    let jit = rows.iter().any(|row| row.jit.is_some());
+    let (jit_column, jit_line) = if jit { (" jit ms |", "--:|") } else { ("", "") };
+    line(format!("| workload | ours ms |{jit_column} theirs ms | ratio | rate | unit | of limit |{columns}"));
+    line(format!("|---|--:|{jit_line}--:|--:|--:|---|--:|{}", "--:|".repeat(others.len())));
+    rows.iter().for_each(|row| line(table_row(row, limits, jit)));
     line(String::new());
     summary(rows).into_iter().for_each(&mut line);
     others.iter().enumerate().for_each(|(n, name)| beside(n, name, rows).into_iter().for_each(&mut line));
     text
 }
 
-fn table_row(row: &Row, limits: &Limits) -> String {
+fn table_row(row: &Row, limits: &Limits, jit: bool) -> String {
     let (ours, rate, unit) = match &row.ours {
         Ok(side) => (figure(side.median_ms), figure(side.rate), side.unit.as_str()),
         Err(_) => ("failed".to_owned(), String::new(), ""),
     };
+    let jit = if jit { format!(" {} |", cell(row.jit.as_ref())) } else { String::new() };
     let theirs = cell(row.theirs.as_ref());
     let ratio = match row.ratio() {
         None => String::new(),
@@ -49,7 +52,7 @@ fn table_row(row: &Row, limits: &Limits) -> String {
     };
     let of_limit = row.of_limit(limits).map_or(String::new(), |part| format!("{:.0} %", part * 100.0));
     let others: String = row.others.iter().map(|side| format!(" {} |", cell(side.as_ref()))).collect();
-    format!("| `{}` | {ours} | {theirs} | {ratio} | {rate} | {unit} | {of_limit} |{others}", row.name)
+    format!("| `{}` | {ours} |{jit} {theirs} | {ratio} | {rate} | {unit} | {of_limit} |{others}", row.name)
 }
 
 /// The time of another side, and how it ran if not as usual.
@@ -57,7 +60,7 @@ fn cell(side: Option<&Result<Side, String>>) -> String {
     match side {
         None => String::new(),
         Some(Err(_)) => "failed".to_owned(),
-        Some(Ok(side)) if side.way.is_empty() || side.way == "eager" => figure(side.median_ms),
+        Some(Ok(side)) if ["", "eager", "jit"].contains(&side.way.as_str()) => figure(side.median_ms),
         Some(Ok(side)) => format!("{} ({})", figure(side.median_ms), side.way),
     }
 }
@@ -77,6 +80,7 @@ fn summary(rows: &[Row]) -> Vec<String> {
         if let Err(error) = &row.ours {
             lines.push(format!("`{}` failed: {error}", row.name));
         }
+        lines.extend(doubt(row, "jit", row.jit.as_ref()));
         lines.extend(doubt(row, "the peer", row.theirs.as_ref()));
     }
     lines
@@ -88,9 +92,13 @@ fn beside(n: usize, name: &str, rows: &[Row]) -> Vec<String> {
     let behind: Vec<&Row> = both.iter().copied().filter(|row| row.other_ratio(n).is_some_and(|r| r <= 1.0)).collect();
     let mut ahead = format!("Ahead of {name} on {} of {} rows", both.len() - behind.len(), both.len());
     if !behind.is_empty() {
-        ahead.push_str(&format!("; not on {}", quoted(behind.into_iter()).join(", ")));
+        ahead.push_str(&format!("; not on {}", quoted(behind.iter().copied()).join(", ")));
     }
     ahead.push('.');
+    let n_jit = behind.iter().filter(|row| row.jit_ratio(n).is_some_and(|r| r > 1.0)).count();
+    if n_jit > 0 {
+        ahead.push_str(&format!(" With jit, on {}.", both.len() - behind.len() + n_jit));
+    }
     std::iter::once(ahead).chain(rows.iter().filter_map(|row| doubt(row, name, row.others[n].as_ref()))).collect()
 }
 
@@ -154,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_what_was_won_lost_and_failed() {
-        let row = |name: &str, ours, theirs| Row { name: name.into(), ours, theirs, others: Vec::new() };
+        let row = |name: &str, ours, theirs| Row { name: name.into(), ours, jit: None, theirs, others: Vec::new() };
         let rows = [
             row("won", Ok(side(2.0, "implicit")), Some(Ok(side(8.0, "jemalloc")))),
             row("lost", Ok(side(4.0, "implicit")), Some(Ok(side(1.0, "eager")))),
@@ -178,7 +186,13 @@ mod tests {
 
     #[test]
     fn rust_peers_have_a_column_and_a_line_each() {
-        let row = |name: &str, others| Row { name: name.into(), ours: Ok(side(2.0, "implicit")), theirs: None, others };
+        let row = |name: &str, others| Row {
+            name: name.into(),
+            ours: Ok(side(2.0, "implicit")),
+            jit: None,
+            theirs: None,
+            others,
+        };
         let other = |median_ms| Some(Ok(side(median_ms, "")));
         let rows = [
             row("a", vec![other(6.0), other(1.0)]),
@@ -197,5 +211,30 @@ mod tests {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }
         assert_eq!(brief(&rows[1], &["burn", "candle"]), "ours 2.00 ms, burn 2.50 ms");
+    }
+
+    #[test]
+    fn steps_that_are_recorded_once_have_a_column() {
+        let row = |name: &str, jit| Row {
+            name: name.into(),
+            ours: Ok(side(2.0, "implicit")),
+            jit,
+            theirs: None,
+            others: vec![Some(Ok(side(1.5, "")))],
+        };
+        let rows =
+            [row("a", Some(Ok(side(1.0, "jit")))), row("b", None), row("c", Some(Err("a value is read".into())))];
+        let text = markdown(&machine(false), "x", &Limits::default(), &["burn"], &rows);
+        for expected in [
+            "| workload | ours ms | jit ms | theirs ms | ratio | rate | unit | of limit | burn ms |\n",
+            "|---|--:|--:|--:|--:|--:|---|--:|--:|\n",
+            "| `a` | 2.00 | 1.00 |  |  | 20.0 | GB/s |  | 1.50 |\n",
+            "| `b` | 2.00 |  |  |  | 20.0 | GB/s |  | 1.50 |\n",
+            "| `c` | 2.00 | failed |  |  | 20.0 | GB/s |  | 1.50 |\n",
+            "`c` failed in jit: a value is read\n",
+            "Ahead of burn on 0 of 3 rows; not on `a`, `b`, `c`. With jit, on 1.\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in\n{text}");
+        }
     }
 }

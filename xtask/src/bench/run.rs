@@ -20,9 +20,14 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// How much longer than the best a way of the peer takes that will not be the best in another turn.
 const HOPELESS: f64 = 2.0;
 
+/// Steps of ours that take less are also run recorded once: what recording costs is lost in longer ones.
+const SHORT_MS: f64 = 10.0;
+
 /// Who runs a row.
 pub(super) struct Sides<'a> {
     pub(super) table: &'a Path,
+    /// The rows that have steps to record once.
+    pub(super) jitted: Vec<String>,
     pub(super) peer: Option<Peer>,
     pub(super) rust_peers: Vec<RustPeer>,
 }
@@ -30,6 +35,8 @@ pub(super) struct Sides<'a> {
 /// What one turn of a row printed.
 pub(super) struct Turn {
     pub(super) ours: Value,
+    /// The same with steps that are recorded once, where that may show.
+    pub(super) jit: Option<Value>,
     /// Each way of the peer and its line; empty without a peer.
     pub(super) theirs: Vec<(&'static str, Value)>,
     /// Each Rust peer's line; `None` for a row that it lacks.
@@ -44,9 +51,15 @@ impl Sides<'_> {
             Some(line) => line.clone(),
             None => line(command, name),
         };
-        let mut command = Command::new(self.table);
-        command.args(["--device", &options.device]).args(of_row(name, options.seconds));
-        let ours = again(before.map(|turn| &turn.ours), command);
+        let own = |mode: &[&str]| {
+            let mut command = Command::new(self.table);
+            command.args(["--device", &options.device]).args(mode).args(of_row(name, options.seconds));
+            command
+        };
+        let ours = again(before.map(|turn| &turn.ours), own(&[]));
+        let earlier = before.map_or(&ours, |turn| &turn.ours);
+        let short = median(earlier).is_some_and(|m| m < SHORT_MS) && self.jitted.iter().any(|row| row == name);
+        let jit = short.then(|| again(before.and_then(|turn| turn.jit.as_ref()), own(&["--jit"])));
 
         let best =
             before.and_then(|turn| turn.theirs.iter().filter_map(|(_, line)| median(line)).min_by(f64::total_cmp));
@@ -68,7 +81,7 @@ impl Sides<'_> {
             other.command(name, options).map(|command| again(earlier, command))
         };
         let others = self.rust_peers.iter().enumerate().map(of_other).collect();
-        Turn { ours, theirs, others }
+        Turn { ours, jit, theirs, others }
     }
 
     /// The names of the Rust peers.
@@ -88,6 +101,7 @@ impl Turn {
             format!("{line}\n")
         };
         let mut lines = vec![label(&self.ours, "kiln", "implicit")];
+        lines.extend(self.jit.iter().map(|line| label(line, "kiln", "jit")));
         lines.extend(self.theirs.iter().map(|(way, line)| label(line, "torch", way)));
         let lines_of_others = self.others.iter().zip(others).filter_map(|(line, name)| Some((line.as_ref()?, name)));
         lines.extend(lines_of_others.map(|(line, name)| label(line, name, line["mode"].as_str().unwrap_or(name))));
@@ -97,10 +111,19 @@ impl Turn {
 
 /// The names of the rows that were asked for.
 pub(super) fn names(table: &Path, options: &Options) -> Result<Vec<String>, String> {
-    let mut command = Command::new(table);
-    command.args(["--list", "--only", &options.only]);
-    let names: Vec<String> = read(command)?.lines().map(str::to_owned).collect();
+    let names = listed(table, &["--only", &options.only])?;
     if names.is_empty() { Err(format!("--only: no row matches `{}`", options.only)) } else { Ok(names) }
+}
+
+/// The names of the rows that have steps to record once.
+pub(super) fn jitted(table: &Path) -> Result<Vec<String>, String> {
+    listed(table, &["--jit"])
+}
+
+fn listed(table: &Path, which: &[&str]) -> Result<Vec<String>, String> {
+    let mut command = Command::new(table);
+    command.arg("--list").args(which);
+    Ok(read(command)?.lines().map(str::to_owned).collect())
 }
 
 /// What the machine's processor can do at most; the best of three tries, since others only slow it down.
@@ -186,8 +209,9 @@ mod tests {
     fn a_side_that_failed_is_not_tried_again() {
         let options = Options::parse(&[]).unwrap();
         let failed = json!({"name": "x", "error": "no"});
-        let before = Turn { ours: failed.clone(), theirs: Vec::new(), others: Vec::new() };
-        let sides = Sides { table: Path::new("no such program"), peer: None, rust_peers: Vec::new() };
+        let before = Turn { ours: failed.clone(), jit: None, theirs: Vec::new(), others: Vec::new() };
+        let sides =
+            Sides { table: Path::new("no such program"), jitted: Vec::new(), peer: None, rust_peers: Vec::new() };
         assert_eq!(sides.turn("x", &options, Some(&before)).ours, failed);
     }
 
@@ -195,12 +219,13 @@ mod tests {
     fn lines_say_who_printed_them() {
         let line = |mode: &str| json!({"name": "x", "mode": mode});
         let others = vec![None, Some(line("candle-cpu"))];
-        let turn = Turn { ours: line("implicit"), theirs: vec![("jemalloc", line("eager"))], others };
+        let theirs = vec![("jemalloc", line("eager"))];
+        let turn = Turn { ours: line("implicit"), jit: Some(line("jit")), theirs, others };
         let lines = turn.labelled(2, &["burn", "candle"]);
         let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let labels: Vec<[&str; 2]> =
             lines.iter().map(|line| ["side", "way"].map(|f| line[f].as_str().unwrap())).collect();
-        assert_eq!(labels, [["kiln", "implicit"], ["torch", "jemalloc"], ["candle", "candle-cpu"]]);
+        assert_eq!(labels, [["kiln", "implicit"], ["kiln", "jit"], ["torch", "jemalloc"], ["candle", "candle-cpu"]]);
         assert!(lines.iter().all(|line| line["turn"] == 2));
     }
 }

@@ -1,7 +1,7 @@
 //! Loops: all ways to load, all reductions, rows of every length, in every schedule.
 
 use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop};
-use kiln_ir::{Bound, DType, Index, IndexMap, Kernel, Movement, PointOp, ReduceOp, Shape};
+use kiln_ir::{Axes, Bound, DType, Index, IndexMap, Kernel, Movement, PointOp, ReduceOp, Shape};
 
 use crate::harness::{Steps, check, numbers, read, row_major, write};
 
@@ -38,15 +38,15 @@ fn views_are_addresses() {
     let window = Movement::Window { axis: 1, size: 3, stride: 2, dilation: 2 };
     let towers: &[(&[usize], &[Movement])] = &[
         (&[3, 5, 7], &[]),
-        (&[3, 5, 7], &[Movement::Permute(vec![2, 0, 1])]),
+        (&[3, 5, 7], &[Movement::Permute(Axes::new(&[2, 0, 1]))]),
         (&[4, 6], &[Movement::Flip(0), slice(1, 1, 2, 3)]),
-        (&[4, 6], &[Movement::Permute(vec![1, 0]), reshape(&[3, 8])]),
-        (&[5, 7], &[Movement::Permute(vec![1, 0]), reshape(&[35]), slice(0, 2, 30, 1), reshape(&[3, 10])]),
+        (&[4, 6], &[Movement::Permute(Axes::new(&[1, 0])), reshape(&[3, 8])]),
+        (&[5, 7], &[Movement::Permute(Axes::new(&[1, 0])), reshape(&[35]), slice(0, 2, 30, 1), reshape(&[3, 10])]),
         (&[3, 4], &[pad(0, 1, 2, 1), pad(1, 2, 0, 0)]),
         (&[3, 9], std::slice::from_ref(&window)),
         (&[3, 1, 4], &[Movement::Expand(Shape::new(&[2, 3, 5, 4]))]),
         (&[2, 3, 3], &[Movement::Unwindow { axis: 1, len: 9, stride: 2, dilation: 2 }]),
-        (&[6], &[pad(0, 3, 3, 0), Movement::Flip(0), reshape(&[4, 3]), Movement::Permute(vec![1, 0])]),
+        (&[6], &[pad(0, 3, 3, 0), Movement::Flip(0), reshape(&[4, 3]), Movement::Permute(Axes::new(&[1, 0]))]),
         (&[0, 3], &[]),
         (&[1, 1], &[]),
     ];

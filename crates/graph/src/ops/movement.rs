@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kiln_ir::{Movement, Op, Shape};
+use kiln_ir::{Axes, Movement, Op, Shape};
 
 use crate::Tensor;
 use crate::record::record;
@@ -52,13 +52,8 @@ impl Tensor {
     pub fn permute(&self, perm: &[usize]) -> Tensor {
         match perm.iter().copied().eq(0..self.rank()) {
             true => self.clone(),
-            false => self.permuted(perm.to_vec()),
+            false => self.view(Movement::Permute(Axes::new(perm))),
         }
-    }
-
-    #[track_caller]
-    fn permuted(&self, perm: Vec<usize>) -> Tensor {
-        self.view(Movement::Permute(perm))
     }
 
     /// Two axes exchanged; negative ones count from the end.
@@ -71,9 +66,8 @@ impl Tensor {
         if a == b {
             return self.clone();
         }
-        let mut perm: Vec<usize> = (0..self.rank()).collect();
-        perm.swap(a, b);
-        self.permuted(perm)
+        let axes: Axes = (0..self.rank()).collect();
+        self.view(Movement::Permute(axes.with(a, b).with(b, a)))
     }
 
     /// The last two axes exchanged.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kiln_ir::{DType, Expr, ExprNode, Op, PointOp, ReduceOp, Shape};
+use kiln_ir::{Axes, DType, Expr, ExprNode, Op, PointOp, ReduceOp, Shape};
 
 use super::axis_of;
 use crate::Tensor;
@@ -13,9 +13,11 @@ impl Tensor {
     /// A reduction over ascending axes, which stay as dims of 1.
     #[track_caller]
     pub(crate) fn reduce(&self, op: ReduceOp, axes: &[isize]) -> Tensor {
-        let mut axes: Vec<usize> = axes.iter().map(|&a| axis_of(op.name(), a, self.rank())).collect();
-        axes.sort_unstable();
-        axes.dedup();
+        let mut named = [false; Shape::MAX_RANK];
+        for &axis in axes {
+            named[axis_of(op.name(), axis, self.rank())] = true;
+        }
+        let axes: Axes = (0..self.rank()).filter(|&axis| named[axis]).collect();
         // One element is its own sum, product and extreme; `record` would have refused truth values.
         let one = axes.iter().all(|&a| self.dims()[a] == 1) && op != ReduceOp::ArgMax && self.dtype() != DType::Bool;
         match axes.is_empty() || one {
@@ -27,8 +29,8 @@ impl Tensor {
     /// The tensor without these axes, which have dim 1.
     #[track_caller]
     fn without(&self, op: &str, axes: &[isize]) -> Tensor {
-        let gone: Vec<usize> = axes.iter().map(|&a| axis_of(op, a, self.rank())).collect();
-        let kept: Vec<usize> = (0..self.rank()).filter(|a| !gone.contains(a)).map(|a| self.dims()[a]).collect();
+        let gone: Axes = axes.iter().map(|&a| axis_of(op, a, self.rank())).collect();
+        let kept: Shape = (0..self.rank()).filter(|a| !gone.contains(a)).map(|a| self.dims()[a]).collect();
         self.reshape(&kept)
     }
 

@@ -5,7 +5,7 @@
 //! so the rest of the planner needs to know nothing of it. A device that a few results keep busy has no use for it.
 
 use kiln_ir::scan::Scan;
-use kiln_ir::{Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, ReduceOp, Shape};
+use kiln_ir::{Axes, Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, ReduceOp, Shape};
 
 use super::chunks::in_chunks;
 
@@ -82,9 +82,9 @@ impl Parts {
         let busy = (shape.numel() / row).max(1) * lanes;
         let (axis, n) = part(&shape, axes, (caps.lanes / busy).min(row / least), parts_min)?;
         let front = self.in_front(x, axis, n);
-        let axes: Vec<usize> = axes.iter().map(|a| a + 1).collect();
-        let partial = self.apply(Op::Reduce(op, axes.clone()), &[front]);
-        let whole = self.apply(Op::Reduce(op, vec![0]), &[partial]);
+        let axes = axes.iter().map(|a| a + 1).collect();
+        let partial = self.apply(Op::Reduce(op, axes), &[front]);
+        let whole = self.apply(Op::Reduce(op, Axes::new(&[0])), &[partial]);
         let dims = Shape::new(&self.shape(whole)[1..]);
         Some(self.apply(Op::View(Movement::Reshape(dims)), &[whole]))
     }
@@ -105,7 +105,7 @@ impl Parts {
         let left = self.in_front(x[0], axis, n_parts);
         let right = self.in_front(x[1], axis - c.m, n_parts);
         let partial = self.apply(Op::Dot(Contraction { batch: c.batch + 1, ..c }), &[left, right]);
-        let whole = self.apply(Op::Reduce(ReduceOp::Sum, vec![0]), &[partial]);
+        let whole = self.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[0])), &[partial]);
         Some(self.apply(Op::View(Movement::Reshape(shape)), &[whole]))
     }
 
@@ -142,9 +142,9 @@ mod tests {
         let mut g = Graph::default();
         let x = g.source(Op::Leaf(0), Shape::new(&[64, 6, 20, 10]), DType::F32);
         let w = g.source(Op::Leaf(1), Shape::new(&[64, 20, 10, 9]), DType::F32);
-        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![0, 2, 3]), &[x]);
-        let max = g.apply(Op::Reduce(ReduceOp::Max, vec![0]), &[x]);
-        let turned = g.apply(Op::View(Movement::Permute(vec![1, 0, 2, 3])), &[x]);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[0, 2, 3])), &[x]);
+        let max = g.apply(Op::Reduce(ReduceOp::Max, Axes::new(&[0])), &[x]);
+        let turned = g.apply(Op::View(Movement::Permute(Axes::new(&[1, 0, 2, 3]))), &[x]);
         let dot = g.apply(Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 3 }), &[turned, w]);
         g.outputs = vec![sum, dot, max];
         let leaves = [values(64 * 6 * 200), values(64 * 200 * 9)];
@@ -163,7 +163,7 @@ mod tests {
     fn columns_are_split_until_a_large_device_is_busy() {
         let mut g = Graph::default();
         let x = g.source(Op::Leaf(0), Shape::new(&[8192, 1024]), DType::F32);
-        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![0]), &[x]);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[0])), &[x]);
         g.outputs = vec![sum];
         let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
         assert!(parted.nodes.iter().any(|n| n.shape == Shape::new(&[16, 1, 1024])), "{parted}");
@@ -175,7 +175,7 @@ mod tests {
     fn a_small_device_splits_nothing() {
         let mut g = Graph::default();
         let x = g.source(Op::Leaf(0), Shape::new(&[2, 100_000]), DType::F32);
-        let sum = g.apply(Op::Reduce(ReduceOp::Sum, vec![1]), &[x]);
+        let sum = g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[1])), &[x]);
         g.outputs = vec![sum];
         g.nodes[sum as usize].stage = 3;
         assert_eq!(split(&g, &caps()).nodes.len(), 2);

@@ -47,7 +47,7 @@ pub struct Optimizer<R> {
 /// All tensors that a step replaces.
 fn state<'a, M: Module + ?Sized>(model: &'a mut M, slots: &'a mut [(String, Vec<Tensor>)]) -> Vec<&'a mut Tensor> {
     let mut state = Vec::new();
-    model.visit_mut(&mut Path::default(), &mut |_, leaf| {
+    model.visit_mut(&mut Path::unnamed(), &mut |_, leaf| {
         if let LeafMut::Param(param) = leaf {
             state.push(param.tensor_mut());
         }
@@ -59,7 +59,7 @@ fn state<'a, M: Module + ?Sized>(model: &'a mut M, slots: &'a mut [(String, Vec<
 /// The values of a model's parameters.
 fn values<M: Module + ?Sized>(model: &M) -> Vec<&Tensor> {
     let mut values = Vec::new();
-    model.visit(&mut Path::default(), &mut |_, leaf| {
+    model.visit(&mut Path::unnamed(), &mut |_, leaf| {
         if let Leaf::Param(param) = leaf {
             values.push(param.tensor());
         }
