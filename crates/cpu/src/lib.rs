@@ -10,6 +10,7 @@ mod adam;
 mod ahead;
 mod attention;
 mod backend;
+mod block;
 mod cast;
 mod columns;
 mod dot;

@@ -1,79 +1,23 @@
-//! Host memory: 64-byte aligned blocks, pooled by size class, and views of them that kernels share.
+//! Host memory: blocks pooled by size class, and views of them that kernels share.
 //!
 //! The hard idea is who may touch what. A buffer is shared by value, so Rust's borrows cannot order
 //! its accesses; the plan does. A [`View`] is a pointer with a length that checks every access
 //! against that length and leaves freedom from races to the kernels' contract (see [`View`]).
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::Pod;
 use kiln_ir::{Error, ErrorKind, Result};
 
+use crate::block::{ALIGN, Block};
 use crate::simd::{LINE, prefetch};
-
-/// Alignment of every block: a cache line, and the widest vector register.
-const ALIGN: usize = 64;
-
-/// A large page of x86-64 and of most 64-bit Arm systems.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// The smallest size class.
 const MIN_CLASS: usize = 256;
 
 /// What poisoned memory is filled with: NaN in every float dtype.
 const POISON: u8 = 0xFF;
-
-/// One allocation.
-struct Block {
-    start: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: a block is plain memory that it owns; nothing about it is bound to a thread.
-unsafe impl Send for Block {}
-// SAFETY: a block hands out no references; `View` carries the contract for its content.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// Zeroed memory of a size class, so that every byte is initialised.
-    fn new(bytes: usize) -> Option<Block> {
-        let layout = Block::layout(bytes)?;
-        // SAFETY: the layout's size is a class, and no class is 0.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        if layout.align() == HUGE_PAGE {
-            advise_huge_pages(start, bytes);
-        }
-        // SAFETY: so many bytes were allocated there.
-        unsafe { start.write_bytes(0, bytes) };
-        Some(Block { start, bytes })
-    }
-
-    fn layout(bytes: usize) -> Option<Layout> {
-        Layout::from_size_align(bytes, if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN }).ok()
-    }
-}
-
-/// Asks for large pages before the first touch: a stream then misses the translation cache 512 times less.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
-    // SAFETY: the range was just allocated and is nobody else's; the advice changes no content. Where the kernel
-    // does not take it, nothing is lost.
-    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: NonNull<u8>, _: usize) {}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let layout = Block::layout(self.bytes).expect("the layout it was allocated with");
-        // SAFETY: `start` came from `alloc` with this layout and is freed once.
-        unsafe { dealloc(self.start.as_ptr(), layout) }
-    }
-}
 
 /// Free blocks by size class, up to a budget; what exceeds it goes back to the system, that which was idle for longest
 /// first.
@@ -115,7 +59,7 @@ impl Pool {
             free.in_use += class;
             free.peak = free.peak.max(free.in_use);
             let found = free.classes.iter_mut().find(|c| c.0 == class).and_then(|c| c.1.pop());
-            free.bytes -= found.as_ref().map_or(0, |b| b.1.bytes);
+            free.bytes -= found.as_ref().map_or(0, |b| b.1.bytes());
             found.map(|b| b.1)
         };
         let block = pooled.or_else(|| Block::new(class)).or_else(|| {
@@ -146,17 +90,17 @@ impl Pool {
         // Goes back to the system after the lock is given back.
         let mut gone = Vec::new();
         let mut free = self.lock();
-        free.in_use = free.in_use.saturating_sub(block.bytes);
-        free.bytes += block.bytes;
+        free.in_use = free.in_use.saturating_sub(block.bytes());
+        free.bytes += block.bytes();
         free.came_back += 1;
-        let (bytes, idle) = (block.bytes, (free.came_back, block));
+        let (bytes, idle) = (block.bytes(), (free.came_back, block));
         match free.classes.iter_mut().find(|c| c.0 == bytes) {
             Some(class) => class.1.push(idle),
             None => free.classes.push((bytes, vec![idle])),
         }
         while free.bytes > free.peak {
             let oldest = free.oldest();
-            free.bytes -= oldest.bytes;
+            free.bytes -= oldest.bytes();
             gone.push(oldest);
         }
     }
@@ -181,7 +125,7 @@ impl Memory {
     /// The requested bytes, for sharing with kernels.
     pub(crate) fn view(&self) -> View {
         let block = self.block.as_ref().expect("present until dropped");
-        View { start: block.start.as_ptr(), bytes: self.bytes }
+        View { start: block.start(), bytes: self.bytes }
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Side {
     pub(super) unit: String,
     /// How it ran.
     pub(super) way: String,
+    /// The most megabytes that its process held, where that is known.
+    pub(super) peak_mb: Option<u64>,
 }
 
 /// A row of the report.
@@ -105,7 +107,8 @@ fn side(way: &str, line: &Value) -> Result<Side, String> {
     }
     let number = |field: &str| line[field].as_f64().ok_or_else(|| format!("its line has no {field}"));
     let unit = line["unit"].as_str().unwrap_or_default().to_owned();
-    Ok(Side { median_ms: number("median_ms")?, rate: number("rate")?, unit, way: way.to_owned() })
+    let (median_ms, rate, peak_mb) = (number("median_ms")?, number("rate")?, line["peak_mb"].as_u64());
+    Ok(Side { median_ms, rate, unit, way: way.to_owned(), peak_mb })
 }
 
 /// The fastest way that works; the first error if none does; `None` if there is no way.

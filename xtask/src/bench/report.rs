@@ -34,6 +34,7 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others
     rows.iter().for_each(|row| line(table_row(row, limits, jit)));
     line(String::new());
     summary(rows).into_iter().for_each(&mut line);
+    peaks(rows).into_iter().for_each(&mut line);
     others.iter().enumerate().for_each(|(n, name)| beside(n, name, rows).into_iter().for_each(&mut line));
     text
 }
@@ -84,6 +85,16 @@ fn summary(rows: &[Row]) -> Vec<String> {
         lines.extend(doubt(row, "the peer", row.theirs.as_ref()));
     }
     lines
+}
+
+/// The memory of both sides in rows that train: the whole process, of theirs with its interpreter.
+fn peaks(rows: &[Row]) -> Option<String> {
+    let of_row = |row: &Row| {
+        let (Ok(ours), Some(Ok(theirs))) = (&row.ours, &row.theirs) else { return None };
+        Some(format!("`{}` {} and {}", row.name, ours.peak_mb?, theirs.peak_mb?))
+    };
+    let all: Vec<String> = rows.iter().filter(|row| row.name.starts_with("train_")).filter_map(of_row).collect();
+    (!all.is_empty()).then(|| format!("Most memory held, MB, ours and theirs: {}.", all.join(", ")))
 }
 
 /// On how many rows Kiln is ahead of a Rust peer, where it is not, and what cannot be compared.
@@ -146,7 +157,7 @@ mod tests {
     use super::*;
 
     fn side(median_ms: f64, way: &str) -> Side {
-        Side { median_ms, rate: 20.0, unit: "GB/s".into(), way: way.into() }
+        Side { median_ms, rate: 20.0, unit: "GB/s".into(), way: way.into(), peak_mb: None }
     }
 
     fn machine(loaded: bool) -> Machine {
@@ -211,6 +222,22 @@ mod tests {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }
         assert_eq!(brief(&rows[1], &["burn", "candle"]), "ours 2.00 ms, burn 2.50 ms");
+    }
+
+    #[test]
+    fn memory_is_told_of_rows_that_train() {
+        let held = |peak_mb| Ok(Side { peak_mb, ..side(2.0, "") });
+        let row = |name: &str, ours, theirs| Row {
+            name: name.into(),
+            ours: held(ours),
+            jit: None,
+            theirs: Some(held(theirs)),
+            others: Vec::new(),
+        };
+        let rows =
+            [row("softmax", Some(1), Some(2)), row("train_a", Some(10), Some(700)), row("train_b", None, Some(3))];
+        assert_eq!(peaks(&rows).as_deref(), Some("Most memory held, MB, ours and theirs: `train_a` 10 and 700."));
+        assert_eq!(peaks(&rows[..1]), None);
     }
 
     #[test]

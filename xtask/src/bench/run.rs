@@ -17,6 +17,9 @@ use crate::shell::read;
 /// How long one side of one row may take, with its start and its end.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// How often a program's memory is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How much longer than the best a way of the peer takes that will not be the best in another turn.
 const HOPELESS: f64 = 2.0;
 
@@ -151,24 +154,41 @@ pub(super) fn of_row(name: &str, seconds: f64) -> [String; 4] {
 /// The line that a program prints for a row; if it prints none, a line that says so.
 fn line(command: Command, name: &str) -> Value {
     let failed = |why: String| json!({"name": name, "error": scrubbed(&why)});
-    let (text, ended) = match output(command) {
+    let Output { text, ended, peak_mb } = match output(command) {
         Ok(output) => output,
         Err(error) => return failed(error.to_string()),
     };
     let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let Some(mut found) = lines.rfind(|line| line["name"] == name) else { return failed(ended) };
+    if let Some(peak_mb) = peak_mb {
+        found["peak_mb"] = json!(peak_mb);
+    }
     if let Some(error) = found["error"].as_str() {
         found["error"] = json!(scrubbed(error));
     }
     found
 }
 
+/// How a program went.
+struct Output {
+    text: String,
+    ended: String,
+    /// The most memory that it held, where the system tells.
+    peak_mb: Option<u64>,
+}
+
 /// What a program printed, and how it ended. It is killed after [`LIMIT`].
-fn output(mut command: Command) -> std::io::Result<(String, String)> {
+fn output(mut command: Command) -> std::io::Result<Output> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let begun = Instant::now();
+    let (mut peak_mb, mut looked) = (None, begun);
     // A few lines fit in the pipe, so the program never waits for us to read them.
     let ended = loop {
+        if looked.elapsed() > LOOK {
+            // A program that has just ended has none any more.
+            peak_mb = peak(child.id()).or(peak_mb);
+            looked = Instant::now();
+        }
         match child.try_wait()? {
             Some(status) => break format!("printed no line, {status}"),
             None if begun.elapsed() > LIMIT => {
@@ -183,7 +203,14 @@ fn output(mut command: Command) -> std::io::Result<(String, String)> {
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut text)?;
     }
-    Ok((text, ended))
+    Ok(Output { text, ended, peak_mb })
+}
+
+/// The most megabytes that a process has held in memory so far, where Linux tells.
+fn peak(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kilobytes.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|n| n / 1000)
 }
 
 #[cfg(test)]
@@ -203,6 +230,14 @@ mod tests {
         assert_eq!(found, json!({"name": "x", "median_ms": 1.5}));
         let failed = line(shell("exit 3"), "x");
         assert!(failed["error"].as_str().unwrap().contains("printed no line"), "{failed}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_is_seen_to_hold_memory() {
+        let script = r#"x=$(head -c 30000000 /dev/zero | tr '\0' x); sleep 0.3; echo '{"name":"x"}'"#;
+        let found = line(shell(script), "x");
+        assert!(found["peak_mb"].as_u64().is_some_and(|mb| (30..1000).contains(&mb)), "{found}");
     }
 
     #[test]
