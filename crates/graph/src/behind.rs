@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kiln_ir::{Buffer, NodeId, Result};
 
 use crate::capture::Captured;
-use crate::node::{Node, Value, in_order};
+use crate::node::{Node, Value};
 
 /// The lists of a capture. A node's number is how many were met before it.
 #[derive(Default)]
@@ -91,11 +91,13 @@ impl Lists {
                     return Err(error);
                 }
                 Value::Gone => {
-                    // A panic that holds the books would leave them locked for those who unwind.
+                    // A panic that holds the books would leave them locked for those who unwind, and the lists belong to
+                    // the device, which nodes in them would keep alive.
+                    let location = node.location;
                     drop(books);
+                    self.clear();
                     panic!(
-                        "the value recorded at {} was overwritten or released when its last handle went; keep a clone of it",
-                        node.location
+                        "the value recorded at {location} was overwritten or released when its last handle went; keep a clone of it"
                     );
                 }
             };
@@ -134,4 +136,48 @@ fn meet(node: &Arc<Node>, walk: u32, before: usize, list: &mut Vec<Arc<Node>>) -
     node.set_mark(walk, number);
     list.push(node.clone());
     number
+}
+
+/// The numbers of nodes with these ids in recorded order, into a list. Most of what one program reads was recorded one after
+/// the other, and finds its place without being compared with others; `places` is memory for that.
+pub(crate) fn in_order(ids: &[u64], order: &mut Vec<u32>, places: &mut Vec<u32>) {
+    const NOBODY: u32 = u32::MAX;
+    let n_places = 2 * ids.len();
+    let newest = ids.iter().max().copied().unwrap_or(0);
+    let first = (newest + 1).saturating_sub(n_places as u64);
+    order.clear();
+    places.clear();
+    places.resize(n_places, NOBODY);
+    for (id, number) in ids.iter().zip(0..) {
+        match id.checked_sub(first) {
+            Some(at) => places[at as usize] = number,
+            None => order.push(number),
+        }
+    }
+    order.sort_unstable_by_key(|&number| ids[number as usize]);
+    order.extend(places.iter().filter(|&&number| number != NOBODY));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Tensor};
+
+    #[test]
+    fn nodes_come_in_recorded_order_however_far_apart() {
+        let device = Device::new(kiln_cpu::CpuBackend::with_threads(1));
+        let mut tensors: Vec<Tensor> = Vec::new();
+        for n in 0..40 {
+            // Others are recorded between them, ever fewer.
+            (n..9).for_each(|_| drop(Tensor::zeros(&[2], &device)));
+            tensors.push(Tensor::zeros(&[2], &device));
+        }
+        let ids: Vec<u64> = tensors.iter().map(|t| t.node().id).collect();
+        let mixed: Vec<u64> = (0..40).map(|n| ids[n * 7 % 40]).collect();
+        let (mut order, mut places) = (Vec::new(), Vec::new());
+        in_order(&mixed, &mut order, &mut places);
+        assert_eq!(order.iter().map(|&number| mixed[number as usize]).collect::<Vec<_>>(), ids);
+        in_order(&[], &mut order, &mut places);
+        assert!(order.is_empty());
+    }
 }

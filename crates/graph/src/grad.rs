@@ -11,8 +11,9 @@ use kiln_ir::{Expr, NodeId, Op};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use crate::Tensor;
+use crate::behind::in_order;
 use crate::checkpoint::Copies;
-use crate::node::{Adjoint, Node, Source, in_order};
+use crate::node::{Adjoint, Node, Source};
 use crate::vjp::{goes_on, left, vjp};
 
 impl Tensor {

@@ -22,6 +22,7 @@ mod env;
 mod exec;
 mod formulas;
 mod grad;
+mod history;
 mod inputs;
 mod inspect;
 mod node;

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kiln_ir::{Buffer, DType, Error, NodeId, Op, Shape};
 
 use crate::clock::Origin;
+use crate::history::History;
 use crate::inputs::Inputs;
 use crate::{Conv2dOptions, Device};
 
@@ -179,9 +180,14 @@ impl Node {
     }
 
     /// Takes what the node keeps alive, when nothing else refers to it.
-    fn history(&mut self) -> History {
+    pub(crate) fn history(&mut self) -> History {
         let claimed = *self.word.get_mut() & CLAIMS != 0;
         self.books.get_mut().expect("no code panics while it holds a node's books").history(claimed)
+    }
+
+    /// As [`Node::history`], where nothing but this reference and weak ones are left.
+    pub(crate) fn take_history(&self) -> History {
+        self.books().history(self.word.load(Ordering::Acquire) & CLAIMS != 0)
     }
 
     /// The value, if it exists and cannot be computed again.
@@ -227,6 +233,13 @@ impl Node {
     pub(crate) fn drop_handle(self: &Arc<Node>) {
         // With the last reference the node goes, and nobody asks who wanted it.
         if Arc::strong_count(self) > 1 && self.lose(HANDLE) {
+            self.abandon_all();
+        }
+    }
+
+    /// Takes away the claim of a node that lets go of this one.
+    pub(crate) fn drop_claim(&self) {
+        if self.lose(USE) {
             self.abandon_all();
         }
     }
@@ -337,69 +350,6 @@ impl Books {
     }
 }
 
-/// What a node kept alive.
-struct History {
-    inputs: Inputs,
-    adjoint: Option<Box<Adjoint>>,
-    /// True iff the inputs are claimed still.
-    claimed: bool,
-}
-
-impl History {
-    /// Returns the claims and lets go of the nodes, and so on with those that nothing else refers to: in a loop, since
-    /// chains are long.
-    fn forget(self) {
-        let mut last = Vec::new();
-        self.release(&mut last);
-        while let Some(node) = last.pop() {
-            // Nothing is left for its own drop.
-            let history = node.books().history(node.word.load(Ordering::Acquire) & CLAIMS != 0);
-            history.release(&mut last);
-        }
-    }
-
-    /// The same for the nodes themselves; gives those that nothing else refers to.
-    fn release(self, last: &mut Vec<Arc<Node>>) {
-        let mut release = |node: Arc<Node>, claimed: bool| {
-            // No handle names it, so nobody else looks at it any more.
-            if Arc::strong_count(&node) == 1 {
-                return last.push(node);
-            }
-            if claimed && node.lose(USE) {
-                node.abandon_all();
-            }
-            // Another thread may have let go meanwhile.
-            if let Some(mut node) = Arc::into_inner(node) {
-                node.history().release(last);
-            }
-        };
-        self.inputs.each(|node| release(node, self.claimed));
-        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.map(|a| *a) {
-            [image, weight].into_iter().for_each(|node| release(node, false));
-        }
-    }
-}
-
-/// The numbers of nodes with these ids in recorded order, into a list. Most of what one program reads was recorded one after
-/// the other, and finds its place without being compared with others; `places` is memory for that.
-pub(crate) fn in_order(ids: &[u64], order: &mut Vec<u32>, places: &mut Vec<u32>) {
-    const NOBODY: u32 = u32::MAX;
-    let n_places = 2 * ids.len();
-    let newest = ids.iter().max().copied().unwrap_or(0);
-    let first = (newest + 1).saturating_sub(n_places as u64);
-    order.clear();
-    places.clear();
-    places.resize(n_places, NOBODY);
-    for (id, number) in ids.iter().zip(0..) {
-        match id.checked_sub(first) {
-            Some(at) => places[at as usize] = number,
-            None => order.push(number),
-        }
-    }
-    order.sort_unstable_by_key(|&number| ids[number as usize]);
-    order.extend(places.iter().filter(|&&number| number != NOBODY));
-}
-
 /// Takes a claim from each node; adds those that nobody wants any more.
 fn unclaim(nodes: &[Arc<Node>], unwanted: &mut Vec<Arc<Node>>) {
     unwanted.extend(nodes.iter().filter(|node| node.lose(USE)).cloned());
@@ -425,24 +375,6 @@ mod tests {
 
     fn device() -> Device {
         Device::new(kiln_cpu::CpuBackend::with_threads(1))
-    }
-
-    #[test]
-    fn nodes_come_in_recorded_order_however_far_apart() {
-        let device = device();
-        let mut tensors: Vec<Tensor> = Vec::new();
-        for n in 0..40 {
-            // Others are recorded between them, ever fewer.
-            (n..9).for_each(|_| drop(Tensor::zeros(&[2], &device)));
-            tensors.push(Tensor::zeros(&[2], &device));
-        }
-        let ids: Vec<u64> = tensors.iter().map(|t| t.node().id).collect();
-        let mixed: Vec<u64> = (0..40).map(|n| ids[n * 7 % 40]).collect();
-        let (mut order, mut places) = (Vec::new(), Vec::new());
-        in_order(&mixed, &mut order, &mut places);
-        assert_eq!(order.iter().map(|&number| mixed[number as usize]).collect::<Vec<_>>(), ids);
-        in_order(&[], &mut order, &mut places);
-        assert!(order.is_empty());
     }
 
     #[test]

@@ -70,18 +70,14 @@ impl Owed {
         self.0.paid.get().expect("whoever takes what is owed takes all handles on it")
     }
 
-    /// True iff they are not recorded, and with respect to these tensors.
-    pub fn is_due(&self, wrt: &[&Tensor]) -> bool {
+    /// What is owed, for whoever takes it to record; itself, if it is recorded, or with respect to other tensors.
+    pub fn into_due(self, wrt: &[&Tensor]) -> Result<Due, Owed> {
         let same =
-            |(_, own): &(Tensor, Vec<Tensor>)| own.len() == wrt.len() && own.iter().zip(wrt).all(|(a, b)| a.is(b));
-        self.0.due().as_ref().is_some_and(same)
-    }
-
-    /// What is owed, for whoever takes it to record; the gradients if they are recorded.
-    pub fn into_due(self) -> Result<Due, Vec<Option<Tensor>>> {
-        match self.0.due().take() {
+            |(_, own): &mut (Tensor, Vec<Tensor>)| own.len() == wrt.len() && own.iter().zip(wrt).all(|(a, b)| a.is(b));
+        let due = self.0.due().take_if(same);
+        match due {
             Some((of, wrt)) => Ok(Due { of, wrt, location: self.0.location }),
-            None => Err(self.grads().to_vec()),
+            None => Err(self),
         }
     }
 }

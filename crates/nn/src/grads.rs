@@ -146,15 +146,12 @@ impl<M: ?Sized> Grads<M> {
     }
 
     /// What is owed with respect to the parameters as they are, the norms to clip it to, and the parameters' paths;
-    /// the gradients themselves, if something has looked at them or the model has other parameters by now.
+    /// itself, if something has looked at them or the model has other parameters by now.
     pub(crate) fn into_due(mut self, params: &[&Tensor]) -> Result<(Due, Vec<f64>, Vec<String>), Grads<M>> {
-        let due = self.tensors.get().is_none() && self.owed.as_ref().is_some_and(|owed| owed.is_due(params));
-        if !due {
-            self.tensors();
-        }
-        match self.owed.take().filter(|_| due).map(Owed::into_due) {
+        let owed = self.owed.take().filter(|_| self.tensors.get().is_none());
+        match owed.map(|owed| owed.into_due(params)) {
             Some(Ok(due)) => Ok((due, self.clips, self.names)),
-            Some(Err(grads)) => Err(Grads::given(self.names, clipped(grads, &self.clips))),
+            Some(Err(owed)) => Err(Grads { owed: Some(owed), ..self }),
             None => Err(self),
         }
     }

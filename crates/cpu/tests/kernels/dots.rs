@@ -283,18 +283,27 @@ fn windows_are_operands() {
 fn scatters_add_in_order_and_clamp() {
     let mut rng = Rng::new(15);
     for dtype in [DType::F32, DType::F64, DType::F16, DType::I32, DType::U8] {
-        // The last is so large that its zeros go past the caches.
-        let all = [(1, 7, 3, 4), (2, 500, 40, 30), (1, 0, 3, 4), (3, 5, 1, 1), (1, 600, 333, 14_400)];
+        // Single numbers are worth a task for each thread; the last is so large that its zeros go past the caches.
+        let all = [
+            (1, 7, 3, 4),
+            (2, 500, 40, 30),
+            (1, 0, 3, 4),
+            (3, 5, 1, 1),
+            (1, 30_000, 1, 20_000),
+            (2, 900, 2, 30_000),
+            (1, 600, 333, 14_400),
+        ];
         let n = if dtype == DType::F32 { all.len() } else { all.len() - 1 };
-        for &(outer, index, inner, size) in &all[..n] {
-            let args =
-                [read(DType::I32, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
+        let cases = all[..n].iter().flat_map(|case| [DType::I32, DType::U32].map(|at| (*case, at)));
+        for ((outer, index, inner, size), at) in cases {
+            let args = [read(at, index), read(dtype, outer * index * inner), write(dtype, outer * size * inner)];
             let kernel =
                 Kernel::Scatter(Scatter { outer: vec![outer], index: vec![index], inner: vec![inner], size, args });
-            // Some indices lie outside on either side.
-            let places = (0..index).map(|_| rng.below(size + 4) as f64 - 2.0).collect();
+            // Some indices lie outside, signed ones on either side.
+            let least = if at == DType::I32 { -2.0f64 } else { 0.0 };
+            let places = (0..index).map(|_| (rng.below(size + 4) as f64 - 2.0).max(least)).collect();
             let values = (0..outer * index * inner).map(|_| rng.below(3) as f64).collect();
-            let name = format!("scatter {dtype} {outer}·{index}·{inner} into {size}");
+            let name = format!("scatter {dtype} {outer}·{index}·{inner} into {size} at {at}");
             check(&name, &kernel, &[places, values, vec![0.0; outer * size * inner]], &[], 0.0);
         }
     }

@@ -1,5 +1,8 @@
 //! Who wants a value decides what is kept, overwritten and recomputed.
 
+use std::sync::Arc;
+
+use kiln_graph::plan::PlanOptions;
 use kiln_graph::{Device, Tensor, manual_seed};
 use kiln_ir::kernel::Instr;
 
@@ -161,6 +164,20 @@ fn a_leaf_that_went_before_backward_is_named_and_nothing_aborts() {
     let message = *caught.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("liveness.rs") && message.contains("keep a clone of it"), "{message}");
     assert_eq!(vec(&x), [1.0, 2.0], "the rest goes on");
+}
+
+#[test]
+fn a_read_that_panics_leaves_the_device_to_its_owner() {
+    let backend = Arc::new(kiln_cpu::CpuBackend::new());
+    {
+        let device = Device::with_options(backend.clone(), PlanOptions::default());
+        let x = Tensor::new(&[1.0f32, 2.0], &[2], &device).unwrap();
+        let loss = (&x * Tensor::new(&[3.0f32, 4.0], &[2], &device).unwrap()).sum_all();
+        loss.item().unwrap();
+        let grad = loss.grad(&[&x]).remove(0).unwrap();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| vec(&grad))).is_err());
+    }
+    assert_eq!(Arc::strong_count(&backend), 1, "nothing keeps the device alive");
 }
 
 #[test]
