@@ -53,7 +53,7 @@ fn errors(graph: &Graph, values: &[Vec<f64>], of_leaves: &[Vec<f64>], scalars: &
                 moved(vec![x.iter().zip(e).map(|(x, e)| e + n as f64 * UNIT * x.abs()).collect()])
             }
             Op::Reduce(ReduceOp::Max | ReduceOp::Min, axes) => {
-                let op = Op::Reduce(ReduceOp::Max, axes.clone());
+                let op = Op::Reduce(ReduceOp::Max, *axes);
                 let node = kiln_ir::Node { op, ..node.clone() };
                 magnitudes(graph, &node, vec![of(0).1.clone()], scalars)
             }
