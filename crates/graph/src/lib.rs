@@ -4,8 +4,8 @@
 //! [`Device::eval`] captures what lies behind, plans it into a few kernels, and fires them. The plan
 //! is found again by its structure the next time.
 //!
-//! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` (liveness), `grad` and
-//! `vjp`, `capture`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
+//! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` and `history` (liveness), `grad` and
+//! `vjp`, `behind` and `capture`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
 
 #![forbid(unsafe_code)]
 
