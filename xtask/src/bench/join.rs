@@ -56,21 +56,17 @@ impl Row {
 
     /// Their time over ours: above 1, Kiln is faster.
     pub(super) fn ratio(&self) -> Option<f64> {
-        self.over_ours(self.theirs.as_ref())
+        over(Some(&self.ours), self.theirs.as_ref())
     }
 
     /// The same of a Rust peer.
     pub(super) fn other_ratio(&self, n: usize) -> Option<f64> {
-        self.over_ours(self.others[n].as_ref())
+        over(Some(&self.ours), self.others[n].as_ref())
     }
 
     /// The same of a Rust peer, over our time with steps that are recorded once.
     pub(super) fn jit_ratio(&self, n: usize) -> Option<f64> {
         over(self.jit.as_ref(), self.others[n].as_ref())
-    }
-
-    fn over_ours(&self, side: Option<&Result<Side, String>>) -> Option<f64> {
-        over(Some(&self.ours), side)
     }
 
     /// Our rate as a part of what the machine can do, for rates that have a limit.

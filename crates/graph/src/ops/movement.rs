@@ -50,7 +50,14 @@ impl Tensor {
     /// If `perm` is not a permutation of the axes.
     #[track_caller]
     pub fn permute(&self, perm: &[usize]) -> Tensor {
-        match perm.iter().copied().eq(0..self.rank()) {
+        let rank = self.rank();
+        assert!(
+            perm.len() == rank,
+            "permute: {perm:?} is not a permutation of 0..{rank}: input {}{}",
+            self.dtype(),
+            self.shape()
+        );
+        match perm.iter().copied().eq(0..rank) {
             true => self.clone(),
             false => self.view(Movement::Permute(Axes::new(perm))),
         }

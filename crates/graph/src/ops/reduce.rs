@@ -9,15 +9,21 @@ use super::axis_of;
 use crate::Tensor;
 use crate::record::record;
 
+/// Axes as they are counted from the front, ascending, each once.
+#[track_caller]
+fn axes_of(op: &str, axes: &[isize], rank: usize) -> Axes {
+    let mut named = [false; Shape::MAX_RANK];
+    for &axis in axes {
+        named[axis_of(op, axis, rank)] = true;
+    }
+    (0..rank).filter(|&axis| named[axis]).collect()
+}
+
 impl Tensor {
     /// A reduction over ascending axes, which stay as dims of 1.
     #[track_caller]
     pub(crate) fn reduce(&self, op: ReduceOp, axes: &[isize]) -> Tensor {
-        let mut named = [false; Shape::MAX_RANK];
-        for &axis in axes {
-            named[axis_of(op.name(), axis, self.rank())] = true;
-        }
-        let axes: Axes = (0..self.rank()).filter(|&axis| named[axis]).collect();
+        let axes = axes_of(op.name(), axes, self.rank());
         // One element is its own sum, product and extreme; `record` would have refused truth values.
         let one = axes.iter().all(|&a| self.dims()[a] == 1) && op != ReduceOp::ArgMax && self.dtype() != DType::Bool;
         match axes.is_empty() || one {
@@ -29,7 +35,7 @@ impl Tensor {
     /// The tensor without these axes, which have dim 1.
     #[track_caller]
     fn without(&self, op: &str, axes: &[isize]) -> Tensor {
-        let gone: Axes = axes.iter().map(|&a| axis_of(op, a, self.rank())).collect();
+        let gone = axes_of(op, axes, self.rank());
         let kept: Shape = (0..self.rank()).filter(|a| !gone.contains(a)).map(|a| self.dims()[a]).collect();
         self.reshape(&kept)
     }

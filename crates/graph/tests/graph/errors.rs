@@ -61,6 +61,7 @@ fn messages_are_as_blessed() {
         Box::new(|| drop(zeros(&[4]).reshape(&[3]))),
         Box::new(|| drop(zeros(&[4]).expand(&[3]))),
         Box::new(|| drop(zeros(&[4, 2]).permute(&[0, 0]))),
+        Box::new(|| drop(zeros(&[4, 2]).permute(&[0; 9]))),
         Box::new(|| drop(zeros(&[4]).slice(0, 2..5))),
         Box::new(|| drop(zeros(&[4]).slice(1, 2..3))),
         Box::new(|| drop(zeros(&[4]).unfold(0, 5, 1, 1))),
@@ -106,4 +107,10 @@ fn the_panic_is_at_the_callers_line() {
         let (text, file) = mistake(f);
         assert!(file.ends_with("errors.rs"), "{text}: at {file}");
     }
+}
+
+#[test]
+fn axes_that_are_named_again_count_once() {
+    // More names than a shape has dims.
+    assert_eq!(Tensor::ones(&[4, 2], &CPU).sum(&[0, -2, 0, 0, 0, 0, 0, 0, 0]).to_vec::<f32>().unwrap(), [4.0, 4.0]);
 }
