@@ -64,10 +64,11 @@ impl<'a> Turned<'a> {
             writes = writes.in_elements();
         }
         let steps = weight(&body.instrs, |v| wanted[v]);
-        let whole = writes.width == 1 || body.stores.iter().all(|s| writes.is_whole_store(s));
+        // What shares words is stored in whole ones, and so in strips.
+        let whole = !packed || writes.width > 1 && body.stores.iter().all(|s| writes.is_whole_store(s));
         let size = SIZE.max(least).min(1 << target.max_invocations.ilog2());
         let square = SIDE * SIDE / writes.width;
-        if !body.stores.iter().all(along) || packed && !whole || steps > MAX_STEPS || !square.is_multiple_of(size) {
+        if !body.stores.iter().all(along) || !whole || steps > MAX_STEPS || !square.is_multiple_of(size) {
             return None;
         }
         let rest = rows.n_rows / dims[axis] / dims[last];

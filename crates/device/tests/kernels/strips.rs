@@ -222,6 +222,11 @@ fn what_lies_turned_goes_through_tiles() {
         check_often(&kernel, &values, 0.0);
         let wgsl = emit(&kernel, &Target::default()).unwrap().wgsl;
         assert!(wgsl.contains(text) && wgsl.contains("tile_f32_0"), "{wgsl}");
+        // A row of odd length shares words with its neighbours, so that no tile owns them.
+        for dims in [[17, 17], [40, 35]] {
+            let (kernel, values) = turned(1, dims, DType::F32, to, false);
+            check_often(&kernel, &values, 0.0);
+        }
     }
 }
 

@@ -74,6 +74,10 @@ impl Walk<'_> {
     pub(super) fn add_halves(&self, code: &mut Code) {
         let team = self.tile.team();
         let sums: Vec<String> = self.parts().map(|(i, share)| format!("sum{i}_{share}")).collect();
+        if self.tile.kept {
+            // A walk that visits nothing has passed no barrier since it brought the own rows.
+            code.line("workgroupBarrier(); // all have brought their rows");
+        }
         for some in sums.chunks((self.tile.stage() / team).max(1)) {
             let place = |n: usize| format!("stage[inner + {}u]", n * team);
             self.role(code, 1, |code| {
