@@ -1,8 +1,8 @@
 //! The line of commands before a device: what is submitted at once, what waits for others, and for whom the host waits.
 //!
-//! A submission costs the host 12 µs, and the device a pause. The hard idea is that commands may wait while the device is
-//! busy anyway and more of them come in quick succession; whoever needs what they do submits them first. So nothing is
-//! late that anybody could see, and a loop of short steps submits several at a time.
+//! A submission costs the host 12 µs, and the device a pause. The hard idea is that kernels may wait in an open pass while
+//! the device is busy anyway and more of them come in quick succession; whoever needs what they do submits them first. So
+//! nothing is late that anybody could see, and a loop of short steps is one pass for several of them.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,8 +25,8 @@ const SHORT_IN_FLIGHT: usize = 8;
 /// How long ago the oldest of short submissions was made at most.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Commands that wait to be submitted together at most, and how soon one after the other they come.
-const MAX_PENDING: usize = 4;
+/// Sequences that wait to be submitted together at most, and how soon one after the other they come.
+const MAX_WAITING: usize = 4;
 const QUICK: Duration = Duration::from_micros(100);
 
 /// A thread that sleeps is woken some 25 µs late, as long as a small step takes.
@@ -54,8 +54,8 @@ pub(crate) struct Line {
 pub(crate) struct Ticket(u64);
 
 struct State {
-    /// Commands that are not submitted yet.
-    pending: Vec<wgpu::CommandBuffer>,
+    /// What is not submitted yet.
+    open: Option<Open>,
     /// Submissions that are not known to be over, oldest first.
     in_flight: VecDeque<Submission>,
     /// The ticket of the last commands, and when they came.
@@ -63,6 +63,14 @@ struct State {
     came: Instant,
     /// Bytes written since the last submission, which is when wgpu frees what it staged them in.
     staged: u64,
+}
+
+/// A pass that takes more.
+struct Open {
+    encoder: wgpu::CommandEncoder,
+    pass: wgpu::ComputePass<'static>,
+    /// How many sequences it has.
+    n: usize,
 }
 
 #[derive(Clone)]
@@ -77,52 +85,72 @@ impl Line {
     pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue) -> Line {
         let steals = Quirk::WatchingSteals.is_of(&device.adapter_info());
         let watched = if steals { Duration::ZERO } else { WATCHED };
-        let (pending, in_flight, came) = (Vec::new(), VecDeque::new(), Instant::now());
-        let state = Mutex::new(State { pending, in_flight, last: Ticket(0), came, staged: 0 });
+        let (in_flight, came) = (VecDeque::new(), Instant::now());
+        let state = Mutex::new(State { open: None, in_flight, last: Ticket(0), came, staged: 0 });
         Line { device, queue, watched, over: Arc::default(), state }
     }
 
-    /// Takes commands, which may wait for others.
-    pub(crate) fn take(&self, commands: wgpu::CommandBuffer) -> Ticket {
+    /// Takes a sequence of kernels, which may wait for others.
+    pub(crate) fn take(&self, record: impl FnOnce(&mut wgpu::ComputePass)) -> Ticket {
         let mut state = lock(&self.state);
         let quick = state.came.elapsed() < QUICK;
-        state.push(commands);
-        if !quick || state.pending.len() >= MAX_PENDING || !self.is_busy(&state) {
-            self.flush(&mut state);
+        let n = self.record(&mut state, record);
+        if !quick || n >= MAX_WAITING || !self.is_busy(&state) {
+            self.flush(&mut state, None);
         }
+        state.last
+    }
+
+    /// Submits what waits, then the first kernels of a sequence, of which the last follow.
+    pub(crate) fn begin(&self, record: impl FnOnce(&mut wgpu::ComputePass)) {
+        let mut state = lock(&self.state);
+        self.record(&mut state, record);
+        self.send(&mut state, None);
+    }
+
+    /// Takes a sequence, or the end of one that was begun, and submits it.
+    pub(crate) fn end(&self, record: impl FnOnce(&mut wgpu::ComputePass)) -> Ticket {
+        let mut state = lock(&self.state);
+        self.record(&mut state, record);
+        self.flush(&mut state, None);
         state.last
     }
 
     /// Submits what waits, then these commands.
     pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Ticket {
         let mut state = lock(&self.state);
-        match commands {
-            Some(commands) => state.push(commands),
-            None => state.last.0 += 1,
-        }
-        self.flush(&mut state);
+        state.last.0 += 1;
+        self.flush(&mut state, commands);
         state.last
     }
 
-    /// Submits what waits, then the first of some commands, of which the last follow.
-    pub(crate) fn begin(&self, commands: wgpu::CommandBuffer) {
-        let mut state = lock(&self.state);
-        state.pending.push(commands);
-        self.send(&mut state);
+    /// Adds a sequence to the open pass, and says how many it has.
+    fn record(&self, state: &mut State, record: impl FnOnce(&mut wgpu::ComputePass)) -> usize {
+        let open = state.open.get_or_insert_with(|| {
+            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("replays") };
+            let mut encoder = self.device.create_command_encoder(&descriptor);
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("replays"), timestamp_writes: None };
+            let pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
+            Open { encoder, pass, n: 0 }
+        });
+        record(&mut open.pass);
+        open.n += 1;
+        (state.last.0, state.came) = (state.last.0 + 1, Instant::now());
+        open.n
     }
 
     /// Copies bytes to a buffer after all commands so far.
     pub(crate) fn write(&self, buffer: &wgpu::Buffer, at: u64, data: &[u8]) {
         let mut state = lock(&self.state);
         // wgpu writes before all commands of the next submission.
-        if !state.pending.is_empty() {
-            self.flush(&mut state);
+        if state.open.is_some() {
+            self.flush(&mut state, None);
         }
         for (piece, at) in data.chunks(PIECE).zip((at..).step_by(PIECE)) {
             self.queue.write_buffer(buffer, at, piece);
             state.staged += piece.len() as u64;
             if state.staged >= MAX_STAGED {
-                self.flush(&mut state);
+                self.flush(&mut state, None);
             }
         }
     }
@@ -131,8 +159,8 @@ impl Line {
     pub(crate) fn wait(&self, ticket: Ticket) -> Result<()> {
         let mut state = lock(&self.state);
         let is_in = |submission: &Submission| submission.last >= ticket;
-        if !state.in_flight.iter().any(is_in) && !state.pending.is_empty() {
-            self.flush(&mut state);
+        if !state.in_flight.iter().any(is_in) && state.open.is_some() {
+            self.flush(&mut state, None);
         }
         let Some(submission) = state.in_flight.iter().find(|s| is_in(s)).cloned() else { return Ok(()) };
         let last = submission.last;
@@ -142,8 +170,8 @@ impl Line {
         Ok(())
     }
 
-    /// Submits what waits, after waiting until few enough submissions are under way.
-    fn send(&self, state: &mut State) -> wgpu::SubmissionIndex {
+    /// Submits what waits and then these commands, after waiting until few enough submissions are under way.
+    fn send(&self, state: &mut State, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
         make_room(
             &mut state.in_flight,
             |submission| submission.at.elapsed(),
@@ -153,12 +181,16 @@ impl Line {
             },
         );
         state.staged = 0;
-        self.queue.submit(state.pending.drain(..))
+        let open = state.open.take().map(|Open { encoder, pass, .. }| {
+            drop(pass);
+            encoder.finish()
+        });
+        self.queue.submit(open.into_iter().chain(commands))
     }
 
-    /// As [`Line::send`], of commands that are waited for by their ticket.
-    fn flush(&self, state: &mut State) {
-        let index = self.send(state);
+    /// As [`Line::send`], of what is waited for by its ticket.
+    fn flush(&self, state: &mut State, commands: Option<wgpu::CommandBuffer>) {
+        let index = self.send(state, commands);
         let (over, last) = (self.over.clone(), state.last);
         self.queue.on_submitted_work_done(move || {
             over.fetch_max(last.0, Ordering::AcqRel);
@@ -198,14 +230,6 @@ impl Line {
             Ok(Err(error)) => Err(Error::caused_by(ErrorKind::DeviceLost, FAILED, error)),
             Err(_) => Err(Error::new(ErrorKind::DeviceLost, FAILED)),
         }
-    }
-}
-
-impl State {
-    fn push(&mut self, commands: wgpu::CommandBuffer) {
-        self.pending.push(commands);
-        self.last.0 += 1;
-        self.came = Instant::now();
     }
 }
 

@@ -112,13 +112,12 @@ impl Recorded {
         let ticket = match profiler {
             None => {
                 let mut running = running();
-                let mut part = |n: usize| in_one_pass(gpu, running.by_ref().take(n));
                 match self.steps.len() > LONG {
                     true => {
-                        gpu.line.begin(part(FIRST));
-                        gpu.line.submit(Some(part(usize::MAX)))
+                        gpu.line.begin(|pass| dispatch(running.by_ref().take(FIRST), pass));
+                        gpu.line.end(|pass| dispatch(running, pass))
                     }
-                    false => gpu.line.take(part(usize::MAX)),
+                    false => gpu.line.take(|pass| dispatch(running, pass)),
                 }
             }
             // A timestamp needs a pass of its own.
@@ -234,14 +233,8 @@ fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
     gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("replay") })
 }
 
-/// The commands of steps with their groups.
-fn in_one_pass<'a>(
-    gpu: &Gpu,
-    steps: impl Iterator<Item = (&'a RecordedStep, &'a wgpu::BindGroup)>,
-) -> wgpu::CommandBuffer {
-    let mut encoder = encoder(gpu);
-    let descriptor = wgpu::ComputePassDescriptor { label: Some("replay"), timestamp_writes: None };
-    let mut pass = encoder.begin_compute_pass(&descriptor);
+/// Dispatches steps with their groups.
+fn dispatch<'a>(steps: impl Iterator<Item = (&'a RecordedStep, &'a wgpu::BindGroup)>, pass: &mut wgpu::ComputePass) {
     let mut last: Option<&Exe> = None;
     for (step, group) in steps {
         // Layers alike share a kernel.
@@ -249,10 +242,8 @@ fn in_one_pass<'a>(
             pass.set_pipeline(&step.exe().pipeline.pipeline);
         }
         last = Some(step.exe());
-        step.dispatch(&mut pass, group);
+        step.dispatch(pass, group);
     }
-    drop(pass);
-    encoder.finish()
 }
 
 impl RecordedStep {

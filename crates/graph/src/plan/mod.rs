@@ -1,7 +1,7 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `layouts` (in a
-//! contraction's order), `split` (long sums in parts), `roots` (what gets a
+//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `exchange` (products that
+//! are wanted turned), `layouts` (in a contraction's order), `split` (long sums in parts), `roots` (what gets a
 //! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
 //! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
 //! `memory`.
@@ -12,6 +12,7 @@ mod cluster;
 mod cost;
 mod donate;
 mod emit;
+mod exchange;
 mod fit;
 #[cfg(test)]
 mod fixture;
@@ -114,6 +115,8 @@ pub fn plan(
     let graph = composed.as_ref().unwrap_or(graph);
     let narrow = formulas::split(graph, caps);
     let graph = narrow.as_ref().unwrap_or(graph);
+    let exchanged = exchange::exchange(graph);
+    let graph = exchanged.as_ref().unwrap_or(graph);
     let lying = layouts::follow(graph);
     let split = split::split(lying.as_ref().unwrap_or(graph), caps);
     let graph = &split;

@@ -15,7 +15,7 @@ const COLUMN_PARTS_MIN: usize = 8;
 
 /// Elements that a part of a reduction keeps at least: of a row, and of a column.
 const ROW_MIN: usize = 1024;
-const COLUMN_MIN: usize = 512;
+const COLUMN_MIN: usize = 64;
 
 /// Terms that a part of a contraction keeps at least.
 const TERMS_MIN: usize = 128;
@@ -167,7 +167,7 @@ mod tests {
         g.outputs = vec![sum];
         let parted = split(&g, &Caps { lanes: 1 << 17, ..caps() });
         assert!(parted.nodes.iter().any(|n| n.shape == Shape::new(&[16, 1, 1024])), "{parted}");
-        g.nodes[0].shape = Shape::new(&[2048, 1024]);
+        g.nodes[0].shape = Shape::new(&[256, 1024]);
         assert_eq!(split(&g, &Caps { lanes: 1 << 17, ..caps() }).nodes.len(), 2, "short columns are one kernel");
     }
 
