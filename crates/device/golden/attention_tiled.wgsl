@@ -221,421 +221,217 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
                 workgroupBarrier(); // publishes a slice of both operands
                 let l_at = 0u + row;
                 let r_at = 544u + column;
-                {
-                    let l0 = stage[l_at + 0u];
-                    let l1 = stage[l_at + 8u];
-                    let r0 = stage[r_at + 0u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 17u];
-                    let l1 = stage[l_at + 25u];
-                    let r0 = stage[r_at + 9u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 34u];
-                    let l1 = stage[l_at + 42u];
-                    let r0 = stage[r_at + 18u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 51u];
-                    let l1 = stage[l_at + 59u];
-                    let r0 = stage[r_at + 27u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 68u];
-                    let l1 = stage[l_at + 76u];
-                    let r0 = stage[r_at + 36u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 85u];
-                    let l1 = stage[l_at + 93u];
-                    let r0 = stage[r_at + 45u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 102u];
-                    let l1 = stage[l_at + 110u];
-                    let r0 = stage[r_at + 54u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 119u];
-                    let l1 = stage[l_at + 127u];
-                    let r0 = stage[r_at + 63u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 136u];
-                    let l1 = stage[l_at + 144u];
-                    let r0 = stage[r_at + 72u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 153u];
-                    let l1 = stage[l_at + 161u];
-                    let r0 = stage[r_at + 81u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 170u];
-                    let l1 = stage[l_at + 178u];
-                    let r0 = stage[r_at + 90u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 187u];
-                    let l1 = stage[l_at + 195u];
-                    let r0 = stage[r_at + 99u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 204u];
-                    let l1 = stage[l_at + 212u];
-                    let r0 = stage[r_at + 108u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 221u];
-                    let l1 = stage[l_at + 229u];
-                    let r0 = stage[r_at + 117u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 238u];
-                    let l1 = stage[l_at + 246u];
-                    let r0 = stage[r_at + 126u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 255u];
-                    let l1 = stage[l_at + 263u];
-                    let r0 = stage[r_at + 135u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 272u];
-                    let l1 = stage[l_at + 280u];
-                    let r0 = stage[r_at + 144u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 289u];
-                    let l1 = stage[l_at + 297u];
-                    let r0 = stage[r_at + 153u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 306u];
-                    let l1 = stage[l_at + 314u];
-                    let r0 = stage[r_at + 162u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 323u];
-                    let l1 = stage[l_at + 331u];
-                    let r0 = stage[r_at + 171u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 340u];
-                    let l1 = stage[l_at + 348u];
-                    let r0 = stage[r_at + 180u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 357u];
-                    let l1 = stage[l_at + 365u];
-                    let r0 = stage[r_at + 189u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 374u];
-                    let l1 = stage[l_at + 382u];
-                    let r0 = stage[r_at + 198u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 391u];
-                    let l1 = stage[l_at + 399u];
-                    let r0 = stage[r_at + 207u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 408u];
-                    let l1 = stage[l_at + 416u];
-                    let r0 = stage[r_at + 216u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 425u];
-                    let l1 = stage[l_at + 433u];
-                    let r0 = stage[r_at + 225u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 442u];
-                    let l1 = stage[l_at + 450u];
-                    let r0 = stage[r_at + 234u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 459u];
-                    let l1 = stage[l_at + 467u];
-                    let r0 = stage[r_at + 243u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 476u];
-                    let l1 = stage[l_at + 484u];
-                    let r0 = stage[r_at + 252u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 493u];
-                    let l1 = stage[l_at + 501u];
-                    let r0 = stage[r_at + 261u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 510u];
-                    let l1 = stage[l_at + 518u];
-                    let r0 = stage[r_at + 270u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
-                }
-                {
-                    let l0 = stage[l_at + 527u];
-                    let l1 = stage[l_at + 535u];
-                    let r0 = stage[r_at + 279u];
-                    score0_0 += l0.x * r0;
-                    score1_0 += l0.y * r0;
-                    score2_0 += l0.z * r0;
-                    score3_0 += l0.w * r0;
-                    score4_0 += l1.x * r0;
-                    score5_0 += l1.y * r0;
-                    score6_0 += l1.z * r0;
-                    score7_0 += l1.w * r0;
+                for (var step = 0u; step < 32u; step += 16u) {
+                    let l_at = l_at + step * 17u;
+                    let r_at = r_at + step * 9u;
+                    {
+                        let l0 = stage[l_at + 0u];
+                        let l1 = stage[l_at + 8u];
+                        let r0 = stage[r_at + 0u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 17u];
+                        let l1 = stage[l_at + 25u];
+                        let r0 = stage[r_at + 9u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 34u];
+                        let l1 = stage[l_at + 42u];
+                        let r0 = stage[r_at + 18u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 51u];
+                        let l1 = stage[l_at + 59u];
+                        let r0 = stage[r_at + 27u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 68u];
+                        let l1 = stage[l_at + 76u];
+                        let r0 = stage[r_at + 36u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 85u];
+                        let l1 = stage[l_at + 93u];
+                        let r0 = stage[r_at + 45u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 102u];
+                        let l1 = stage[l_at + 110u];
+                        let r0 = stage[r_at + 54u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 119u];
+                        let l1 = stage[l_at + 127u];
+                        let r0 = stage[r_at + 63u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 136u];
+                        let l1 = stage[l_at + 144u];
+                        let r0 = stage[r_at + 72u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 153u];
+                        let l1 = stage[l_at + 161u];
+                        let r0 = stage[r_at + 81u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 170u];
+                        let l1 = stage[l_at + 178u];
+                        let r0 = stage[r_at + 90u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 187u];
+                        let l1 = stage[l_at + 195u];
+                        let r0 = stage[r_at + 99u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 204u];
+                        let l1 = stage[l_at + 212u];
+                        let r0 = stage[r_at + 108u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 221u];
+                        let l1 = stage[l_at + 229u];
+                        let r0 = stage[r_at + 117u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 238u];
+                        let l1 = stage[l_at + 246u];
+                        let r0 = stage[r_at + 126u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
+                    {
+                        let l0 = stage[l_at + 255u];
+                        let l1 = stage[l_at + 263u];
+                        let r0 = stage[r_at + 135u];
+                        score0_0 += l0.x * r0;
+                        score1_0 += l0.y * r0;
+                        score2_0 += l0.z * r0;
+                        score3_0 += l0.w * r0;
+                        score4_0 += l1.x * r0;
+                        score5_0 += l1.y * r0;
+                        score6_0 += l1.z * r0;
+                        score7_0 += l1.w * r0;
+                    }
                 }
             }
             var next0 = vec4<f32>();

@@ -4,7 +4,8 @@
 //! two give a score, the score a weight, and weighted rows of the other side are summed. The output and the gradient
 //! of `q` walk from the queries, the gradients of `k` and `v` from the keys; only the weights differ. Reading order:
 //! this file, `walk` (what rows do when they meet), then who walks: `plain` (an invocation alone), `tiled` (a workgroup
-//! with tiles in its memory, which `tile` chooses, `stage` fills, and `exchange` uses for what invocations share).
+//! with tiles in its memory, which `tile` chooses, `stage` fills, `weights` has what is summed in, and `exchange` uses for
+//! what invocations share).
 
 mod exchange;
 mod plain;
@@ -12,6 +13,7 @@ mod stage;
 mod tile;
 mod tiled;
 mod walk;
+mod weights;
 
 use kiln_ir::attention::Part;
 use kiln_ir::kernel::{Arg, Attention, Body, Instr, Value};

@@ -38,14 +38,22 @@ const SHAPES: [Shape; 5] = [
     Shape { rows: 16, others: 32, own_fours: 1, other_fours: 1, columns: 128, joint: false, speed: 40 },
 ];
 
-/// Columns of a product that are staged together, most first: unrolled, so no more than text and memory have room for.
+/// Columns of a product that are staged together, most first; and at most where both roles add to one sum: more take
+/// registers, of which an H200 then has enough for fewer workgroups (128 µs become 153).
 const SLICES: [usize; 6] = [48, 40, 32, 24, 16, 8];
+const SLICE_OF_HALVES: usize = 16;
+
+/// Multiply-adds that stand in the text one after the other. Of more, instructions have to be fetched while they are
+/// waited for: with 2048 a gradient takes 224 to 244 µs on an H200, with 512 it takes 153 to 190.
+const WRITTEN_OUT: usize = 512;
 
 /// Quads of rows that an invocation brings for a sum while it does something else: they wait in registers.
 const WAITING: usize = 8;
 
-/// Whether own rows stay in memory, and rows that are staged for a sum, best first.
-const KEPT_AND_PART: [(bool, usize); 6] = [(true, 32), (true, 16), (false, 32), (false, 16), (false, 8), (false, 4)];
+/// Whether own rows stay in memory, and rows that are staged for a sum, best first; and the most of these where both roles
+/// add to one sum.
+const KEPT_AND_PART: [(bool, usize); 5] = [(true, 16), (true, 8), (false, 16), (false, 8), (false, 4)];
+const PART_OF_HALVES: usize = 8;
 
 /// Invocations that keep a part busy: two subgroups for each of the four schedulers of an H200's processors.
 const FULL: usize = 4 * 2 * 32;
@@ -109,8 +117,9 @@ impl Tile {
         tiles.find(|tile| {
             let threads = tile.threads() as u32;
             let bytes = 16 * (tile.stage() + tile.maxima(x)) as u32;
+            let slim = joint || !tile.halves() || tile.slice <= SLICE_OF_HALVES && tile.part <= PART_OF_HALVES;
             let waits = tile.part <= tile.summed() && tile.waiting() <= WAITING;
-            waits && threads <= target.max_invocations && bytes <= target.max_workgroup_bytes
+            slim && waits && threads <= target.max_invocations && bytes <= target.max_workgroup_bytes
         })
     }
 
@@ -165,6 +174,12 @@ impl Tile {
     /// Rows of the other side that a role adds to a sum, or has the weights of.
     pub(crate) fn summed(&self) -> usize {
         self.shape.others / (1 + usize::from(self.joint || self.halves()))
+    }
+
+    /// Of so many steps of a product or a sum, those that stand in the text one after the other.
+    pub(crate) fn written_out(&self, steps: usize) -> usize {
+        let most = WRITTEN_OUT / (16 * self.shape.own_fours * self.shape.other_fours);
+        (1..=most).rev().find(|n| steps.is_multiple_of(*n)).unwrap_or(1)
     }
 
     /// Quads of a sum's columns that an invocation has.

@@ -2,7 +2,8 @@
 //!
 //! The hard idea is that everything passes through one *stage* in workgroup memory: slices of a product's operands, then
 //! the weights and the rows that they weight, so that memory depends on the tile and not on the number of columns.
-//! All steps of products and sums stand in the text: as loops they take half as long again.
+//! Some steps of products and sums stand in the text one after the other, as many as instructions have room near a
+//! processor.
 
 use super::super::Target;
 use super::super::code::Code;
@@ -16,7 +17,7 @@ pub(super) struct Walk<'a> {
     pub(super) tile: &'a Tile,
     /// What a product has, and what is weighted.
     pub(super) block: Block,
-    met: Block,
+    pub(super) met: Block,
 }
 
 /// How, the code, its workgroups, and the turns of an invocation's loops, where these arguments are bound in strips.
@@ -94,7 +95,25 @@ impl Walk<'_> {
     /// Turns of the loops for one tile of the other side.
     fn turns(&self) -> usize {
         let tile = self.tile;
-        1 + tile.multiplied() / tile.slice + tile.summed() / tile.part
+        let loops = |all: usize, part: usize| all / part * (1 + part / tile.written_out(part));
+        1 + loops(tile.multiplied(), tile.slice) + loops(tile.summed(), tile.part)
+    }
+
+    /// Steps of a product or a sum, where these addresses go on by so much with each.
+    fn steps(&self, code: &mut Code, n: usize, moved: &[(String, usize)], each: impl Fn(&mut Code, usize)) {
+        let written = self.tile.written_out(n);
+        if written < n {
+            code.open(format!("for (var step = 0u; step < {n}u; step += {written}u)"));
+            moved.iter().for_each(|(at, by)| code.line(format!("let {at} = {at} + step * {by}u;")));
+        }
+        for step in 0..written {
+            code.open("");
+            each(code, step);
+            code.close();
+        }
+        if written < n {
+            code.close();
+        }
     }
 
     /// The code of each role, which is given its number.
@@ -220,8 +239,7 @@ impl Walk<'_> {
         };
         code.line(format!("let l_at = {own_start} + row;"));
         code.line(format!("let r_at = {} + column;", self.of_role(tile.start() + own, size)));
-        for step in 0..tile.slice {
-            code.open("");
+        self.steps(code, tile.slice, &[("l_at".into(), own_pitch), ("r_at".into(), pitch)], |code, step| {
             for f in 0..self.block.own.fours {
                 code.line(format!("let l{f} = stage[l_at + {}u];", step * own_pitch + f * self.block.own.apart / 4));
             }
@@ -231,59 +249,9 @@ impl Walk<'_> {
             for (i, j) in self.block.pairs() {
                 code.line(format!("score{i}_{j} += l{}.{} * r{j};", i / 4, AXES[i % 4]));
             }
-            code.close();
-        }
+        });
         if looped {
             code.close();
-        }
-    }
-
-    /// Where the weight of the first of an invocation's rows lies. The other side's rows are in the order of their
-    /// place in a quad, then of the quads, so that neighbours' stores meet no conflicts.
-    fn weight_at(&self, code: &mut Code) {
-        let (start, pitch) = (self.tile.start(), self.tile.pitches()[0]);
-        let start = if self.tile.joint { self.of_role(start, self.tile.summed() * pitch) } else { format!("{start}u") };
-        code.line(format!("let weight_at = {start} + column * {pitch}u + row;"));
-    }
-
-    /// Every four of own rows with every row of the other side: the place of their weights.
-    fn weights(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> {
-        let (quads, pitch) = (self.quads(), self.tile.pitches()[0]);
-        let (own, other) = (&self.met.own, &self.met.other);
-        let fours = (0..own.fours).flat_map(|f| (0..other.fours).flat_map(move |j| (0..4).map(move |c| (f, j, c))));
-        fours.map(move |(f, j, c)| (f, j, c, (c * quads + j * other.apart / 4) * pitch + f * own.apart / 4))
-    }
-
-    fn publish_shares(&self, code: &mut Code) {
-        if self.tile.sums == 0 {
-            return;
-        }
-        self.weight_at(code);
-        for (f, j, c, place) in self.weights() {
-            let four: Vec<String> = (0..4).map(|i| format!("share{}_{j}.{}", 4 * f + i, AXES[c])).collect();
-            code.line(format!("stage[weight_at + {place}u] = vec4<f32>({});", four.join(", ")));
-        }
-    }
-
-    /// The slopes, from the shares of the other role: beside them, or in their place if no sum has them.
-    fn slopes(&self, code: &mut Code) {
-        if self.tile.sums == 0 {
-            return;
-        }
-        self.weight_at(code);
-        let beside = if self.tile.halves() { 0 } else { self.tile.weights() };
-        for (f, j, c, place) in self.weights() {
-            let four: Vec<String> = (0..4).map(|i| format!("score{}_{j}.{}", 4 * f + i, AXES[c])).collect();
-            let mean = match self.x.from_queries {
-                true => format!("number{f}"),
-                false => format!("number{j}.{}", AXES[c]),
-            };
-            code.line(format!(
-                "stage[weight_at + {}u] = stage[weight_at + {place}u] * (vec4<f32>({}) - {mean}) * {};",
-                place + beside,
-                four.join(", "),
-                self.x.scale()
-            ));
         }
     }
 
@@ -327,8 +295,9 @@ impl Walk<'_> {
                 }
             });
         }
-        for step in 0..part {
-            code.open("");
+        let shares = (0..tile.shares()).map(|share| (format!("r_at{share}"), tile.quads));
+        let moved: Vec<_> = std::iter::once(("w_at".into(), pitch)).chain(shares).collect();
+        self.steps(code, part, &moved, |code, step| {
             for f in 0..self.block.own.fours {
                 code.line(format!("let w{f} = stage[w_at + {}u];", step * pitch + f * self.block.own.apart / 4));
             }
@@ -338,8 +307,7 @@ impl Walk<'_> {
             for (i, share) in self.parts() {
                 code.line(format!("sum{i}_{share} += w{}.{} * r{share};", i / 4, AXES[i % 4]));
             }
-            code.close();
-        }
+        });
         code.line("workgroupBarrier(); // all have read them");
         if looped {
             code.close();
