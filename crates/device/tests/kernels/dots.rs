@@ -179,6 +179,35 @@ fn prologues_and_epilogues() {
     check_in(&SCHEDULES, &kernel, &values, &[(DType::F32, 0.37f32 as f64)], 2e-5);
 }
 
+/// An optimizer's update: what a row has is loaded up to a ragged edge, and written over.
+#[test]
+fn an_update_goes_over_what_it_loads() {
+    for dims in [[1, 37, 21, 44], [2, 64, 40, 128], [1, 130, 16, 132], [3, 129, 33, 68], [1, 3, 8, 200]] {
+        let [b, m, _, n] = dims;
+        let (kernel, mut values) = matmul(dims, [false, true], DType::F32);
+        let Kernel::Dot(mut dot) = kernel else { unreachable!("a contraction") };
+        let at = row_major(0, &[b, m, n]);
+        let mut epilogue = Body::default();
+        let acc = epilogue.push(Instr::Acc, DType::F32);
+        let old = epilogue.load(2, DType::F32, at.clone());
+        let other = epilogue.load(3, DType::F32, at.clone());
+        let bias = epilogue.load(4, DType::F32, Index::var(2));
+        let rate = epilogue.push(Instr::Scalar(DType::F32, 0), DType::F32);
+        let mean = epilogue.op(PointOp::Add, &[acc, other], DType::F32);
+        let step = epilogue.op(PointOp::Mul, &[mean, rate], DType::F32);
+        let new = epilogue.op(PointOp::Sub, &[old, step], DType::F32);
+        let new = epilogue.op(PointOp::Add, &[new, bias], DType::F32);
+        epilogue.store(2, at.clone(), new);
+        epilogue.store(3, at, mean);
+        let own = Arg { dtype: DType::F32, numel: b * m * n, access: Access::ReadWrite };
+        dot.args = vec![dot.args[0].clone(), dot.args[1].clone(), own.clone(), own, read(DType::F32, n)];
+        dot.epilogue = epilogue;
+        values[2] = numbers(4, b * m * n, DType::F32, (-1.0, 1.0));
+        values.extend([numbers(5, b * m * n, DType::F32, (-1.0, 1.0)), numbers(6, n, DType::F32, (-1.0, 1.0))]);
+        check_in(&SCHEDULES, &Kernel::Dot(dot), &values, &[(DType::F32, 0.37f32 as f64)], 2e-5);
+    }
+}
+
 /// A padded, strided convolution: `m` is image and position, `k` is channel and window.
 #[test]
 fn a_convolution_is_an_operand_with_bounds() {
