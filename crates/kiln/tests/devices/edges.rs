@@ -5,7 +5,7 @@ use kiln::graph::Program;
 use kiln::prelude::*;
 
 use crate::bounds::of;
-use crate::common::{CPU, gpu};
+use crate::common::{CPU, gpu, gpus};
 use crate::generate::Kind;
 
 const EDGES: [usize; 7] = [1, 3, 17, 127, 129, 1000, 1023];
@@ -23,16 +23,23 @@ fn places(n: usize, end: usize, device: &Device) -> Tensor {
     Tensor::new(&values, &[n], device).unwrap()
 }
 
-/// Compares what a program computes on a GPU with the reference.
+/// Compares what a program computes on a GPU, by any schedule, with the reference.
 #[track_caller]
 fn check(what: &str, kind: Kind, program: &dyn Fn(&Device) -> Vec<Tensor>) {
-    let Some(gpu) = gpu() else { return };
+    let gpus = gpus();
+    if gpus.is_empty() {
+        return;
+    }
     let whole = Program::behind(&program(&CPU).iter().collect::<Vec<_>>()).unwrap();
     let expected = whole.reference();
     let bounds = of(kind, &whole, &expected);
-    let found = program(gpu);
+    gpus.into_iter().for_each(|gpu| compare(what, program(gpu), (&expected, &bounds), gpu));
+}
+
+#[track_caller]
+fn compare(what: &str, found: Vec<Tensor>, (expected, bounds): (&[Vec<f64>], &[Vec<f64>]), gpu: &Device) {
     gpu.eval().unwrap();
-    for (n, ((t, expected), bounds)) in found.iter().zip(&expected).zip(&bounds).enumerate() {
+    for (n, ((t, expected), bounds)) in found.iter().zip(expected).zip(bounds).enumerate() {
         let found = t.to_vec_f64().unwrap();
         assert_eq!(found.len(), expected.len());
         for (i, ((f, e), bound)) in found.iter().zip(expected).zip(bounds).enumerate() {
