@@ -5,7 +5,7 @@ use kiln::ir::DType;
 use kiln::{Device, Tensor};
 
 use crate::bounds::of;
-use crate::common::{CPU, gpu};
+use crate::common::{CPU, gpu, gpus};
 use crate::elsewhere::along;
 use crate::generate::{Kind, program};
 use crate::nan;
@@ -36,37 +36,36 @@ pub(crate) fn check(gpu: &Device, kind: Kind, seeds: std::ops::Range<u32>) {
 
 #[test]
 fn exact_programs_agree_to_the_bit() {
-    let Some(gpu) = gpu() else { return };
-    check(gpu, Kind::Exact, 0..100);
+    gpus().into_iter().for_each(|gpu| check(gpu, Kind::Exact, 0..60));
 }
 
 #[test]
 fn smooth_programs_agree_within_rounding() {
-    let Some(gpu) = gpu() else { return };
-    check(gpu, Kind::Smooth, 0..100);
+    gpus().into_iter().for_each(|gpu| check(gpu, Kind::Smooth, 0..60));
 }
 
 /// No kernel of a GPU takes the wider rows: there it runs the composition.
 #[test]
 fn a_nan_score_makes_its_row_nan() {
-    let Some(gpu) = gpu() else { return };
-    for width in [8, 130] {
+    for (gpu, width) in gpus().into_iter().flat_map(|gpu| [(gpu, 8), (gpu, 130)]) {
         nan::check("a GPU", gpu, width);
     }
 }
 
 #[test]
 fn running_reductions_are_what_they_say() {
-    let Some(gpu) = gpu() else { return };
-    running::check("a GPU", gpu);
-    running::check_gradients("a GPU", gpu, &CPU);
+    for gpu in gpus() {
+        running::check("a GPU", gpu);
+        running::check_gradients("a GPU", gpu, &CPU);
+    }
 }
 
 #[test]
 fn sorts_are_stable_and_know_nan() {
-    let Some(gpu) = gpu() else { return };
-    sorting::check("a GPU", gpu);
-    sorting::check_uses("a GPU", gpu);
+    for gpu in gpus() {
+        sorting::check("a GPU", gpu);
+        sorting::check_uses("a GPU", gpu);
+    }
 }
 
 #[test]
