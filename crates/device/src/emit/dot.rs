@@ -201,14 +201,14 @@ impl Matmul {
         self.epilogue.instrs.iter().any(|instr| matches!(instr, Instr::Load { arg, .. } if *arg == from))
     }
 
-    /// `fn lhs(b, m, k)` or `fn rhs(b, k, n)`; where a tile may be ragged, 0 beyond the edge.
-    pub(crate) fn operand(&self, code: &mut Code, left: bool, edge: (bool, bool)) {
+    /// `fn lhs(b, m, k)` or `fn rhs(b, k, n)`, with this behind its name; where a tile may be ragged, 0 beyond the edge.
+    pub(crate) fn operand(&self, code: &mut Code, (left, suffix): (bool, &str), edge: (bool, bool)) {
         let (name, [x, y]) = match left {
             true => ("lhs", [("m", self.m), ("k", self.k)]),
             false => ("rhs", [("k", self.k), ("n", self.n)]),
         };
         let (body, groups) = (self.body(left), Matmul::groups_of(left));
-        code.open(format!("fn {name}(b: u32, {}: u32, {}: u32) -> f32", x.0, y.0));
+        code.open(format!("fn {name}{suffix}(b: u32, {}: u32, {}: u32) -> f32", x.0, y.0));
         let checks = [(x, edge.0), (y, edge.1)].into_iter().filter(|c| c.1);
         let checks: Vec<String> = checks.map(|((name, dim), _)| format!("{name} >= {dim}u")).collect();
         if !checks.is_empty() {
@@ -233,8 +233,8 @@ impl Matmul {
 /// Each invocation computes a block of four rows and four columns, and reads what it needs itself.
 fn registers(x: &Matmul, target: &Target) -> (String, u32) {
     let mut code = Code::default();
-    x.operand(&mut code, true, (false, false));
-    x.operand(&mut code, false, (false, false));
+    x.operand(&mut code, (true, ""), (false, false));
+    x.operand(&mut code, (false, ""), (false, false));
     Epilogue::scalar(x).function(&mut code, 4);
     // An empty result has no blocks, but its text divides by their number all the same.
     let (rows, columns) = (x.m.div_ceil(4).max(1), x.n.div_ceil(4).max(1));

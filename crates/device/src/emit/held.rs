@@ -17,9 +17,11 @@ use super::strip::Strip;
 /// Strips of a row that a lane should have, or twice as many elements; a pass has no loop up to twice as many.
 const STRIPS: usize = 4;
 
-/// Lanes of a row, where it is long enough: neighbours that ask for whole lines, and not so many that all wait.
+/// Lanes of a row, where it is long enough: neighbours that ask for whole lines, and not so many that all wait; and of one
+/// that is read anew in each pass, so that fewer of them are in the cache at once.
 const LANES: usize = 16;
 const MAX_LANES: u32 = 512;
+const MAX_LANES_ANEW: u32 = 1024;
 
 /// Registers that a lane fills with what it loaded.
 const MAX_HELD: usize = 48;
@@ -69,9 +71,10 @@ impl<'a> Held<'a> {
             return None;
         }
         let n_strips = rows.len / strip.width;
-        let most = 1 << target.max_invocations.min(MAX_LANES).ilog2();
-        let least_lanes = n_strips.next_power_of_two().min(LANES);
         let strips = if strip.width == 1 { 2 * STRIPS } else { STRIPS };
+        let anew = n_strips > 2 * strips * MAX_LANES as usize;
+        let most = 1 << target.max_invocations.min(if anew { MAX_LANES_ANEW } else { MAX_LANES }).ilog2();
+        let least_lanes = n_strips.next_power_of_two().min(LANES);
         let mut lanes = n_strips.div_ceil(strips).next_power_of_two().clamp(least_lanes.min(most), most);
         while lanes < most && lanes * 2 <= n_strips && lanes * rows.n_rows < target.busy() {
             lanes *= 2;

@@ -9,6 +9,9 @@ use super::dot::Matmul;
 use super::fours::Fours;
 use super::strip::WIDTH;
 
+/// What stands behind the names of functions for what is not beyond the end of k.
+const INSIDE: &str = "_inside";
+
 /// One operand.
 pub(crate) struct Operand<'a> {
     x: &'a Matmul,
@@ -45,20 +48,28 @@ impl<'a> Operand<'a> {
     }
 
     /// `fn lhs4(b, m, k) -> vec4<f32>` or `fn rhs4(b, k, n)`: four neighbours from an element on, 0 beyond what is
-    /// there; `edge` says for the own axis and for k whether a tile may reach beyond.
-    pub(crate) fn function(&self, code: &mut Code, edge: (bool, bool)) {
+    /// there; `edge` says for the own axis and for k whether a tile may reach beyond. If one may along k, the same as
+    /// `lhs4_inside` or `rhs4_inside` for those that do not: a condition at each load keeps loads from being asked for together.
+    pub(crate) fn functions(&self, code: &mut Code, edge: (bool, bool)) {
+        self.function(code, edge, "");
+        if edge.1 {
+            self.function(code, (edge.0, false), INSIDE);
+        }
+    }
+
+    fn function(&self, code: &mut Code, edge: (bool, bool), suffix: &str) {
         let x = self.x;
         let own = if self.left { ("m", x.m, edge.0) } else { ("n", x.n, edge.0) };
         let of_k = ("k", x.k, edge.1);
         let [first, second] = if self.left { [own, of_k] } else { [of_k, own] };
         let name = if self.left { "lhs" } else { "rhs" };
-        let head = format!("fn {name}4(b: u32, {}: u32, {}: u32) -> vec4<f32>", first.0, second.0);
+        let head = format!("fn {name}4{suffix}(b: u32, {}: u32, {}: u32) -> vec4<f32>", first.0, second.0);
         let Some(fours) = &self.fours else {
-            x.operand(code, self.left, (first.2, second.2));
+            x.operand(code, (self.left, suffix), (first.2, second.2));
             code.open(head);
             let at = |c: usize| match self.left {
-                true => format!("lhs(b, m + {c}u, k)"),
-                false => format!("rhs(b, k, n + {c}u)"),
+                true => format!("lhs{suffix}(b, m + {c}u, k)"),
+                false => format!("rhs{suffix}(b, k, n + {c}u)"),
             };
             code.line(format!("return vec4<f32>({});", (0..WIDTH).map(at).collect::<Vec<_>>().join(", ")));
             code.close();
@@ -70,11 +81,12 @@ impl<'a> Operand<'a> {
         fours.function(code, &head, &beyond, &groups);
     }
 
-    /// The call that brings four neighbours from these elements of the own axis and of k on.
-    pub(crate) fn call(&self, own: &str, k: &str) -> String {
+    /// The call that brings four neighbours from these elements of the own axis and of k on, which `inside` says are there.
+    pub(crate) fn call(&self, own: &str, k: &str, inside: bool) -> String {
+        let suffix = if inside { INSIDE } else { "" };
         match self.left {
-            true => format!("lhs4(b, {own}, {k})"),
-            false => format!("rhs4(b, {k}, {own})"),
+            true => format!("lhs4{suffix}(b, {own}, {k})"),
+            false => format!("rhs4{suffix}(b, {k}, {own})"),
         }
     }
 }

@@ -103,8 +103,8 @@ pub(crate) fn emit(x: &Matmul, tile: &Tile, target: &Target) -> (String, u32, Ve
     let (sides, epilogue, wide) = in_strips(x);
     let mut code = Code::default();
     let ragged_k = !x.k.is_multiple_of(tile.k);
-    sides[0].function(&mut code, (!x.m.is_multiple_of(tile.m), ragged_k));
-    sides[1].function(&mut code, (!x.n.is_multiple_of(tile.n), ragged_k));
+    sides[0].functions(&mut code, (!x.m.is_multiple_of(tile.m), ragged_k));
+    sides[1].functions(&mut code, (!x.n.is_multiple_of(tile.n), ragged_k));
     epilogue.function(&mut code, tile.n);
     code.line(format!("var<workgroup> lhs_tile: array<vec4<f32>, {}>;", tile.k * tile.pitch(tile.m)));
     code.line(format!("var<workgroup> rhs_tile: array<vec4<f32>, {}>;", tile.k * tile.pitch(tile.n)));
@@ -196,16 +196,16 @@ fn contract(code: &mut Code, x: &Matmul, tile: &Tile, sides: &[Operand; 2]) {
             code.line(format!("var {name}_next{i} = vec4<f32>();"));
         }
     }
-    let load = |code: &mut Code, k: &str| {
+    let load = |code: &mut Code, k: &str, inside: bool| {
         for (side, name, dim, axis) in sides {
             for i in 0..loads(dim) {
-                let call = side.call(&format!("{axis} + {name}_own{i}"), &format!("{k}{name}_k{i}"));
+                let call = side.call(&format!("{axis} + {name}_own{i}"), &format!("{k}{name}_k{i}"), inside);
                 code.line(format!("{name}_next{i} = {call};"));
             }
         }
     };
     if x.k > 0 {
-        load(code, "");
+        load(code, "", false);
     }
     code.open(format!("for (var k = 0u; k < {}u; k += {}u)", x.k, tile.k));
     for (side, name, dim, _) in sides {
@@ -214,8 +214,15 @@ fn contract(code: &mut Code, x: &Matmul, tile: &Tile, sides: &[Operand; 2]) {
         }
     }
     code.line("workgroupBarrier(); // publishes both tiles");
-    code.open(format!("if (k + {}u < {}u)", tile.k, x.k));
-    load(code, &format!("k + {}u + ", tile.k));
+    let next = format!("k + {}u + ", tile.k);
+    let ragged = !x.k.is_multiple_of(tile.k);
+    if ragged {
+        code.open(format!("if (k + {}u <= {}u)", 2 * tile.k, x.k));
+        load(code, &next, true);
+        code.close();
+    }
+    code.open(format!("{}if (k + {}u < {}u)", if ragged { "else " } else { "" }, tile.k, x.k));
+    load(code, &next, false);
     code.close();
     multiply(code, tile);
     code.line("workgroupBarrier(); // all have read both tiles");
