@@ -53,7 +53,7 @@ struct Groups {
 
 /// Steps of a sequence whose first ones are submitted before the others are recorded, so that the device starts early;
 /// and how many those are. Recording takes 1 to 3 µs a step, a submission 12.
-const LONG: usize = 32;
+const LONG: usize = 48;
 const FIRST: usize = 16;
 
 /// Buffers seen in turn at one step: leaves that swap places, and the rotation of a pool.
