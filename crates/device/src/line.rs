@@ -108,7 +108,7 @@ impl Line {
         self.send(&mut state, None);
     }
 
-    /// Takes a sequence, or the end of one that was begun, and submits it.
+    /// Takes the last kernels of a sequence that was begun, and submits them.
     pub(crate) fn end(&self, record: impl FnOnce(&mut wgpu::ComputePass)) -> Ticket {
         let mut state = lock(&self.state);
         self.record(&mut state, record);

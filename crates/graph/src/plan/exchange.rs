@@ -14,13 +14,12 @@ pub(crate) fn exchange(graph: &Graph) -> Option<Graph> {
     let mut n_readers = vec![0u32; graph.nodes.len()];
     let inputs = graph.nodes.iter().flat_map(|node| &node.inputs);
     inputs.chain(&graph.outputs).for_each(|&id| n_readers[id as usize] += 1);
-    // Of each view, the contraction that it exchanges.
-    let exchanged = |node: &Node| match (&node.op, node.inputs.first()) {
-        (Op::View(Movement::Permute(perm)), Some(&dot)) => match &graph.nodes[dot as usize].op {
-            Op::Dot(c) => (n_readers[dot as usize] == 1 && exchanges(perm, *c)).then_some(dot),
-            _ => None,
-        },
-        _ => None,
+    // The contraction that a view exchanges, if nothing else reads it.
+    let exchanged = |node: &Node| {
+        let Op::View(Movement::Permute(perm)) = &node.op else { return None };
+        let dot = node.inputs[0];
+        let Op::Dot(c) = graph.nodes[dot as usize].op else { return None };
+        (n_readers[dot as usize] == 1 && exchanges(perm, c)).then_some(dot)
     };
     let dots: HashSet<NodeId> = graph.nodes.iter().filter_map(exchanged).collect();
     if dots.is_empty() {
@@ -38,7 +37,8 @@ pub(crate) fn exchange(graph: &Graph) -> Option<Graph> {
                 out.made_of(first, node);
                 value
             }
-            _ if exchanged(node).is_some() => inputs[0],
+            // The view, which is all that reads it.
+            _ if node.inputs.first().is_some_and(|input| dots.contains(input)) => inputs[0],
             _ => out.push(Node { inputs, ..node.clone() }),
         });
     }

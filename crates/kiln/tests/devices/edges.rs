@@ -33,7 +33,10 @@ fn check(what: &str, kind: Kind, program: &dyn Fn(&Device) -> Vec<Tensor>) {
     let whole = Program::behind(&program(&CPU).iter().collect::<Vec<_>>()).unwrap();
     let expected = whole.reference();
     let bounds = of(kind, &whole, &expected);
-    gpus.into_iter().for_each(|gpu| compare(what, program(gpu), (&expected, &bounds), gpu));
+    // A closure would not know the caller's line.
+    for gpu in gpus {
+        compare(what, program(gpu), (&expected, &bounds), gpu);
+    }
 }
 
 #[track_caller]
