@@ -226,7 +226,9 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_program_gives_its_line_or_a_reason() {
-        let found = line(shell(r#"echo noise; echo '{"name":"x","median_ms":1.5}'"#), "x");
+        let mut found = line(shell(r#"echo noise; echo '{"name":"x","median_ms":1.5}'"#), "x");
+        // It is chance whether the memory of so short a process was seen.
+        found.as_object_mut().unwrap().remove("peak_mb");
         assert_eq!(found, json!({"name": "x", "median_ms": 1.5}));
         let failed = line(shell("exit 3"), "x");
         assert!(failed["error"].as_str().unwrap().contains("printed no line"), "{failed}");
