@@ -1,153 +1,146 @@
-//! What lies behind some tensors: one walk over their nodes, down to values that exist.
-//!
-//! A step of a loop is captured again and again, and that is most of what a small model costs. So each node's books are
-//! opened once, and the lists that a capture fills are left to the next one of its device.
+//! What lies behind some tensors, as a program: one walk over their nodes, down to values that exist.
 
 use std::sync::Arc;
 
-use kiln_ir::{Buffer, NodeId, Result};
+use kiln_ir::{Graph, NodeId, Op, Result};
 
-use crate::capture::Captured;
-use crate::node::{Node, Value};
+use crate::known::window;
+use crate::node::{Node, Region, Source, Value};
 
-/// The lists of a capture. A node's number is how many were met before it.
-#[derive(Default)]
-pub(crate) struct Lists {
-    /// The nodes that were met, until they are taken.
-    pub(crate) met: Vec<Option<Arc<Node>>>,
-    ids: Vec<u64>,
-    /// The elements of each, if they are computed.
-    pub(crate) values: Vec<Option<Buffer>>,
-    /// The numbers of what the nodes read, one after the other, and where each node's begin.
-    inputs: Vec<u32>,
-    starts: Vec<u32>,
-    /// The numbers in recorded order.
-    pub(crate) order: Vec<u32>,
-    places: Vec<u32>,
-    /// Nodes that are met while their reader's books are open.
-    fresh: Vec<Arc<Node>>,
-    /// For each number, the node's entry in the program.
-    pub(crate) entry: Vec<NodeId>,
-    /// For each entry, whether it is wanted.
-    pub(crate) wanted: Vec<bool>,
-    /// For each entry, how many claims on it end with the program, and whether all do.
-    pub(crate) ending: Vec<usize>,
-    pub(crate) ends: Vec<bool>,
-    /// True iff some value that exists could be computed again.
-    pub(crate) has_history: bool,
-    /// A program whose lists are empty.
-    pub(crate) captured: Captured,
+/// A program without its outputs, and who asks for what.
+pub(crate) struct Derived {
+    pub(crate) graph: Graph,
+    /// The entry of each target.
+    pub(crate) targets: Vec<NodeId>,
+    /// The entries of other nodes that a handle names.
+    pub(crate) held: Vec<NodeId>,
 }
 
-impl Lists {
-    /// Empties the lists, of which a walk that failed or panicked may have left some.
-    fn clear(&mut self) {
-        self.met.clear();
-        self.ids.clear();
-        self.values.clear();
-        self.inputs.clear();
-        self.starts.clear();
-        self.fresh.clear();
-        self.entry.clear();
-        self.wanted.clear();
-        self.ending.clear();
-        self.ends.clear();
-        self.has_history = false;
-    }
-
-    /// Finds the targets and what they are computed from, down to values that exist. The targets have the first numbers; this
-    /// is how many they are.
-    ///
-    /// # Errors
-    /// If a value on the way failed to be computed before.
-    ///
-    /// # Panics
-    /// If a value on the way was released and cannot be computed again.
-    pub(crate) fn find(&mut self, targets: &[Arc<Node>], walk: u32) -> Result<usize> {
-        self.clear();
-        for target in targets {
-            meet(target, walk, 0, &mut self.fresh);
-        }
-        let n_targets = self.fresh.len();
-        self.add_fresh();
-        while let Some(Some(node)) = self.met.get(self.starts.len()) {
-            self.starts.push(self.inputs.len() as u32);
-            let books = node.books();
-            let value = match &books.value {
-                Value::Ready(buffer) => {
-                    self.has_history |= !books.inputs.is_empty();
-                    Some(buffer.clone())
-                }
-                Value::Pending => {
-                    for input in books.inputs.iter() {
-                        self.inputs.push(meet(input, walk, self.met.len(), &mut self.fresh));
-                    }
-                    None
-                }
-                Value::Failed(error) => {
-                    let error = error.clone();
-                    drop(books);
-                    self.clear();
-                    return Err(error);
-                }
-                Value::Gone => {
-                    // A panic that holds the books would leave them locked for those who unwind, and the lists belong to
-                    // the device, which nodes in them would keep alive.
-                    let location = node.location;
-                    drop(books);
-                    self.clear();
-                    panic!(
-                        "the value recorded at {location} was overwritten or released when its last handle went; keep a clone of it"
-                    );
-                }
-            };
-            drop(books);
-            self.values.push(value);
-            self.add_fresh();
-        }
-        self.starts.push(self.inputs.len() as u32);
-        self.entry.resize(self.met.len(), 0);
-        in_order(&self.ids, &mut self.order, &mut self.places);
-        Ok(n_targets)
-    }
-
-    fn add_fresh(&mut self) {
-        for node in self.fresh.drain(..) {
-            self.ids.push(node.id);
-            self.met.push(Some(node));
-        }
-    }
-
-    /// The entries of what a node reads.
-    pub(crate) fn inputs(&self, number: u32) -> impl Iterator<Item = NodeId> {
-        let [from, to] = [0, 1].map(|next| self.starts[number as usize + next] as usize);
-        self.inputs[from..to].iter().map(|&input| self.entry[input as usize])
-    }
+/// The nodes behind some targets. A node's number is how many were met before it.
+struct Behind {
+    nodes: Vec<Arc<Node>>,
+    /// The numbers of what each reads; `None` if its value exists.
+    inputs: Vec<Option<Vec<u32>>>,
+    /// The number of each target; those come first.
+    targets: Vec<u32>,
+    n_targets: usize,
 }
 
-/// A node's number in a walk; one that was not met before is added to a list that so many come before.
-#[inline]
-fn meet(node: &Arc<Node>, walk: u32, before: usize, list: &mut Vec<Arc<Node>>) -> u32 {
+/// The program behind targets. `walk` is a number that no mark has yet.
+///
+/// # Errors
+/// If a value on the way failed to be computed before.
+///
+/// # Panics
+/// If a value on the way was released and cannot be computed again.
+pub(crate) fn derive(targets: &[Arc<Node>], walk: u32) -> Result<Derived> {
+    let behind = find(targets, walk)?;
+    let ids: Vec<u64> = behind.nodes.iter().map(|node| node.id).collect();
+    let mut entry: Vec<NodeId> = vec![0; ids.len()];
+    let (mut graph, mut held) = (Graph::default(), Vec::new());
+    let (mut stages, mut n_leaves, mut n_scalars) = (Stages::default(), 0, 0);
+    for number in in_order(&ids).into_iter().map(|number| number as usize) {
+        let node = &behind.nodes[number];
+        let of_entries = |inputs: &Vec<u32>| inputs.iter().map(|&input| entry[input as usize]).collect();
+        let mut inputs: Vec<NodeId> = behind.inputs[number].as_ref().map_or(Vec::new(), of_entries);
+        let op = match &node.source {
+            _ if behind.inputs[number].is_none() => Op::Leaf(next(&mut n_leaves)),
+            Source::Scalar { .. } => Op::Scalar(next(&mut n_scalars)),
+            Source::Op(op) => match window_into(&graph, op, &inputs) {
+                None => op.clone(),
+                Some(rest) => {
+                    let leaf = graph.nodes[inputs[0] as usize].clone();
+                    let op = Op::Offset(next(&mut n_scalars));
+                    let begin = graph.nodes.len() as NodeId;
+                    graph.nodes.push(kiln_ir::Node { op, inputs, stage: 0, ..leaf });
+                    inputs = vec![begin];
+                    rest
+                }
+            },
+            Source::Leaf => unreachable!("a leaf has a value, or the walk refused it"),
+        };
+        entry[number] = graph.nodes.len() as NodeId;
+        if node.handles() > 0 && number >= behind.n_targets {
+            held.push(entry[number]);
+        }
+        let (location, stage) = (Some(node.location), stages.of(node.region));
+        graph.nodes.push(kiln_ir::Node { op, inputs, shape: node.shape, dtype: node.dtype, location, stage });
+    }
+    let targets = behind.targets.iter().map(|&target| entry[target as usize]).collect();
+    Ok(Derived { graph, targets, held })
+}
+
+fn next(n: &mut u32) -> u32 {
+    *n += 1;
+    *n - 1
+}
+
+/// What is left of a slice of a leaf.
+fn window_into(graph: &Graph, op: &Op, inputs: &[NodeId]) -> Option<Op> {
+    let of = &graph.nodes[*inputs.first()? as usize];
+    let (_, rest) = window(op, &of.shape).filter(|_| matches!(of.op, Op::Leaf(_)))?;
+    Some(Op::View(rest))
+}
+
+/// Finds the targets and what they are computed from, down to values that exist.
+fn find(targets: &[Arc<Node>], walk: u32) -> Result<Behind> {
+    let mut nodes = Vec::new();
+    let targets = targets.iter().map(|target| meet(target, walk, &mut nodes)).collect();
+    let (n_targets, mut inputs) = (nodes.len(), Vec::new());
+    while let Some(node) = nodes.get(inputs.len()).cloned() {
+        let books = node.books();
+        match &books.value {
+            Value::Ready(_) => inputs.push(None),
+            Value::Pending => inputs.push(Some(books.inputs.iter().map(|i| meet(i, walk, &mut nodes)).collect())),
+            Value::Failed(error) => return Err(error.clone()),
+            Value::Gone => {
+                // A panic that holds the books would leave them locked for those who unwind.
+                let location = node.location;
+                drop(books);
+                panic!(
+                    "the value recorded at {location} was overwritten or released when its last handle went; keep a clone of it"
+                );
+            }
+        }
+    }
+    Ok(Behind { nodes, inputs, targets, n_targets })
+}
+
+/// A node's number in a walk; one that was not met before is added to the list.
+fn meet(node: &Arc<Node>, walk: u32, nodes: &mut Vec<Arc<Node>>) -> u32 {
     let (last, number) = node.mark();
     if last == walk {
         return number;
     }
-    let number = (before + list.len()) as u32;
+    let number = nodes.len() as u32;
     node.set_mark(walk, number);
-    list.push(node.clone());
+    nodes.push(node.clone());
     number
 }
 
-/// The numbers of nodes with these ids in recorded order, into a list. Most of what one program reads was recorded one after
-/// the other, and finds its place without being compared with others; `places` is memory for that.
-pub(crate) fn in_order(ids: &[u64], order: &mut Vec<u32>, places: &mut Vec<u32>) {
+/// Stages numbered by where they come in a program, so that equal programs are equal.
+#[derive(Default)]
+struct Stages(Vec<u64>);
+
+impl Stages {
+    fn of(&mut self, region: Region) -> u32 {
+        let Region::Recomputed(stage) = region else { return 0 };
+        let at = self.0.iter().position(|s| *s == stage).unwrap_or_else(|| {
+            self.0.push(stage);
+            self.0.len() - 1
+        });
+        at as u32 + 1
+    }
+}
+
+/// The numbers of nodes with these ids in recorded order. Most of what one program reads was recorded one after the other,
+/// and finds its place without being compared with others.
+pub(crate) fn in_order(ids: &[u64]) -> Vec<u32> {
     const NOBODY: u32 = u32::MAX;
-    let n_places = 2 * ids.len();
     let newest = ids.iter().max().copied().unwrap_or(0);
-    let first = (newest + 1).saturating_sub(n_places as u64);
-    order.clear();
-    places.clear();
-    places.resize(n_places, NOBODY);
+    let mut places = vec![NOBODY; 2 * ids.len()];
+    let first = (newest + 1).saturating_sub(places.len() as u64);
+    let mut order = Vec::with_capacity(ids.len());
     for (id, number) in ids.iter().zip(0..) {
         match id.checked_sub(first) {
             Some(at) => places[at as usize] = number,
@@ -155,7 +148,8 @@ pub(crate) fn in_order(ids: &[u64], order: &mut Vec<u32>, places: &mut Vec<u32>)
         }
     }
     order.sort_unstable_by_key(|&number| ids[number as usize]);
-    order.extend(places.iter().filter(|&&number| number != NOBODY));
+    order.extend(places.into_iter().filter(|&number| number != NOBODY));
+    order
 }
 
 #[cfg(test)]
@@ -174,10 +168,8 @@ mod tests {
         }
         let ids: Vec<u64> = tensors.iter().map(|t| t.node().id).collect();
         let mixed: Vec<u64> = (0..40).map(|n| ids[n * 7 % 40]).collect();
-        let (mut order, mut places) = (Vec::new(), Vec::new());
-        in_order(&mixed, &mut order, &mut places);
+        let order = in_order(&mixed);
         assert_eq!(order.iter().map(|&number| mixed[number as usize]).collect::<Vec<_>>(), ids);
-        in_order(&[], &mut order, &mut places);
-        assert!(order.is_empty());
+        assert!(in_order(&[]).is_empty());
     }
 }

@@ -4,11 +4,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use kiln_ir::{Executable, Expr, ExprNode, Graph, NodeId, Op, Tape};
+use kiln_ir::{Executable, Expr, ExprNode, Op, Tape};
 use rustc_hash::FxHashMap as HashMap;
 
 use crate::capture::Captured;
 use crate::difference::{difference, family};
+use crate::known::Known;
 use crate::plan::Plan;
 
 /// How many plans a device keeps.
@@ -30,9 +31,7 @@ pub(crate) struct Ready {
 }
 
 struct Entry {
-    graph: Graph,
-    /// The inputs of all nodes, one after the other.
-    inputs: Vec<NodeId>,
+    known: Arc<Known>,
     donatable: Vec<bool>,
     ready: Arc<Ready>,
     family: u64,
@@ -40,9 +39,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// True iff the plan is of this program. Two that differ mostly do so early on.
+    /// True iff the plan is of this program.
     fn is_of(&self, program: &Captured) -> bool {
-        self.donatable == program.donatable && program.is(&self.graph, &self.inputs)
+        Arc::ptr_eq(&self.known, &program.known) && self.donatable == program.filling.donatable
     }
 }
 
@@ -78,18 +77,19 @@ impl Plans {
 
     /// Why a program is new: in what it differs from the last one of its family, or from the last one; and whether
     /// its family takes more plans than it should.
-    pub(crate) fn news(&mut self, graph: &Graph, donatable: &[bool]) -> (Option<String>, bool) {
+    pub(crate) fn news(&mut self, program: &Captured) -> (Option<String>, bool) {
+        let (graph, donatable) = (program.graph(), &program.filling.donatable[..]);
         let family = family(graph);
         let nearest = self.entries.iter().max_by_key(|e| (e.family == family, e.last_use));
         let Some(nearest) = nearest else { return (None, false) };
-        let difference = difference((&nearest.graph, &nearest.donatable), (graph, donatable));
+        let difference = difference((&nearest.known.graph, &nearest.donatable), (graph, donatable));
         let n = self.families.entry(family).or_insert(0);
         *n += usize::from(difference.of_dims && nearest.family == family);
         (Some(difference.text), difference.of_dims && *n == FAMILY_MAX)
     }
 
     /// Keeps a plan; the one that was not used for longest goes.
-    pub(crate) fn keep(&mut self, graph: Graph, donatable: Vec<bool>, ready: Arc<Ready>) {
+    pub(crate) fn keep(&mut self, program: &Captured, ready: Arc<Ready>) {
         let oldest = |entries: &[Entry]| (0..entries.len()).min_by_key(|&n| entries[n].last_use);
         // Another thread may have planned the same program meanwhile; the newer of two such plans is never found.
         if self.entries.len() >= PLANS_MAX
@@ -105,9 +105,9 @@ impl Plans {
             self.families.clear();
         }
         self.last = Some(ready.plan.clone());
-        let family = family(&graph);
-        let inputs = graph.nodes.iter().flat_map(|n| &n.inputs).copied().collect();
-        self.entries.push(Entry { graph, inputs, donatable, ready, family, last_use: self.clock });
+        let (known, donatable) = (program.known.clone(), program.filling.donatable.clone());
+        let family = family(&known.graph);
+        self.entries.push(Entry { known, donatable, ready, family, last_use: self.clock });
     }
 }
 

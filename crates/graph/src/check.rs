@@ -5,6 +5,7 @@ use kiln_ir::{Buffer, DType, Error, ErrorKind, Result, reference};
 use crate::Device;
 use crate::capture::Captured;
 use crate::element::to_f64;
+use crate::known::Filling;
 use crate::plan::Plan;
 use crate::stepwise;
 
@@ -15,7 +16,7 @@ const TOLERANCE: f64 = 2e-3;
 ///
 /// # Errors
 /// If the device fails, or a value differs: which kernel, node, line, element and values.
-pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan, args: &[Buffer]) -> Result<()> {
+pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan) -> Result<()> {
     let (backend, graph) = (device.backend(), &made.graph);
     let read = |buffer: &Buffer, dtype: DType, numel: usize| -> Result<Vec<f64>> {
         let bytes = backend.read(buffer, 0..backend.caps().bytes(dtype, numel)).wait()?;
@@ -23,7 +24,8 @@ pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan, ar
     };
     let (leaves, scalars) = (captured.leaves()?, captured.scalar_values(graph));
     let expected = reference::eval_all(graph, &leaves, &scalars);
-    stepwise::run(device, made, args, &captured.scalars, |step, buffers, _| {
+    let Filling { args, scalars: words, .. } = &captured.filling;
+    stepwise::run(device, made, args, words, |step, buffers, _| {
         for &id in &step.stores {
             let node = &graph.nodes[id as usize];
             let at = step.args.iter().position(|&a| a == id).expect("a stored node is bound");

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use kiln_ir::{Backend, Caps, DType};
 
-use crate::behind::Lists;
 use crate::cache::Plans;
-use crate::capture::Captured;
 use crate::env::Env;
+use crate::known::Programs;
 use crate::owed::Debt;
 use crate::plan::{Plan, PlanOptions};
 
@@ -22,31 +21,11 @@ struct Inner {
     options: PlanOptions,
     env: Env,
     plans: Mutex<Plans>,
-    marks: Mutex<Marks>,
+    programs: Mutex<Programs>,
     /// Gradients that are not recorded yet.
     owed: Mutex<Vec<Weak<Debt>>>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
-}
-
-/// The right to mark nodes of a device, one walk at a time.
-#[derive(Default)]
-pub(crate) struct Marks {
-    walk: u32,
-    lists: Lists,
-}
-
-impl Marks {
-    /// A number for a walk, which no mark has yet, one of four billion walks ago is no danger; and lists for it.
-    pub(crate) fn next(&mut self) -> (u32, &mut Lists) {
-        self.walk = self.walk.wrapping_add(1).max(1);
-        (self.walk, &mut self.lists)
-    }
-
-    /// Keeps the empty lists of a program.
-    pub(crate) fn keep(&mut self, captured: Captured) {
-        self.lists.captured = captured;
-    }
 }
 
 impl Device {
@@ -64,7 +43,7 @@ impl Device {
             options,
             env,
             plans: Mutex::default(),
-            marks: Mutex::default(),
+            programs: Mutex::default(),
             owed: Mutex::default(),
             budget: AtomicU64::new(u64::MAX),
         }))
@@ -111,10 +90,10 @@ impl Device {
         self.0.budget.load(Ordering::Relaxed)
     }
 
-    /// The right to mark nodes.
-    pub(crate) fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+    /// The programs that are known, and the right to mark nodes.
+    pub(crate) fn programs(&self) -> std::sync::MutexGuard<'_, Programs> {
         // A walk that panicked left marks that no later one takes for its own.
-        self.0.marks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Gradients that are not recorded yet.

@@ -28,7 +28,7 @@ const TIMED_RUN: u32 = 3;
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
     pay(device);
     let captured = capture_timed(device, targets)?;
-    if captured.outputs.is_empty() {
+    if captured.graph().outputs.is_empty() {
         return Ok(());
     }
     run_new(device, captured, cut).map(drop)
@@ -37,7 +37,7 @@ pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static L
 /// As [`capture`], noted in the device's timeline.
 pub(crate) fn capture_timed(device: &Device, targets: &[Arc<Node>]) -> Result<Captured> {
     let _span = device.env().span("capture");
-    capture(targets)
+    capture(device, targets)
 }
 
 /// As [`run`], for a program that was captured; gives its plan.
@@ -68,12 +68,12 @@ pub(crate) fn run_captured(
     cut: Option<&'static Location<'static>>,
 ) -> Result<()> {
     let within = ready.plan.within(device.budget(), device.caps());
-    let added = within.and_then(|()| add_results(device, &ready.plan, &mut captured.args));
+    let added = within.and_then(|()| add_results(device, &ready.plan, &mut captured.filling.args));
     added.map_err(|error| refused(&captured, error))?;
     if let Err(error) = fire(device, &captured, ready) {
         captured.outputs().for_each(|node| node.fail(&error));
-        let donated = captured.leaves.iter().zip(&captured.donatable).filter(|(_, donated)| **donated);
-        donated.for_each(|(&leaf, _)| captured.node(leaf).fail(&error));
+        let donated = captured.leaf_nodes().zip(&captured.filling.donatable).filter(|(_, donated)| **donated);
+        donated.for_each(|(leaf, _)| leaf.fail(&error));
         return Err(error);
     }
     let results = captured.take_results();
@@ -100,8 +100,8 @@ pub(crate) fn add_results(device: &Device, plan: &Plan, args: &mut Vec<Buffer>) 
 
 fn fire(device: &Device, captured: &Captured, ready: &Ready) -> Result<()> {
     match device.env().check {
-        true => crate::check::fire_checked(device, captured, &ready.plan, &captured.args),
-        false => fire_plan(device, ready, &captured.args, &captured.scalars),
+        true => crate::check::fire_checked(device, captured, &ready.plan),
+        false => fire_plan(device, ready, &captured.filling.args, &captured.filling.scalars),
     }
 }
 
@@ -124,10 +124,10 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
         return Ok(found);
     }
     let _span = device.env().span("plan and compile");
-    let (graph, donatable) = (captured.graph(), &captured.donatable);
-    let (why, too_many) = device.plans().news(&graph, donatable);
+    let (graph, donatable) = (captured.graph(), &captured.filling.donatable);
+    let (why, too_many) = device.plans().news(captured);
     crate::inspect::missed(device, why.as_deref(), too_many);
-    let plan = Arc::new(planned(device, &graph, donatable, device.env().debug >= 3)?);
+    let plan = Arc::new(planned(device, graph, donatable, device.env().debug >= 3)?);
     let steps = compile(device, &plan)?;
     let tape = device.backend().record(&steps, &plan.temps)?;
     let mut plans = device.plans();
@@ -135,7 +135,7 @@ pub(crate) fn ready(device: &Device, captured: &Captured) -> Result<Arc<Ready>> 
     plans.n_planned += 1;
     crate::inspect::planned(device, number, &plan, &steps);
     let ready = Arc::new(Ready { plan, tape, number, n_runs: AtomicU32::new(0) });
-    plans.keep(graph, donatable.clone(), ready.clone());
+    plans.keep(captured, ready.clone());
     Ok(ready)
 }
 

@@ -99,8 +99,8 @@ fn assert_history(of: &Tensor, is_target: &dyn Fn(u64) -> bool) {
 
 /// True iff gradients of a value go on to one of those with these ids, as far as the ops between them tell.
 pub(crate) fn reaches(root: &Arc<Node>, targets: &[u64]) -> bool {
-    let mut marks = root.device.marks();
-    let (walk, _) = marks.next();
+    let mut programs = root.device.programs();
+    let walk = programs.next_walk();
     let mut stack = vec![root.clone()];
     while let Some(node) = stack.pop() {
         if targets.contains(&node.id) {
@@ -149,8 +149,8 @@ impl Between {
         // Marks on nodes tell what was met, and then whether it depends on a target.
         const NO: NodeId = 0;
         const YES: NodeId = 1;
-        let mut marks = root.device.marks();
-        let (walk, _) = marks.next();
+        let mut programs = root.device.programs();
+        let walk = programs.next_walk();
         let met = |node: &&Arc<Node>| {
             let first = node.mark().0 != walk;
             if first {
@@ -168,10 +168,9 @@ impl Between {
             found.push(node);
         }
         let mut nodes = Vec::with_capacity(found.len());
-        let (ids, mut order): (Vec<u64>, Vec<u32>) = (found.iter().map(|node| node.id).collect(), Vec::new());
+        let ids: Vec<u64> = found.iter().map(|node| node.id).collect();
         let mut found: Vec<Option<Arc<Node>>> = found.into_iter().map(Some).collect();
-        in_order(&ids, &mut order, &mut Vec::new());
-        for node in order.into_iter().filter_map(|number| found[number as usize].take()) {
+        for node in in_order(&ids).into_iter().filter_map(|number| found[number as usize].take()) {
             let reads = |i: &Arc<Node>| i.mark() == (walk, YES);
             if targets.contains(&node.id) || node.books().inputs.iter().any(reads) {
                 node.set_mark(walk, YES);

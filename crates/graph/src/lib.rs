@@ -5,7 +5,7 @@
 //! is found again by its structure the next time.
 //!
 //! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` and `history` (liveness), `grad` and
-//! `vjp`, `behind` and `capture`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
+//! `vjp`, `capture`, `known` and `behind`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod grad;
 mod history;
 mod inputs;
 mod inspect;
+mod known;
 mod node;
 mod ops;
 mod owed;

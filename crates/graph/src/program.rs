@@ -1,10 +1,13 @@
 //! A recorded program as plain data: for oracles, exporters and curious readers.
 
-use kiln_ir::{Buffer, DType, Graph, NodeId, Op, Result, reference};
+use std::sync::Arc;
+
+use kiln_ir::{Buffer, DType, Graph, Op, Result, reference};
 
 use crate::Tensor;
 use crate::capture::{Captured, capture};
 use crate::element::to_f64;
+use crate::node::Node;
 
 /// What some tensors would compute now, with the values that it starts from.
 pub struct Program {
@@ -24,8 +27,8 @@ impl Program {
     #[track_caller]
     pub fn behind(tensors: &[&Tensor]) -> Result<Program> {
         let targets: Vec<_> = tensors.iter().map(|t| t.node().clone()).collect();
-        let captured = capture(&targets)?;
-        let mut graph = captured.graph();
+        let captured = capture(tensors[0].device(), &targets)?;
+        let mut graph = captured.graph().clone();
         let place = |t: &&Tensor| captured.nodes().position(|n| n.id == t.node().id).expect("a target is captured");
         let outputs = tensors.iter().map(|t| place(t) as u32).collect();
         graph.outputs = outputs;
@@ -43,22 +46,21 @@ impl Program {
 impl Captured {
     /// The elements of each leaf, read back.
     pub(crate) fn leaves(&self) -> Result<Vec<Vec<f64>>> {
-        let read = |(&leaf, buffer): (&NodeId, &Buffer)| {
-            let node = self.node(leaf);
+        let read = |(node, buffer): (&Arc<Node>, &Buffer)| {
             let (backend, numel) = (node.device.backend(), node.shape.numel());
             let bytes = backend.read(buffer, 0..backend.caps().bytes(node.dtype, numel)).wait()?;
             Ok(to_f64(node.dtype, &bytes, numel, backend.caps()))
         };
-        self.leaves.iter().zip(&self.args).map(read).collect()
+        self.leaf_nodes().zip(&self.filling.args).map(read).collect()
     }
 
     /// The value of each scalar slot of the graph that this became.
     pub(crate) fn scalar_values(&self, graph: &Graph) -> Vec<f64> {
-        let mut values = vec![0.0; self.scalars.len()];
+        let mut values = vec![0.0; self.filling.scalars.len()];
         for node in &graph.nodes {
             match node.op {
-                Op::Scalar(n) => values[n as usize] = word(node.dtype, self.scalars[n as usize]),
-                Op::Offset(n) => values[n as usize] = word(DType::U32, self.scalars[n as usize]),
+                Op::Scalar(n) => values[n as usize] = word(node.dtype, self.filling.scalars[n as usize]),
+                Op::Offset(n) => values[n as usize] = word(DType::U32, self.filling.scalars[n as usize]),
                 Op::Leaf(_)
                 | Op::Const(_)
                 | Op::Iota(_)

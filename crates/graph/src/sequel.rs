@@ -11,12 +11,13 @@
 use std::panic::Location;
 use std::sync::Arc;
 
-use kiln_ir::{Buffer, DType, Graph, NodeId, Result, Shape};
+use kiln_ir::{Buffer, DType, NodeId, Result, Shape};
 use rustc_hash::FxHashMap as HashMap;
 
 use crate::cache::Ready;
 use crate::capture::Captured;
 use crate::exec::{add_results, capture_timed, fire_plan, run_new};
+use crate::known::Known;
 use crate::node::{Node, Source, Value};
 use crate::record::held;
 use crate::tensor::scalar_word;
@@ -44,9 +45,7 @@ pub struct First(Option<Box<(Key, Ids)>>);
 
 /// The first part of a step, as far as the rest follows from it.
 struct Key {
-    graph: Graph,
-    /// The inputs of all nodes, one after the other.
-    inputs: Vec<NodeId>,
+    program: Arc<Known>,
     donatable: Vec<bool>,
     checkpoints: Vec<usize>,
     root: Root,
@@ -168,7 +167,7 @@ impl Sequel {
         let (key, ids) = *first;
         let numbers: Vec<Slot> = numbers.into_iter().map(|number| slot_of(&number)).collect();
         let captured = capture_timed(device, &held(device))?;
-        if captured.outputs.is_empty() {
+        if captured.graph().outputs.is_empty() {
             return Ok(());
         }
         let found = Rest::sources(&key, &ids, &captured, state, &numbers);
@@ -184,22 +183,18 @@ impl Sequel {
 
 /// Each tensor of the state as a step finds it, with its buffer; `None` where the rest would not follow.
 fn find(device: &Device, state: &[&mut Tensor], captured: &Captured) -> Option<(Vec<Place>, Vec<Buffer>)> {
-    if captured.has_history {
+    if captured.filling.has_history {
         return None;
     }
-    // In recorded order, so ascending.
-    let leaves: Vec<u64> = captured.leaf_nodes().map(|node| node.id).collect();
+    let mut leaves: Vec<(u64, u32)> = captured.leaf_nodes().zip(0..).map(|(node, leaf)| (node.id, leaf)).collect();
+    leaves.sort_unstable();
     let (mut places, mut buffers) = (Vec::with_capacity(state.len()), Vec::with_capacity(state.len()));
     for tensor in state {
         let node = tensor.node();
         buffers.push(node.settled().filter(|_| node.device == *device)?);
-        let leaf = leaves.binary_search(&node.id).ok();
-        let all_end = leaf.map_or(node.uses() == 0, |leaf| captured.ending[leaf]);
-        let place = Place {
-            leaf: leaf.map(|leaf| leaf as u32),
-            alone: all_end && node.handles() == 1,
-            meta: (node.shape, node.dtype),
-        };
+        let leaf = leaves.binary_search_by_key(&node.id, |leaf| leaf.0).ok().map(|n| leaves[n].1);
+        let all_end = leaf.map_or(node.uses() == 0, |leaf| captured.filling.ending[leaf as usize]);
+        let place = Place { leaf, alone: all_end && node.handles() == 1, meta: (node.shape, node.dtype) };
         places.push(place);
     }
     Some((places, buffers))
@@ -207,11 +202,9 @@ fn find(device: &Device, state: &[&mut Tensor], captured: &Captured) -> Option<(
 
 impl Key {
     fn new(captured: &Captured, root: Root, state: Vec<Place>, n_numbers: usize) -> Key {
-        let graph = captured.graph();
         Key {
-            inputs: graph.nodes.iter().flat_map(|n| &n.inputs).copied().collect(),
-            graph,
-            donatable: captured.donatable.clone(),
+            program: captured.known.clone(),
+            donatable: captured.filling.donatable.clone(),
             checkpoints: captured.checkpoints().collect(),
             root,
             state,
@@ -223,9 +216,9 @@ impl Key {
     fn is_of(&self, captured: &Captured, root: Root, state: &[Place], n_numbers: usize) -> bool {
         self.root == root
             && self.n_numbers == n_numbers
-            && self.donatable == captured.donatable
+            && self.donatable == captured.filling.donatable
             && self.state == state
-            && captured.is(&self.graph, &self.inputs)
+            && Arc::ptr_eq(&self.program, &captured.known)
             && captured.checkpoints().eq(self.checkpoints.iter().copied())
     }
 }
@@ -257,8 +250,8 @@ impl Rest {
         if (0..ids.state.len()).any(shared) {
             return None;
         }
-        let mut args = Vec::with_capacity(whole.leaves.len());
-        for (node, &donated) in whole.leaf_nodes().zip(&whole.donatable) {
+        let mut args = Vec::with_capacity(whole.known.leaves.len());
+        for (node, &donated) in whole.leaf_nodes().zip(&whole.filling.donatable) {
             let (leaf, of_state) = (ids.leaves.get(&node.id).copied(), before(node.id));
             let free = of_state.is_some_and(|n| key.state[n].alone) || leaf.is_some_and(|k| key.donatable[k as usize]);
             if donated && !free {
@@ -270,7 +263,8 @@ impl Rest {
             let at = numbers.iter().position(|number| number.node == node.id)?;
             Some(Word::Host(at, numbers[at].dtype))
         };
-        let mut words: Vec<Option<Word>> = whole.scalars.iter().map(|&word| Some(Word::Literal(word))).collect();
+        let mut words: Vec<Option<Word>> =
+            whole.filling.scalars.iter().map(|&word| Some(Word::Literal(word))).collect();
         for (slot, node) in whole.scalar_nodes() {
             let known = ids.slots.get(&node.id).copied().map(Word::First).or_else(|| host(node));
             words[slot as usize] = known.or(words[slot as usize]);
@@ -298,7 +292,7 @@ impl Rest {
         plan.within(device.budget(), device.caps()).ok()?;
         let mut args = Vec::with_capacity(self.args.len() + plan.outputs.len());
         args.extend(self.args.iter().map(|arg| match *arg {
-            Argument::First(leaf) => captured.args[leaf as usize].clone(),
+            Argument::First(leaf) => captured.filling.args[leaf as usize].clone(),
             Argument::State(n) => state[n].clone(),
         }));
         add_results(device, plan, &mut args).ok()?;
@@ -316,7 +310,7 @@ impl Rest {
     ) -> Result<()> {
         let device = root.device().clone();
         let word = |word: &Word| match *word {
-            Word::First(slot) => captured.scalars[slot as usize],
+            Word::First(slot) => captured.filling.scalars[slot as usize],
             Word::Host(n, dtype) => scalar_word(numbers[n], dtype).1,
             Word::Literal(word) => word,
         };

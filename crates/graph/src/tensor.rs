@@ -213,11 +213,11 @@ impl Device {
 }
 
 fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
-    let captured = match capture::capture(targets) {
+    let captured = match capture::capture(device, targets) {
         Ok(captured) => captured,
         Err(error) => return format!("failed before: {error}"),
     };
-    match exec::planned(device, &captured.graph(), &captured.donatable, true) {
+    match exec::planned(device, captured.graph(), &captured.filling.donatable, true) {
         Ok(plan) => inspect::describe(&plan),
         Err(error) => error.to_string(),
     }

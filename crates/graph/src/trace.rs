@@ -101,7 +101,7 @@ impl Trace {
         };
         let device = first.device.clone();
         pay(&device);
-        let mut captured = capture(&targets)?;
+        let mut captured = capture(&device, &targets)?;
         let args = self.arguments(&mut captured);
         let scalars = self.numbers(&captured, &ticks);
         let ready = exec::ready(&device, &captured)?;
@@ -121,17 +121,18 @@ impl Trace {
 
     /// Where each argument comes from. What is neither state nor input is kept, and may not be overwritten.
     fn arguments(&self, captured: &mut Captured) -> Vec<Argument> {
-        let mut args = Vec::with_capacity(captured.leaves.len());
-        for n in 0..captured.leaves.len() {
-            let (leaf, buffer) = (captured.leaves[n], captured.args[n].id());
+        let leaves: Vec<Arc<Node>> = captured.leaf_nodes().cloned().collect();
+        let mut args = Vec::with_capacity(leaves.len());
+        for (n, leaf) in leaves.into_iter().enumerate() {
+            let buffer = captured.filling.args[n].id();
             let state = self.state.iter().position(|s| *s == buffer);
             let input = || self.inputs.iter().position(|i| i.1 == Some(buffer));
             let arg = match (state, input()) {
                 (Some(n), _) => Argument::State(n),
                 (None, Some(n)) => Argument::Input(n),
-                (None, None) => Argument::Fixed(Tensor::from_node(captured.node(leaf).clone())),
+                (None, None) => Argument::Fixed(Tensor::from_node(leaf)),
             };
-            captured.donatable[n] &= state.is_some();
+            captured.filling.donatable[n] &= state.is_some();
             args.push(arg);
         }
         args
@@ -139,7 +140,7 @@ impl Trace {
 
     /// Where each number comes from.
     fn numbers(&self, captured: &Captured, ticks: &[Ticks]) -> Vec<Number> {
-        let mut numbers: Vec<Number> = captured.scalars.iter().map(|&word| Number::Fixed(word)).collect();
+        let mut numbers: Vec<Number> = captured.filling.scalars.iter().map(|&word| Number::Fixed(word)).collect();
         for (slot, node) in captured.scalar_nodes() {
             let input = self.inputs.iter().position(|(t, _)| t.node().id == node.id);
             let Source::Scalar { origin, .. } = &node.source else { continue };

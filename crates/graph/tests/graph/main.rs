@@ -11,6 +11,7 @@ mod limited;
 mod liveness;
 mod nan;
 mod programs;
+mod recognised;
 mod running;
 mod sorting;
 mod stream;
