@@ -207,6 +207,9 @@ fn pull_back(node: &Arc<Node>, g: &Tensor, between: &Between, copies: &mut Copie
             let back = || (image.node().id, image.conv2d_input_grad(&weight, g, options));
             left.into_iter().chain(wanted(&image).then(back)).collect()
         }
+        (Op::Map(_), Some(Adjoint::Normalize { input })) => {
+            vec![(input.id, Tensor::from_node(value).normalize_grad(&inputs[1], g))]
+        }
         _ => vjp(op, &inputs, &Tensor::from_node(value), g, &wanted),
     };
     found.into_iter().map(|(id, d)| (copies.original(id), d)).collect()

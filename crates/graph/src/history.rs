@@ -43,8 +43,12 @@ impl History {
             }
         };
         self.inputs.each(|node| release(node, self.claimed));
-        if let Some(Adjoint::Conv { image, weight, .. }) = self.adjoint.map(|a| *a) {
-            [image, weight].into_iter().for_each(|node| release(node, false));
+        match self.adjoint.map(|a| *a) {
+            Some(Adjoint::Conv { image, weight, .. }) => {
+                [image, weight].into_iter().for_each(|node| release(node, false))
+            }
+            Some(Adjoint::Normalize { input }) => release(input, false),
+            None => {}
         }
     }
 }

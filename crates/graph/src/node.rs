@@ -89,6 +89,8 @@ pub(crate) struct Books {
 pub(crate) enum Adjoint {
     /// The node contracts a weight with the windows of an image; the image's cotangent is again a convolution.
     Conv { image: Arc<Node>, weight: Arc<Node>, options: Conv2dOptions },
+    /// The node is what lies along the last axis of its input, with mean 0 and variance 1: what is centred, times a factor.
+    Normalize { input: Arc<Node> },
 }
 
 /// One live handle, in a node's word.

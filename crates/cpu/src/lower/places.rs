@@ -30,8 +30,13 @@ impl Lowering<'_> {
             let joined = |this: &Self, whole: &Formula| {
                 whole.args.iter().enumerate().find_map(|(side, &v)| {
                     let v = v as usize;
-                    let alone = uses[v] == 1 && this.class[v] == Class::Point && this.level[v] == this.level[i];
+                    let alone = uses[v] == 1 && this.class[v] == Class::Point;
                     let part = if alone { this.formula(v)? } else { return None };
+                    // From an earlier pass, if no more registers are kept until this one than its own would be.
+                    let n_varying = part.args.iter().filter(|&&v| this.class[v as usize] == Class::Point).count();
+                    if this.level[v] < this.level[i] && n_varying > 1 {
+                        return None;
+                    }
                     let op = join(part.step, whole.step, side, dtype)?;
                     let others = whole.args.iter().enumerate().filter(|&(k, _)| k != side).map(|(_, &v)| v);
                     Some((v, Formula { step: Step::Fused(op), args: part.args.into_iter().chain(others).collect() }))

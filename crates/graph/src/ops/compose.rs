@@ -7,6 +7,7 @@ use kiln_ir::{Expr, PointOp};
 
 use super::{axis_of, map};
 use crate::Tensor;
+use crate::node::Adjoint;
 
 impl Tensor {
     /// `e^x / Σ e^x` along an axis, with the maximum subtracted first.
@@ -116,7 +117,17 @@ impl Tensor {
         let centred = self - self.mean_keepdim(&[-1]);
         let var = centred.square().mean_keepdim(&[-1]);
         // A step of its own: its gradient then is one a row.
-        centred * map(&[&var], &(E::input(0) + eps).map(PointOp::Rsqrt))
+        let out = centred * map(&[&var], &(E::input(0) + eps).map(PointOp::Rsqrt));
+        out.node().books().adjoint = Some(Box::new(Adjoint::Normalize { input: self.node().clone() }));
+        out
+    }
+
+    /// The cotangent of what was normalised to this by a factor for each row:
+    /// `(g − mean(g) − x̂ · mean(g · x̂)) · factor`, where `x̂` is this. That `x̂` has no mean is known here, and not to the rules
+    /// of its parts, so both means are taken at once.
+    pub(crate) fn normalize_grad(&self, factor: &Tensor, g: &Tensor) -> Tensor {
+        let share = |of: &Tensor| -(of.mean_keepdim(&[-1]) * factor);
+        g * factor + (self * share(&(g * self)) + share(g))
     }
 
     /// Whether each element is NaN, as `bool`.

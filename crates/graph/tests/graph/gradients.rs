@@ -232,6 +232,9 @@ fn of_gradients() {
     check("gradient of a gradient of the least", &[(&[5], -1.0, 1.0)], &|x| {
         x[0].topk(3, 0, false).0.exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
     });
+    check("gradient of a gradient of normalize", &[(&[2, 4], -1.0, 1.0)], &|x| {
+        x[0].normalize(0.1).exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
+    });
     check("gradient of a gradient of attention", &[(&[3, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].scaled_dot_product_attention(&x[1], &x[1], None, true).square().sum_all();
         let gradients = loss.grad(&[&x[0], &x[1]]);
