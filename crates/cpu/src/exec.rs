@@ -16,7 +16,7 @@ use crate::fused::{MOST, fused};
 use crate::memory::View;
 use crate::point::point;
 use crate::program::{Micro, Program, Put, Reduction, RegId};
-use crate::reduce::{Partial, Rows, reduce_tile, sum_products};
+use crate::reduce::{Partial, Rows, reduce_tile, sum_products, takes_one};
 use crate::simd::{Operand, Out, Reg, fence};
 use crate::site::Walker;
 use crate::space::Span;
@@ -238,7 +238,7 @@ impl Worker {
     /// Lays out what a reduction reads, where it is a single value.
     fn lay_out(&mut self, r: &Reduction, shape: &Rows) {
         for slot in [r.src, r.by.unwrap_or(r.src)] {
-            if self.held[slot] == Held::One {
+            if self.held[slot] == Held::One && !(r.squares && slot != r.src && takes_one(shape)) {
                 repeat(r.dtype, shape.rows * shape.points, &mut self.regs[slot].out());
                 self.held[slot] = Held::Lanes;
             }
@@ -278,7 +278,7 @@ fn reduce(
     let mut ahead = wanted.spread((shape.rows * shape.points).div_ceil(PIECE), false);
     let src = operand(regs, held, r.src);
     match r.by {
-        Some(by) => sum_products(r.dtype, &[src, operand(regs, held, by)], shape, more, out, &mut ahead),
+        Some(by) => sum_products(r, &[src, operand(regs, held, by)], shape, more, out, &mut ahead),
         None => reduce_tile(r, &src, shape, more, out, &mut ahead),
     }
 }

@@ -64,6 +64,10 @@ pub(crate) enum Fused {
     SumMulMulAdd,
     /// `v·(z - x·y)·w`
     SubMulMulMul,
+    /// `(x - y)·z·v`
+    DifferenceMulMul,
+    /// `(x - y)·z·v + w`, as a layer norm.
+    DifferenceMulMulAdd,
     /// `x·y + z + v·w`, as in the gradient of a layer norm.
     SumOfProductsAdd,
     /// `x / y`, in place.
@@ -117,6 +121,8 @@ const JOINS: &[(Step, Step, usize, Fused)] = {
         (F(SumMul), Op(Add), 1, SumMulAdd),
         (F(SumMul), F(MulAdd), 0, SumMulMulAdd),
         (F(SubMul), F(MulMul), 1, SubMulMulMul),
+        (F(DifferenceMul), Op(Mul), 0, DifferenceMulMul),
+        (F(DifferenceMulMul), Op(Add), 0, DifferenceMulMulAdd),
         (F(MulAdd), F(MulAdd), 2, SumOfProductsAdd),
     ]
 };
@@ -135,8 +141,9 @@ impl Fused {
             Fused::ExpDifference | Fused::Quotient | Fused::Product => 2,
             Fused::SumOfProducts | Fused::MulMulAdd | Fused::SubMulDiv => 4,
             Fused::MulAddMul | Fused::TanhMulAddMul | Fused::SumMulMul | Fused::SumMulAdd => 4,
+            Fused::DifferenceMulMul => 4,
             Fused::MulMulSum | Fused::DecayMulDiv | Fused::MulMulAddMul | Fused::TanhMulMulAddMul => 5,
-            Fused::SumMulMulAdd | Fused::SubMulMulMul | Fused::SumOfProductsAdd => 5,
+            Fused::SumMulMulAdd | Fused::SubMulMulMul | Fused::SumOfProductsAdd | Fused::DifferenceMulMulAdd => 5,
             _ => 3,
         }
     }
@@ -203,6 +210,8 @@ multiversion! {
             Fused::SumMulAdd => each!(3, [0 2], |[x, y, z, v]: [f32; 4]| fma(x + y, z, v)),
             Fused::SumMulMulAdd => each!(4, [10], |[x, y, z, v, w]: [f32; 5]| fma((x + y) * z, v, w)),
             Fused::SubMulMulMul => each!(0, [20], |[x, y, z, v, w]: [f32; 5]| v * fma(-x, y, z) * w),
+            Fused::DifferenceMulMul => each!(0, [0 6], |[x, y, z, v]: [f32; 4]| (x - y) * z * v),
+            Fused::DifferenceMulMulAdd => each!(0, [0 6], |[x, y, z, v, w]: [f32; 5]| fma((x - y) * z, v, w)),
             Fused::SumOfProductsAdd => each!(0, [22], |[x, y, z, v, w]: [f32; 5]| fma(v, w, fma(x, y, z))),
             Fused::Quotient => each!(0, [0 2], |[x, y]: [f32; 2]| x / y),
             Fused::Product => each!(0, [0 2], |[x, y]: [f32; 2]| x * y),
@@ -224,7 +233,7 @@ mod tests {
 
     type Formula = fn([f32; MOST]) -> f32;
 
-    const ALL: [(Fused, Formula); 26] = [
+    const ALL: [(Fused, Formula); 28] = [
         (Fused::MulAdd, |[x, y, z, ..]| x * y + z),
         (Fused::MulSub, |[x, y, z, ..]| x * y - z),
         (Fused::SubMul, |[x, y, z, ..]| z - x * y),
@@ -248,6 +257,8 @@ mod tests {
         (Fused::SumMulAdd, |[x, y, z, v, _]| (x + y) * z + v),
         (Fused::SumMulMulAdd, |[x, y, z, v, w]| (x + y) * z * v + w),
         (Fused::SubMulMulMul, |[x, y, z, v, w]| v * (z - x * y) * w),
+        (Fused::DifferenceMulMul, |[x, y, z, v, _]| (x - y) * z * v),
+        (Fused::DifferenceMulMulAdd, |[x, y, z, v, w]| (x - y) * z * v + w),
         (Fused::SumOfProductsAdd, |[x, y, z, v, w]| x * y + z + v * w),
         (Fused::Quotient, |[x, y, ..]| x / y),
         (Fused::Product, |[x, y, ..]| x * y),

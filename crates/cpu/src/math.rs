@@ -156,7 +156,7 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
 fn exp_small<const FMA: bool>(x: f32) -> f32 {
     let whole = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let r = fma::<FMA>(whole - ROUND, -std::f32::consts::LN_2, x);
-    let p = poly::<FMA, 6>(r, [8.312_501_6e-3, 4.189_033e-2, 1.666_711_5e-1, 4.999_923e-1, 1.0, 1.0]);
+    let p = poly::<FMA, 6>(r, [8.312_502e-3, 4.189_033e-2, 1.666_711_5e-1, 4.999_923e-1, 1.0, 1.0]);
     // The low bits of the sum are n, which goes where exponents are.
     f32::from_bits(p.to_bits().wrapping_add(whole.to_bits().wrapping_shl(23)))
 }

@@ -86,8 +86,10 @@ pub(crate) struct Reduction {
     pub(crate) op: ReduceOp,
     pub(crate) dtype: DType,
     pub(crate) src: RegId,
-    /// What it is multiplied by before.
+    /// What it is multiplied by before, or taken from it and the difference squared.
     pub(crate) by: Option<RegId>,
+    /// True iff such differences are summed.
+    pub(crate) squares: bool,
     pub(crate) dst: RegId,
     /// True iff it asks for memory ahead, since no step does.
     pub(crate) asks: bool,

@@ -5,15 +5,17 @@
 //! row, which `tree` combines with those of other tiles.
 
 mod outer;
+mod products;
 
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
-use self::outer::{go_on, halve_points, outer, pairs_in};
+use self::outer::{go_on, outer, pairs_in};
+pub(crate) use self::products::{sum_products, takes_one};
 use crate::ahead::Ahead;
 use crate::program::Reduction;
 use crate::simd::{LINE, Operand, Reg, multiversion};
-use crate::tiling::{IN_TURN, TILE};
+use crate::tiling::TILE;
 use crate::walks::PIECE;
 
 /// One partial result a row; [`ReduceOp::ArgMax`] also keeps where it was found.
@@ -42,6 +44,7 @@ impl Rows {
 /// A lane type that can be reduced.
 trait Lane: Pod + PartialOrd {
     fn sum(self, other: Self) -> Self;
+    fn difference(self, other: Self) -> Self;
     fn prod(self, other: Self) -> Self;
     fn is_nan(self) -> bool;
     fn identity(op: ReduceOp, dtype: DType) -> Self;
@@ -64,10 +67,12 @@ trait Lane: Pod + PartialOrd {
 }
 
 macro_rules! lanes {
-    ($($t:ident: $sum:expr, $prod:expr, $nan:expr;)*) => { $(
+    ($($t:ident: $sum:expr, $difference:expr, $prod:expr, $nan:expr;)*) => { $(
         impl Lane for $t {
             #[inline(always)]
             fn sum(self, other: $t) -> $t { $sum(self, other) }
+            #[inline(always)]
+            fn difference(self, other: $t) -> $t { $difference(self, other) }
             #[inline(always)]
             fn prod(self, other: $t) -> $t { $prod(self, other) }
             #[inline(always)]
@@ -78,10 +83,10 @@ macro_rules! lanes {
 }
 
 lanes! {
-    f32: |x, y| x + y, |x, y| x * y, f32::is_nan;
-    f64: |x, y| x + y, |x, y| x * y, f64::is_nan;
-    i32: i32::wrapping_add, i32::wrapping_mul, |_| false;
-    u32: u32::wrapping_add, u32::wrapping_mul, |_| false;
+    f32: |x, y| x + y, |x, y| x - y, |x, y| x * y, f32::is_nan;
+    f64: |x, y| x + y, |x, y| x - y, |x, y| x * y, f64::is_nan;
+    i32: i32::wrapping_add, i32::wrapping_sub, i32::wrapping_mul, |_| false;
+    u32: u32::wrapping_add, u32::wrapping_sub, u32::wrapping_mul, |_| false;
 }
 
 /// Runs a loop with the folding function of a reduction; each arm is a copy of the loop.
@@ -148,27 +153,6 @@ multiversion! {
 }
 
 multiversion! {
-    /// The sums of products over a tile's rows; `more` iff they go on from those of earlier points.
-    pub(crate) fn sum_products(
-        dtype: DType,
-        factors: &[Operand; 2],
-        shape: &Rows,
-        more: bool,
-        out: &mut Partial,
-        ahead: &mut Ahead,
-    ) {
-        match dtype {
-            DType::F64 => products::<f64>(*factors, *shape, more, out, ahead),
-            _ if shape.is_single() && shape.points > LONG => {
-                let [x, y] = factors.map(|x| &x.lanes()[..shape.points]);
-                products_long(x, y, ahead, &mut out.best.lanes_mut()[0]);
-            }
-            _ => products::<f32>(*factors, *shape, more, out, ahead),
-        }
-    }
-}
-
-multiversion! {
     /// Combines the partial results of earlier points, in `acc`, with those of later ones.
     pub(crate) fn merge(op: ReduceOp, dtype: DType, acc: &mut Partial, later: &Partial, rows: usize) {
         with_lane!(dtype, merge_lanes(effective(op, dtype), acc, later, rows))
@@ -226,39 +210,6 @@ fn inner<T: Lane>(
     });
 }
 
-#[inline(always)]
-fn products<T: Lane>(factors: [Operand; 2], shape: Rows, more: bool, out: &mut Partial, ahead: &mut Ahead) {
-    let Rows { inner, rows, points, .. } = shape;
-    let [x, y] = factors.map(|x| &x.lanes::<T>()[..rows * points]);
-    let best = out.best.lanes_mut::<T>();
-    if inner {
-        for ((x, y), o) in x.chunks_exact(points).zip(y.chunks_exact(points)).zip(best) {
-            *o = sum_of_products(x, y, ahead);
-        }
-        return;
-    }
-    if more {
-        return add_products(&mut best[..rows], x, y, ahead);
-    }
-    // A few points are added in turn, and then all of those pairwise.
-    let few = rows * IN_TURN;
-    for (i, (x, y)) in x.chunks(few).zip(y.chunks(few)).enumerate() {
-        let sums = &mut best[i * rows..][..rows];
-        sums.fill(T::zeroed());
-        add_products(sums, x, y, ahead);
-    }
-    halve_points(best, rows, points.div_ceil(IN_TURN), |low, high| pairs_in(low, high, T::sum));
-}
-
-/// Adds products to the sums of as many rows.
-#[inline(always)]
-fn add_products<T: Lane>(sums: &mut [T], x: &[T], y: &[T], ahead: &mut Ahead) {
-    let rows = sums.len();
-    for (x, y) in x.chunks_exact(rows).zip(y.chunks_exact(rows)) {
-        fold_onto(sums, [x, y], ahead, |sum, [x, y]| sum.sum(x.prod(y)));
-    }
-}
-
 /// Folds points of rows onto what there is of each, piece by piece.
 #[inline(always)]
 fn fold_onto<T: Lane, const N: usize>(acc: &mut [T], points: [&[T]; N], ahead: &mut Ahead, f: impl Fn(T, [T; N]) -> T) {
@@ -280,36 +231,6 @@ fn fold_onto<T: Lane, const N: usize>(acc: &mut [T], points: [&[T]; N], ahead: &
     for (i, acc) in rest.iter_mut().enumerate() {
         *acc = f(*acc, points.map(|x| x[at + i]));
     }
-}
-
-/// `Σ x·y` through [`WIDTH`] lanes and then pairwise.
-#[inline(always)]
-fn sum_of_products<T: Lane>(x: &[T], y: &[T], ahead: &mut Ahead) -> T {
-    if ahead.asks() { products_from::<_, true>(x, y, ahead) } else { products_from::<_, false>(x, y, ahead) }
-}
-
-/// A loop for each case, as [`fold_from`].
-#[inline(always)]
-fn products_from<T: Lane, const ASKS: bool>(x: &[T], y: &[T], ahead: &mut Ahead) -> T {
-    let mut acc = [T::zeroed(); WIDTH];
-    let (chunks, rest) = x.as_chunks::<WIDTH>();
-    let (others, other_rest) = y.as_chunks::<WIDTH>();
-    for (x, y) in chunks.iter().zip(others) {
-        if ASKS {
-            ahead.ask();
-        }
-        // Products on their own, or the sums go through memory (150 ns for a thousand instead of 40).
-        let mut products = [T::zeroed(); WIDTH];
-        for i in 0..WIDTH {
-            products[i] = x[i].prod(y[i]);
-        }
-        acc = std::array::from_fn(|i| acc[i].sum(products[i]));
-    }
-    if !rest.is_empty() {
-        let product = |i| rest.get(i).zip(other_rest.get(i)).map(|(&x, &y): (&T, &T)| x.prod(y));
-        acc = std::array::from_fn(|i| product(i).map_or(acc[i], |x| acc[i].sum(x)));
-    }
-    halve(&mut acc, T::sum)
 }
 
 /// How far ahead memory is asked for, in bytes. Processors look no further than a page.
@@ -338,13 +259,6 @@ multiversion! {
     /// on the stack a store may wait for loads of memory whose addresses end alike.
     fn fold_long(op: ReduceOp, row: &[f32], ahead: &mut Ahead, out: &mut f32) {
         *out = fold_row(op, DType::F32, row, ahead);
-    }
-}
-
-multiversion! {
-    /// Sums the products of two long rows, on its own as above.
-    fn products_long(x: &[f32], y: &[f32], ahead: &mut Ahead, out: &mut f32) {
-        *out = sum_of_products(x, y, ahead);
     }
 }
 

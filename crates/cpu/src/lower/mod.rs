@@ -49,8 +49,10 @@ struct Lowering<'a> {
     free: Vec<RegId>,
     /// For each step, the formula that it and some of its operands are.
     joined: Vec<Option<Formula>>,
-    /// For each sum, the factors of what it sums.
+    /// For each sum, the factors of what it sums, or the two numbers of whose difference it sums the square.
     product: Vec<Option<[Value; 2]>>,
+    /// True iff it sums squares of differences.
+    squares: Vec<bool>,
     /// True iff a step is computed with the one that reads it.
     folded: Vec<bool>,
     /// The store in whose memory a value is computed that a later pass turns into what is stored.
@@ -103,6 +105,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
         free: Vec::new(),
         joined: vec![None; n],
         product: vec![None; n],
+        squares: vec![false; n],
         folded: vec![false; n],
         early: vec![None; n],
         out,
@@ -232,7 +235,7 @@ impl Lowering<'_> {
             None => (self.as_points(v as usize, pass), None),
         };
         let dst = self.reg[r].expect("reductions have their registers");
-        Reduction { op, dtype: self.body.types[v as usize], src, by, dst, asks: false }
+        Reduction { op, dtype: self.body.types[v as usize], src, by, squares: self.squares[r], dst, asks: false }
     }
 
     /// True iff a step is a reduction at the end of a pass.

@@ -10,6 +10,13 @@ use crate::fused::{Fused, Step, join};
 use crate::program::{Micro, Put, RegId};
 use crate::site::Site;
 
+/// A difference, its square, and the sum of that.
+struct Squared {
+    difference: usize,
+    square: usize,
+    sum: usize,
+}
+
 /// Bytes of a result that caches would not keep until the next kernel reads it.
 const STREAM: usize = 16 << 20;
 
@@ -24,13 +31,16 @@ impl Lowering<'_> {
         if last {
             uses[live.len() - 1] += 1;
         }
-        for &i in points {
+        let squared = self.squared_differences(&live, &uses);
+        let is_square = |i: usize| squared.iter().any(|s| s.square == i);
+        let is_squared = |v: usize| squared.iter().any(|s| s.difference == v);
+        for &i in points.iter().filter(|&&i| !is_square(i)) {
             let Some(mut whole) = self.formula(i) else { continue };
             let dtype = body.types[i].compute();
             let joined = |this: &Self, whole: &Formula| {
                 whole.args.iter().enumerate().find_map(|(side, &v)| {
                     let v = v as usize;
-                    let alone = uses[v] == 1 && this.class[v] == Class::Point;
+                    let alone = (uses[v] == 1 || is_squared(v)) && this.class[v] == Class::Point;
                     let part = if alone { this.formula(v)? } else { return None };
                     // From an earlier pass, if no more registers are kept until this one than its own would be.
                     let n_varying = part.args.iter().filter(|&&v| this.class[v as usize] == Class::Point).count();
@@ -43,14 +53,18 @@ impl Lowering<'_> {
                 })
             };
             while let Some((v, formula)) = joined(self, &whole) {
-                self.folded[v] = true;
+                self.folded[v] |= !is_squared(v);
                 whole = formula;
             }
             if matches!(whole.step, Step::Fused(_)) {
                 self.joined[i] = Some(whole);
             }
         }
+        self.fold_squares(&squared, &live);
         for r in (0..live.len()).filter(|&r| live[r]) {
+            if self.product[r].is_some() {
+                continue;
+            }
             let (Instr::Reduce(ReduceOp::Sum, v) | Instr::ColumnReduce(ReduceOp::Sum, v)) = body.instrs[r] else {
                 continue;
             };
@@ -61,6 +75,34 @@ impl Lowering<'_> {
             if alone && float && [x, y].iter().all(|&x| self.class[x as usize] == Class::Point) {
                 self.folded[v] = true;
                 self.product[r] = Some([x, y]);
+            }
+        }
+    }
+
+    /// The differences from what is once a row whose squares are summed: as a variance is found. They cost less to compute
+    /// again than to keep.
+    fn squared_differences(&self, live: &[bool], uses: &[usize]) -> Vec<Squared> {
+        let body = self.body;
+        let find = |sum: usize| {
+            let Instr::Reduce(ReduceOp::Sum, square) = body.instrs[sum] else { return None };
+            let Instr::Op(PointOp::Mul, [difference, other, _]) = body.instrs[square as usize] else { return None };
+            let Instr::Op(PointOp::Sub, [x, y, _]) = body.instrs[difference as usize] else { return None };
+            let [square, difference] = [square, difference].map(|v| v as usize);
+            let classes = [x, y].map(|v| self.class[v as usize]) == [Class::Point, Class::Row];
+            let same = other as usize == difference && body.types[square] == DType::F32;
+            (live[sum] && uses[square] == 1 && same && classes).then_some(Squared { difference, square, sum })
+        };
+        (0..body.instrs.len()).filter_map(find).collect()
+    }
+
+    /// Sums the squares where they are summed only, if nothing is left that reads the differences themselves.
+    fn fold_squares(&mut self, squared: &[Squared], live: &[bool]) {
+        for &Squared { difference, square, sum } in squared {
+            let reads = |i: usize| live[i] && !self.folded[i] && self.sources(i).contains(&(difference as Value));
+            let Instr::Op(_, [x, y, _]) = self.body.instrs[difference] else { unreachable!("a difference is a step") };
+            if self.only_read(difference) && (0..live.len()).all(|i| i == square || !reads(i)) {
+                (self.folded[difference], self.folded[square]) = (true, true);
+                (self.product[sum], self.squares[sum]) = (Some([x, y]), true);
             }
         }
     }

@@ -13,4 +13,5 @@ mod sorts;
 mod taps;
 mod tiles;
 mod updates;
+mod variances;
 mod windows;
