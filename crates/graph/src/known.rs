@@ -275,8 +275,8 @@ impl Fit<'_> {
 
     /// True iff a node is what the program has in its place; then what it reads is put into the places of that.
     fn is(&mut self, step: &kiln_ir::Node, node: &Node) -> bool {
-        // What is derived has its dims and dtype from its op and its inputs.
-        if step.inputs.is_empty() && (node.shape, node.dtype) != (step.shape, step.dtype) {
+        // What is derived has its dims from its op and its inputs; those of another batch differ soon, and not only there.
+        if (node.shape, node.dtype) != (step.shape, step.dtype) {
             return false;
         }
         let books = node.books();
