@@ -107,15 +107,21 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     if a >= 0.625 { far.copysign(x) } else { near }
 }
 
-/// `e²ˣ` for `0 ≤ x ≤ 10`, good enough to be divided by where it is more than 3: `2ⁿ·e²ʳ` with `x = n·ln 2 / 2 + r`, the
-/// last digits of `ln 2` left out. Coefficients: interpolation at Chebyshev nodes, 10⁻⁸ off.
+/// `e²ˣ` for `0 ≤ x ≤ 10`, good enough to be divided by where it is more than 3. Coefficients: interpolation at Chebyshev
+/// nodes, 10⁻⁸ off.
 #[inline(always)]
 fn exp_twice<const FMA: bool>(x: f32) -> f32 {
-    let whole = fma::<FMA>(x, 2.0 * std::f32::consts::LOG2_E, ROUND);
-    let r = fma::<FMA>(whole - ROUND, -0.5 * std::f32::consts::LN_2, x);
-    let p = poly::<FMA, 7>(r, [8.912_776_4e-2, 2.676_225e-1, 6.666_649e-1, 1.333_326_1, 2.0, 2.0, 1.0]);
+    exp_about::<FMA, 7>(x, 2.0, [8.912_776_4e-2, 2.676_225e-1, 6.666_649e-1, 1.333_326_1, 2.0, 2.0, 1.0])
+}
+
+/// `eˣ` to the power of `times` where that needs no clamping: `2ⁿ·p(r)` with `x = n·ln 2 / times + r`, the last digits of `ln 2`
+/// left out.
+#[inline(always)]
+fn exp_about<const FMA: bool, const N: usize>(x: f32, times: f32, p: [f32; N]) -> f32 {
+    let whole = fma::<FMA>(x, times * std::f32::consts::LOG2_E, ROUND);
+    let r = fma::<FMA>(whole - ROUND, -std::f32::consts::LN_2 / times, x);
     // The low bits of the sum are n, which goes where exponents are.
-    f32::from_bits(p.to_bits().wrapping_add(whole.to_bits().wrapping_shl(23)))
+    f32::from_bits(poly::<FMA, N>(r, p).to_bits().wrapping_add(whole.to_bits().wrapping_shl(23)))
 }
 
 /// `1 / (1 + e⁻ˣ)`, through `e^{-|x|}` so that neither tail overflows.
@@ -150,15 +156,11 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     if a > 0.927_734_4 { far } else { near }
 }
 
-/// `eˣ` for `-20 ≤ x ≤ -1.6`, good enough to be taken from 1, the last digits of `ln 2` left out. Coefficients: weighted least
-/// squares, reweighted until the relative error is even, 10⁻⁷.
+/// `eˣ` for `-20 ≤ x ≤ -1.6`, good enough to be taken from 1. Coefficients: weighted least squares, reweighted until the
+/// relative error is even, 10⁻⁷.
 #[inline(always)]
 fn exp_small<const FMA: bool>(x: f32) -> f32 {
-    let whole = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
-    let r = fma::<FMA>(whole - ROUND, -std::f32::consts::LN_2, x);
-    let p = poly::<FMA, 6>(r, [8.312_502e-3, 4.189_033e-2, 1.666_711_5e-1, 4.999_923e-1, 1.0, 1.0]);
-    // The low bits of the sum are n, which goes where exponents are.
-    f32::from_bits(p.to_bits().wrapping_add(whole.to_bits().wrapping_shl(23)))
+    exp_about::<FMA, 6>(x, 1.0, [8.312_502e-3, 4.189_033e-2, 1.666_711_5e-1, 4.999_923e-1, 1.0, 1.0])
 }
 
 /// Beyond this, [`sin_cos`] has lost too many digits.

@@ -265,12 +265,27 @@ multiversion! {
 /// Folds a row through `WIDTH` lanes and then pairwise.
 #[inline(always)]
 fn fold<T: Lane>(row: &[T], start: T, ahead: &mut Ahead, f: impl Fn(T, T) -> T) -> T {
-    if ahead.asks() { fold_from::<_, true>(row, start, ahead, f) } else { fold_from::<_, false>(row, start, ahead, f) }
+    fold_by(row, start, ahead, &f, &f)
+}
+
+/// The same where lanes are folded otherwise than rows are.
+#[inline(always)]
+fn fold_by<T: Lane>(row: &[T], start: T, ahead: &mut Ahead, f: impl Fn(T, T) -> T, lanes: impl Fn(T, T) -> T) -> T {
+    match ahead.asks() {
+        true => fold_from::<_, true>(row, start, ahead, f, lanes),
+        false => fold_from::<_, false>(row, start, ahead, f, lanes),
+    }
 }
 
 /// A loop for each case: where there is a choice within it, the lanes go through memory.
 #[inline(always)]
-fn fold_from<T: Lane, const ASKS: bool>(row: &[T], start: T, ahead: &mut Ahead, f: impl Fn(T, T) -> T) -> T {
+fn fold_from<T: Lane, const ASKS: bool>(
+    row: &[T],
+    start: T,
+    ahead: &mut Ahead,
+    f: impl Fn(T, T) -> T,
+    lanes: impl Fn(T, T) -> T,
+) -> T {
     if row.len() < WIDTH / 2 {
         let mut sum = start;
         for &x in row {
@@ -290,7 +305,7 @@ fn fold_from<T: Lane, const ASKS: bool>(row: &[T], start: T, ahead: &mut Ahead, 
     if !rest.is_empty() {
         acc = std::array::from_fn(|i| rest.get(i).map_or(acc[i], |&x| f(acc[i], x)));
     }
-    halve(&mut acc, f)
+    halve(&mut acc, lanes)
 }
 
 /// Folds lanes pairwise.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_ir::{Graph, NodeId, Op, Result};
+use kiln_ir::{Buffer, Graph, NodeId, Op, Result};
 
 use crate::Device;
 use crate::behind::derive;
@@ -79,9 +79,10 @@ impl Captured {
     }
 
     /// Takes the results out of the arguments, each with its recorded node.
-    pub(crate) fn take_results(&mut self) -> Vec<(Arc<Node>, kiln_ir::Buffer)> {
-        let nodes: Vec<Arc<Node>> = self.outputs().cloned().collect();
-        nodes.into_iter().zip(self.filling.args.drain(self.known.leaves.len()..)).collect()
+    pub(crate) fn take_results(&mut self) -> Vec<(Arc<Node>, Buffer)> {
+        let Captured { known, filling: Filling { nodes, args, .. } } = self;
+        let nodes = known.graph.outputs.iter().filter_map(|&o| nodes[o as usize].clone());
+        nodes.zip(args.drain(known.leaves.len()..)).collect()
     }
 
     /// The recorded node of each leaf, in the order of the leaf slots.

@@ -275,7 +275,7 @@ impl Fit<'_> {
 
     /// True iff a node is what the program has in its place; then what it reads is put into the places of that.
     fn is(&mut self, step: &kiln_ir::Node, node: &Node) -> bool {
-        // What is derived has its dims from its op and its inputs; those of another batch differ soon, and not only there.
+        // What is derived has its dims from its op and its inputs, but those are met last, and another batch is told here.
         if (node.shape, node.dtype) != (step.shape, step.dtype) {
             return false;
         }

@@ -29,8 +29,7 @@ impl Program {
         let targets: Vec<_> = tensors.iter().map(|t| t.node().clone()).collect();
         let captured = capture(tensors[0].device(), &targets)?;
         let mut graph = captured.graph().clone();
-        let place = |t: &&Tensor| captured.nodes().position(|n| n.id == t.node().id).expect("a target is captured");
-        let outputs = tensors.iter().map(|t| place(t) as u32).collect();
+        let outputs = tensors.iter().map(|t| captured.entry_of(t.node())).collect();
         graph.outputs = outputs;
         let leaves = captured.leaves()?;
         let scalars = captured.scalar_values(&graph);

@@ -3,7 +3,7 @@
 use kiln_ir::DType;
 
 use super::outer::{halve_points, pairs_in};
-use super::{LONG, Lane, Partial, Rows, WIDTH, fold_onto, halve};
+use super::{LONG, Lane, Partial, Rows, WIDTH, fold_by, fold_onto, halve};
 use crate::ahead::Ahead;
 use crate::program::Reduction;
 use crate::simd::{Operand, multiversion};
@@ -22,7 +22,7 @@ multiversion! {
     ) {
         match r.dtype {
             DType::F64 => products::<f64, false>(*factors, *shape, more, out, ahead),
-            _ if takes_one(shape) && r.squares && factors[1].one => {
+            _ if r.squares && factors[1].one => {
                 let x = &factors[0].lanes()[..shape.points];
                 squares_long(x, factors[1].lanes()[0], ahead, &mut out.best.lanes_mut()[0]);
             }
@@ -130,27 +130,6 @@ multiversion! {
 multiversion! {
     /// Sums the squares of the differences of a long row from a number, on its own as above.
     fn squares_long(x: &[f32], from: f32, ahead: &mut Ahead, out: &mut f32) {
-        *out = if ahead.asks() { squares_from::<true>(x, from, ahead) } else { squares_from::<false>(x, from, ahead) };
+        *out = fold_by(x, 0.0, ahead, |sum, x| sum + term::<_, true>(x, from), f32::sum);
     }
-}
-
-/// A loop for each case, as [`fold_from`].
-#[inline(always)]
-fn squares_from<const ASKS: bool>(x: &[f32], from: f32, ahead: &mut Ahead) -> f32 {
-    let mut acc = [0.0; WIDTH];
-    let (chunks, rest) = x.as_chunks::<WIDTH>();
-    for x in chunks {
-        if ASKS {
-            ahead.ask();
-        }
-        let mut squares = [0.0; WIDTH];
-        for i in 0..WIDTH {
-            squares[i] = term::<_, true>(x[i], from);
-        }
-        acc = std::array::from_fn(|i| acc[i] + squares[i]);
-    }
-    if !rest.is_empty() {
-        acc = std::array::from_fn(|i| rest.get(i).map_or(acc[i], |&x| acc[i] + term::<_, true>(x, from)));
-    }
-    halve(&mut acc, f32::sum)
 }
