@@ -69,6 +69,7 @@ impl Captured {
                 | Op::Gather(_)
                 | Op::Scatter { .. }
                 | Op::Dot(_)
+                | Op::Linear
                 | Op::Attention(_)
                 | Op::Scan(_)
                 | Op::Sort(_) => {}

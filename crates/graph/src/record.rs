@@ -152,6 +152,7 @@ fn behind_views(mut node: Arc<Node>) -> Arc<Node> {
 /// Operands as messages name them.
 fn operands(op: &Op, inputs: &[&Tensor]) -> String {
     let names: &[&str] = match inputs.len() {
+        _ if matches!(op, Op::Linear) => &["input", "weight", "bias"],
         _ if matches!(op, Op::Attention(_)) => &["q", "k", "v", "mask", "logsum", "delta", "g"],
         1 => &["input"],
         2 => &["lhs", "rhs"],

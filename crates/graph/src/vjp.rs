@@ -30,6 +30,7 @@ pub(crate) fn vjp(op: &Op, x: &[Tensor], y: &Tensor, g: &Tensor, wanted: Wanted)
             let left = wanted(&x[0]).then(|| left(*c, &x[0], &x[1], g));
             left.into_iter().chain(wanted(&x[1]).then(|| right(*c, &x[0], &x[1], g))).collect()
         }
+        Op::Linear => linear(x, g, wanted),
         Op::Attention(attend) => attention(*attend, x, y, g, wanted),
         Op::Scan(scan) => vec![(id(&x[0]), running(*scan, &x[0], y, g))],
         Op::Sort(sort) => vec![(id(&x[0]), unsorted(*sort, &x[0], g))],
@@ -49,6 +50,7 @@ pub(crate) fn goes_on(op: &Op, operand: usize) -> bool {
         | Op::Gather(_)
         | Op::Scatter { .. }
         | Op::Dot(_)
+        | Op::Linear
         | Op::Attention(_)
         | Op::Scan(_)
         | Op::Sort(_) => true,
@@ -291,6 +293,27 @@ fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor
     let axes = Contraction { batch: own.len(), m: c.k, n: c.n, k: repeated.len() + c.m };
     let d = multiplied(&lhs.permute(&lhs_perm), &g.permute(&g_perm), axes);
     (target.node().id, d.reshape(target.dims()))
+}
+
+/// `∂x [.., k] = g [.., n] · W [n, k]`, `∂W [n, k] = gᵀ [n, ..] · x [.., k]` and `∂b [n] = Σ g [.., n]`.
+#[track_caller]
+fn linear(x: &[Tensor], g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
+    let rows = g.rank() - 1;
+    let of_x = || multiplied(g, &x[1], Contraction { batch: 0, m: rows, n: 1, k: 1 });
+    let of_weight = || {
+        let turned = g.permute(&Axes::of(&[&[rows], &axes(0, rows)]));
+        multiplied(&turned, &x[0], Contraction { batch: 0, m: 1, n: 1, k: rows })
+    };
+    let mut found = Vec::with_capacity(x.len());
+    for (n, t) in x.iter().enumerate().filter(|(_, t)| wanted(t)) {
+        let d = match n {
+            0 => of_x(),
+            1 => of_weight(),
+            _ => g.sum_to(t.shape()),
+        };
+        found.push((t.node().id, d));
+    }
+    found
 }
 
 /// A contraction; where nothing is summed, products, which fuse with what reads them.

@@ -9,6 +9,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use crate::attention::{self, Attend};
+use crate::linear;
 use crate::scan::{self, Scan};
 use crate::sort::{self, Sort};
 use crate::{Axes, DType, Expr, ExprNode, Movement, ReduceOp, Shape};
@@ -48,6 +49,8 @@ pub enum Op {
     },
     /// A contraction.
     Dot(Contraction),
+    /// An affine map: `x [.., k]`, `weight [n, k]` and perhaps `bias [n]` to `x · weightᵀ + bias`, `[.., n]`.
+    Linear,
     /// A value of an attention.
     Attention(Attend),
     /// A running reduction along an axis.
@@ -115,6 +118,7 @@ impl Op {
             Op::Gather(_) => "gather",
             Op::Scatter { .. } => "scatter",
             Op::Dot(_) => "dot",
+            Op::Linear => "linear",
             Op::Attention(attend) => attend.part.name(),
             Op::Scan(scan) => scan.name(),
             Op::Sort(sort) => sort.name(),
@@ -229,6 +233,7 @@ pub fn infer(op: &Op, inputs: &[(&Shape, DType)]) -> Result<(Shape, DType), Stri
             }
             Ok((Shape::of(&[batch, m, &rhs[c.batch + c.k..]]), a))
         }
+        Op::Linear => linear::infer(inputs),
         Op::Attention(attend) => attention::infer(*attend, inputs),
         Op::Scan(scan) => {
             arity(1)?;
@@ -334,7 +339,7 @@ impl fmt::Display for Graph {
                 Op::Attention(a) if a.causal => write!(f, " causal")?,
                 Op::Scan(s) => write!(f, " axis {}{}", s.axis, if s.reverse { " in reverse" } else { "" })?,
                 Op::Sort(s) => write!(f, " axis {}{}", s.axis, if s.descending { " descending" } else { "" })?,
-                Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Attention(_) => {}
+                Op::Map(_) | Op::View(_) | Op::Dot(_) | Op::Linear | Op::Attention(_) => {}
             }
             for i in &node.inputs {
                 write!(f, " %{i}")?;

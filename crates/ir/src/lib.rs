@@ -18,6 +18,7 @@ mod file;
 mod graph;
 pub mod index;
 pub mod kernel;
+pub mod linear;
 mod movement;
 pub mod ops;
 pub mod random;

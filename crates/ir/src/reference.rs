@@ -4,10 +4,9 @@
 //! precision of `f64` (the *ideal* result, against which rounding errors are judged); narrower
 //! floats and integers are rounded after every op, as a backend must.
 
-use crate::attention::compose;
 use crate::scan::Scan;
 use crate::sort::{Part, Sort};
-use crate::{DType, Graph, Node, Op, ReduceOp, Shape};
+use crate::{DType, Graph, Node, NodeId, Op, ReduceOp, Shape, attention, linear};
 
 /// The values of the outputs, for these values of leaves and scalar slots, all as `f64`.
 ///
@@ -110,18 +109,22 @@ fn eval_node(node: &Node, inputs: &[(&Node, &[f64])], leaves: &[Vec<f64>], scala
                 })
                 .collect()
         }
-        Op::Attention(attend) => {
-            let mut meaning = Graph::default();
-            let leaves = (0..).zip(inputs).map(|(n, (node, _))| (Op::Leaf(n), node.shape, node.dtype));
-            let ids: Vec<_> = leaves.map(|(op, shape, dtype)| meaning.source(op, shape, dtype)).collect();
-            let value = compose(&mut meaning, *attend, &ids);
-            meaning.outputs.push(value);
-            let leaves: Vec<Vec<f64>> = inputs.iter().map(|i| i.1.to_vec()).collect();
-            eval(&meaning, &leaves, &[]).swap_remove(0)
-        }
+        Op::Linear => meaning(inputs, linear::compose),
+        Op::Attention(attend) => meaning(inputs, |graph, ids| attention::compose(graph, *attend, ids)),
         Op::Scan(scan) => run(*scan, node, inputs[0].1),
         Op::Sort(sort) => ordered(*sort, node, inputs[0]),
     }
+}
+
+/// The value of an op that is what `compose` makes of its operands.
+fn meaning(inputs: &[(&Node, &[f64])], compose: impl FnOnce(&mut Graph, &[NodeId]) -> NodeId) -> Vec<f64> {
+    let mut graph = Graph::default();
+    let leaves = (0..).zip(inputs).map(|(n, (node, _))| (Op::Leaf(n), node.shape, node.dtype));
+    let ids: Vec<_> = leaves.map(|(op, shape, dtype)| graph.source(op, shape, dtype)).collect();
+    let value = compose(&mut graph, &ids);
+    graph.outputs.push(value);
+    let leaves: Vec<Vec<f64>> = inputs.iter().map(|i| i.1.to_vec()).collect();
+    eval(&graph, &leaves, &[]).swap_remove(0)
 }
 
 fn run(scan: Scan, node: &Node, values: &[f64]) -> Vec<f64> {

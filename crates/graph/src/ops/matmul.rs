@@ -1,4 +1,4 @@
-//! Matrix products.
+//! Matrix products and affine maps.
 
 use kiln_ir::{Contraction, Op, Shape};
 
@@ -40,6 +40,32 @@ impl Tensor {
         let spread = |t: &Tensor| t.expand(&[&batch[..], &t.dims()[t.rank() - 2..]].concat());
         let out = spread(&lhs).contract(&spread(rhs), Contraction { batch: batch.rank(), m: 1, n: 1, k: 1 });
         if lhs_rank == 1 { out.squeeze(-2) } else { out }
+    }
+
+    /// Affine map `x · Wᵀ + b` of the last axis; PyTorch's `linear`.
+    ///
+    /// Shapes: `[.., k]`, `weight [n, k]`, `bias [n]` → `[.., n]`.
+    /// Dtypes: one float type for all; accumulates in `f32` (`f64` for `f64`).
+    /// Gradient: all.
+    ///
+    /// ```
+    /// # use kiln_graph::{Device, Tensor};
+    /// # let device = Device::new(kiln_cpu::CpuBackend::new());
+    /// let x = Tensor::new(&[1.0f32, 2.0], &[2], &device)?;
+    /// let weight = Tensor::new(&[1.0f32, 0.0, 3.0, 4.0, 1.0, 1.0], &[3, 2], &device)?;
+    /// let bias = Tensor::new(&[0.5f32, 0.0, 0.0], &[3], &device)?;
+    /// assert_eq!(x.linear(&weight, Some(&bias)).to_vec::<f32>()?, [1.5, 11.0, 3.0]);
+    /// # Ok::<(), kiln_ir::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the dims or the dtypes differ, a dtype is not a float, or `x` is a scalar.
+    #[track_caller]
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match bias {
+            Some(bias) => record(Op::Linear, &[self, weight, bias]),
+            None => record(Op::Linear, &[self, weight]),
+        }
     }
 
     /// A contraction: `[batch.., m.., k..] · [batch.., k.., n..]` → `[batch.., m.., n..]`.

@@ -23,13 +23,21 @@ impl Tensor {
     /// A reduction over ascending axes, which stay as dims of 1.
     #[track_caller]
     pub(crate) fn reduce(&self, op: ReduceOp, axes: &[isize]) -> Tensor {
-        let axes = axes_of(op.name(), axes, self.rank());
+        self.reduce_over(op, axes_of(op.name(), axes, self.rank()))
+    }
+
+    #[track_caller]
+    fn reduce_over(&self, op: ReduceOp, axes: Axes) -> Tensor {
         // One element is its own sum, product and extreme; `record` would have refused truth values.
         let one = axes.iter().all(|&a| self.dims()[a] == 1) && op != ReduceOp::ArgMax && self.dtype() != DType::Bool;
         match axes.is_empty() || one {
             true => self.clone(),
             false => record(Op::Reduce(op, axes), &[self]),
         }
+    }
+
+    fn all_axes(&self) -> Axes {
+        (0..self.rank()).collect()
     }
 
     /// The tensor without these axes, which have dim 1.
@@ -61,7 +69,7 @@ impl Tensor {
     /// Sum of all elements, a scalar.
     #[track_caller]
     pub fn sum_all(&self) -> Tensor {
-        self.reshape(&[self.numel()]).sum(&[0])
+        self.reduce_over(ReduceOp::Sum, self.all_axes()).reshape(&[])
     }
 
     /// Mean over axes; NaN over an empty one.
@@ -79,8 +87,13 @@ impl Tensor {
     /// As [`Tensor::mean`].
     #[track_caller]
     pub fn mean_keepdim(&self, axes: &[isize]) -> Tensor {
+        self.mean_over(axes_of("mean", axes, self.rank()))
+    }
+
+    #[track_caller]
+    fn mean_over(&self, axes: Axes) -> Tensor {
         assert!(self.dtype().is_float(), "mean: takes floats, got {}{}", self.dtype(), self.shape());
-        let sum = self.sum_keepdim(axes);
+        let sum = self.reduce_over(ReduceOp::Sum, axes);
         let n = self.numel().checked_div(sum.numel()).unwrap_or(0);
         let nodes = vec![ExprNode::Input(0), ExprNode::Const(n as f64), ExprNode::Op(PointOp::Div, [0, 1, 0])];
         record(Op::Map(Arc::new(Expr { nodes })), &[&sum])
@@ -89,7 +102,7 @@ impl Tensor {
     /// Mean of all elements, a scalar.
     #[track_caller]
     pub fn mean_all(&self) -> Tensor {
-        self.reshape(&[self.numel()]).mean(&[0])
+        self.mean_over(self.all_axes()).reshape(&[])
     }
 
     /// Variance over axes, which stay as dims of 1: `Σ(x − mean)² / n`, without Bessel's correction.

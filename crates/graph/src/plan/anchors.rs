@@ -113,7 +113,7 @@ fn anchor(node: &Node) -> Option<Anchor> {
         Op::Sort(sort) => Some(Anchor::Sort(sort)),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         // Every device has these.
-        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Dot(_) => None,
+        Op::Map(_) | Op::Reduce(..) | Op::Gather(_) | Op::Dot(_) | Op::Linear => None,
     }
 }
 

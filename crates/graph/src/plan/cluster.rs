@@ -107,6 +107,7 @@ impl Cluster {
             | Op::Gather(_) => {
                 (Space::Loop { outer: node.shape.to_vec(), row: Vec::new() }, IndexMap::identity(&node.shape))
             }
+            Op::Linear => unreachable!("taken apart before"),
         };
         Cluster { space, members: HashMap::from_iter([(id, map)]), inlined: HashSet::default(), bounds: (id, id) }
     }

@@ -154,7 +154,7 @@ impl Emitter<'_> {
                 let acc = self.body.push(Instr::Acc, dtype.compute());
                 self.narrow(dtype, acc)
             }
-            Op::Scatter { .. } | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => {
+            Op::Scatter { .. } | Op::Linear | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => {
                 return Err(format!("%{id} is {}", node.op.name()));
             }
         })

@@ -42,7 +42,7 @@ fn formula(node: &Node) -> Option<&Expr> {
         Op::Map(expr) => Some(expr),
         Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
         Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
-        Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
+        Op::Linear | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
             }
             Op::Map(_) | Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
             Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
-            Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
+            Op::Linear | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
         };
         let id = match turned.filter(|t| t.shape == node.shape) {
             Some(turned) => {

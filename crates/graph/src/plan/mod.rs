@@ -1,6 +1,6 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `exchange` (products that
+//! Reading order: `linear` (affine maps taken apart), `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `exchange` (products that
 //! are wanted turned), `layouts` (in a contraction's order), `split` (long sums in parts), `roots` (what gets a
 //! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
 //! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
@@ -19,6 +19,7 @@ mod fixture;
 mod formulas;
 mod fuse;
 mod layouts;
+mod linear;
 mod memory;
 mod order;
 mod pack;
@@ -111,6 +112,8 @@ pub fn plan(
     {
         panic!("plan: {why}");
     }
+    let apart = linear::apart(graph);
+    let graph = apart.as_ref().unwrap_or(graph);
     let composed = anchors::decompose(graph, caps, supports, options.fuse);
     let graph = composed.as_ref().unwrap_or(graph);
     let narrow = formulas::split(graph, caps);

@@ -51,6 +51,7 @@ pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
                 let moves = matches!(graph.nodes[table as usize].op, Op::Offset(_));
                 roots[if moves { node.inputs[0] } else { table } as usize] = true;
             }
+            Op::Linear => unreachable!("taken apart before"),
             Op::Map(_) if !fuse => roots[id] = true,
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::Map(_) | Op::View(_) => {}
         }

@@ -40,7 +40,7 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) => None,
             Op::Offset(_) | Op::View(_) | Op::Gather(_) | Op::Scatter { .. } => None,
             Op::Scan(scan) => parts.running(*scan, inputs[0], caps),
-            Op::Attention(_) | Op::Sort(_) => None,
+            Op::Linear | Op::Attention(_) | Op::Sort(_) => None,
         };
         parts.graph.made_of(first, node);
         moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));

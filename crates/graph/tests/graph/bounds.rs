@@ -4,10 +4,9 @@
 //! what the op itself may be off by. To first order; the second is hidden by a tenth.
 
 use kiln_graph::Program;
-use kiln_ir::attention::compose;
 use kiln_ir::expr::E;
 use kiln_ir::ops::{Gradient, OPS, Tolerance};
-use kiln_ir::{DType, Expr, ExprNode, Graph, NodeId, Op, PointOp, ReduceOp, Shape, reference};
+use kiln_ir::{DType, Expr, ExprNode, Graph, NodeId, Op, PointOp, ReduceOp, Shape, attention, linear, reference};
 
 use crate::generate::Kind;
 
@@ -84,12 +83,15 @@ fn errors(graph: &Graph, values: &[Vec<f64>], of_leaves: &[Vec<f64>], scalars: &
                 let right = moved(vec![abs(x), ey.clone()]);
                 left.iter().zip(&right).map(|(a, b)| a + b).collect()
             }
-            Op::Attention(attend) => {
+            Op::Linear | Op::Attention(_) => {
                 let mut meaning = Graph::default();
                 let inputs: Vec<&kiln_ir::Node> = node.inputs.iter().map(|&i| &graph.nodes[i as usize]).collect();
                 let ids: Vec<NodeId> =
                     inputs.iter().zip(0..).map(|(x, n)| meaning.source(Op::Leaf(n), x.shape, x.dtype)).collect();
-                let out = compose(&mut meaning, *attend, &ids);
+                let out = match &node.op {
+                    Op::Attention(attend) => attention::compose(&mut meaning, *attend, &ids),
+                    _ => linear::compose(&mut meaning, &ids),
+                };
                 let leaves: Vec<Vec<f64>> = (0..ids.len()).map(|n| of(n).0.clone()).collect();
                 let errors_in: Vec<Vec<f64>> = (0..ids.len()).map(|n| of(n).1.clone()).collect();
                 let values = reference::eval_all(&meaning, &leaves, &[]);

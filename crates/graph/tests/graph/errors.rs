@@ -58,6 +58,8 @@ fn messages_are_as_blessed() {
         Box::new(|| drop(zeros(&[2, 4, 3]).matmul(&zeros(&[3, 3, 2])))),
         Box::new(|| drop(zeros(&[]).matmul(&zeros(&[2])))),
         Box::new(|| drop(int().matmul(&int()))),
+        Box::new(|| drop(zeros(&[4, 3]).linear(&zeros(&[5, 2]), None))),
+        Box::new(|| drop(zeros(&[4, 3]).linear(&zeros(&[5, 3]), Some(&zeros(&[3]))))),
         Box::new(|| drop(zeros(&[4]).reshape(&[3]))),
         Box::new(|| drop(zeros(&[4]).expand(&[3]))),
         Box::new(|| drop(zeros(&[4, 2]).permute(&[0, 0]))),

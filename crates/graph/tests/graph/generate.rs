@@ -147,9 +147,13 @@ fn product(kind: Kind, s: &mut Stream, x: &Tensor) -> Tensor {
     }
     let k = x.dims()[rank - 1];
     let row = other.sum_all().reshape(&[1, 1]).expand(&[k, 1 + s.below(4)]);
-    match s.below(3) {
+    match s.below(4) {
         0 => x.matmul(&row),
         1 if rank > 1 => x.matmul(&x.t()),
+        2 => {
+            let bias = row.slice(0, 0..k.min(1)).sum(&[0]);
+            x.linear(&row.t(), (s.below(2) == 0).then_some(&bias))
+        }
         _ => (x + 1.0).matmul(&(row * 0.5)),
     }
 }

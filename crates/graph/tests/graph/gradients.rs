@@ -115,6 +115,13 @@ const CASES: &[Case] = &[
     ("matmul broadcast both", &[(&[2, 1, 3, 4], -1.0, 1.0), (&[3, 4, 2], -1.0, 1.0)], |x| x[0].matmul(&x[1])),
     ("vector products", &[(&[4], -1.0, 1.0), (&[4, 3], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
     ("inner product", &[(&[4], -1.0, 1.0), (&[4], -1.0, 1.0)], |x| x[0].matmul(&x[1]).square()),
+    ("linear", &[(&[2, 3, 4], -1.0, 1.0), (&[5, 4], -1.0, 1.0), (&[5], -1.0, 1.0)], |x| {
+        x[0].linear(&x[1], Some(&x[2])).square()
+    }),
+    ("linear of a vector", &[(&[4], -1.0, 1.0), (&[3, 4], -1.0, 1.0), (&[3], -1.0, 1.0)], |x| {
+        x[0].linear(&x[1], Some(&x[2])).square()
+    }),
+    ("linear without a bias", &[(&[3, 1], -1.0, 1.0), (&[1, 1], -1.0, 1.0)], |x| x[0].linear(&x[1], None).square()),
     ("conv2d", &[(&[2, 2, 5, 4], -1.0, 1.0), (&[3, 2, 3, 2], -1.0, 1.0)], |x| {
         x[0].conv2d(&x[1], Conv2dOptions { stride: [2, 1], padding: [1, 0], ..Conv2dOptions::default() }).square()
     }),

@@ -38,10 +38,6 @@ impl Layer for Linear {
     /// If the last dim of the input is not the layer's.
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        let product = x.matmul(&self.weight.t());
-        match &self.bias {
-            Some(bias) => product + bias.tensor(),
-            None => product,
-        }
+        x.linear(self.weight.tensor(), self.bias.as_ref().map(|bias| bias.tensor()))
     }
 }
