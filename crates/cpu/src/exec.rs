@@ -65,7 +65,7 @@ pub(crate) struct Worker {
     /// One for each reduction over rows.
     pub(crate) columns: Vec<Column>,
     /// True iff it has stored past the caches.
-    streamed: bool,
+    pub(crate) streamed: bool,
 }
 
 thread_local! {

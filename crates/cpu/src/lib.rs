@@ -44,6 +44,7 @@ mod threads;
 mod tiling;
 mod tree;
 mod turn;
+mod turned;
 mod walks;
 mod ways;
 

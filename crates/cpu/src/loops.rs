@@ -6,7 +6,7 @@
 //! some points along both axes. A few long rows are cut into groups that run in parallel, pass by
 //! pass. All sizes derive from the kernel alone, so the threads never change a bit.
 
-use kiln_ir::kernel::{Instr, Loop};
+use kiln_ir::kernel::Loop;
 
 use crate::exec::{Env, Loan, Tile, Worker};
 use crate::lower::{Goal, lower};
@@ -14,20 +14,20 @@ use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
 use crate::reduce::{Partial, Rows, identity};
 use crate::simd::Reg;
-use crate::space::{Span, stride};
+use crate::space::Span;
 use crate::split::split;
 use crate::taps::Taps;
 use crate::task::for_each;
-use crate::tiling::{IN_TURN, LINE, Tiling, computes_little, inner_is_dense};
+use crate::tiling::{IN_TURN, Tiling, computes_little, inner_is_dense};
 use crate::tree::Tree;
+use crate::turned::Turned;
 
 /// A lowered loop.
 pub(crate) struct LoopExe {
     pub(crate) space: Rowed,
     pub(crate) program: Program,
     pub(crate) tiling: Tiling,
-    /// The other axis of a tile where some argument lies across: see [`turned`].
-    turned: Option<usize>,
+    turned: Option<Turned>,
     /// How rows are folded that are a few elements along lines.
     taps: Option<Taps>,
 }
@@ -51,7 +51,7 @@ impl LoopExe {
         // Elsewhere the next tile does not begin where this one ends, or processors see that it does.
         let goes_on = space.inner || tiling.block == space.n_rows() || kernel.row.is_empty();
         program.busy &= goes_on && !program.is_update();
-        let turned = turned(kernel);
+        let turned = Turned::new(kernel, &program);
         LoopExe { space, program, tiling, turned, taps }
     }
 
@@ -67,8 +67,8 @@ impl LoopExe {
         if let Some(taps) = &self.taps {
             return taps.run(env, parallel);
         }
-        if let Some(axis) = self.turned {
-            return self.run_turned(axis, env, parallel);
+        if let Some(turned) = &self.turned {
+            return self.run_turned(turned, env, parallel);
         }
         if self.tiling.group < self.space.n_points() {
             return self.run_groups(env, parallel);
@@ -82,38 +82,6 @@ impl LoopExe {
         for_each(parallel, n_blocks, work, init, |worker, i| {
             self.run_block(worker, &env, i);
         });
-    }
-
-    /// Tiles along the last axis and another one, which is walked first: its neighbours share pages, if not lines.
-    fn run_turned(&self, axis: usize, env: Env, parallel: bool) {
-        let dims = &self.space.outer;
-        let (high, wide) = (dims[axis], dims[dims.len() - 1]);
-        let pitch: usize = dims[axis + 1..].iter().product();
-        let [line, most] = self.turned_tile(high, wide);
-        let (n_rows, n_between, n_columns) = (high.div_ceil(line), pitch / wide, wide.div_ceil(most));
-        let n = self.space.n_rows() / (high * wide) * n_rows * n_columns;
-        let init = || Loan::new(&self.program, line * most, env);
-        for_each(parallel, n, line * most * self.program.weight(), init, |worker, i| {
-            let (i, row) = (i / n_rows, i % n_rows * line);
-            let (i, column) = (i / n_columns, i % n_columns * most);
-            let (before, between) = (i / n_between, i % n_between);
-            let (count, len) = (line.min(high - row), most.min(wide - column));
-            let start = (before * high + row) * pitch + between * wide + column;
-            let tile = Tile { span: Span::new(start, len, count, pitch), ..Tile::flat(0, len * count) };
-            worker.run(&self.program, &self.program.passes[0].points, &tile, &env);
-            worker.put(&self.program, &self.program.puts, tile.span, &env);
-        });
-    }
-
-    /// How far a turned tile goes along the other axis, and along the last one.
-    fn turned_tile(&self, high: usize, wide: usize) -> [usize; 2] {
-        // Where much is computed, all of its registers are in the nearest cache.
-        if self.program.weight() > 2 {
-            return [LINE, 8 * LINE];
-        }
-        let n_tiles = |side: usize| self.space.n_rows() / (high * wide) * high.div_ceil(side) * wide.div_ceil(SIDE);
-        let sides = std::iter::successors(Some(SIDE), |side| Some(side / 2).filter(|&side| side >= LINE));
-        [sides.clone().find(|&side| n_tiles(side) >= TILES).unwrap_or(LINE), SIDE]
     }
 
     pub(crate) fn n_blocks(&self) -> usize {
@@ -227,29 +195,6 @@ fn first(src: &Reg, bytes: usize) -> Reg {
     let mut dst = Reg::with_bytes(bytes);
     dst.copy_from(src, bytes);
     dst
-}
-
-/// Points along both axes of a turned tile of little arithmetic: one reads some lines far apart, but each for a kilobyte,
-/// and the tile stays in the outer cache of a core. 4096 × 4096 points take 7.7 ms so, and 9.6 where only one line of
-/// each is read at a time.
-const SIDE: usize = 256;
-
-/// Turned tiles that keep many threads busy.
-const TILES: usize = 32;
-
-/// An axis along which some argument of a map is dense that is not so along the last, as in a transposition: tiles
-/// then take some points along both, so that the cache lines of all arguments are used whole.
-fn turned(kernel: &Loop) -> Option<usize> {
-    let last = kernel.outer.len().checked_sub(1)?;
-    if !kernel.row.is_empty() || kernel.outer[last] < LINE {
-        return None;
-    }
-    let across = |instr: &Instr| {
-        let Instr::Load { index, gather: None, valid, .. } = instr else { return None };
-        let far = valid.is_empty() && index.affine(last + 1).is_some_and(|strides| strides[last].abs() > 1);
-        (0..last).rev().filter(|&axis| kernel.outer[axis] >= LINE && far).find(|&a| stride(index, a) == Some(1))
-    };
-    kernel.body.instrs.iter().find_map(across)
 }
 
 /// The loop with its axes in the order in which they are best walked.

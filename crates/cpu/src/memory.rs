@@ -268,6 +268,25 @@ impl View {
         unsafe { std::slice::from_raw_parts_mut(self.start.cast::<T>().add(at), len) }
     }
 
+    /// Lines of so many elements from `at` on, each so far from the one before it, for writing.
+    ///
+    /// # Safety
+    /// As for [`View::slice_mut`], of each line.
+    #[inline(always)]
+    pub(crate) unsafe fn lines_mut<'a, T: Pod>(
+        self,
+        at: usize,
+        pitch: usize,
+        [lines, len]: [usize; 2],
+    ) -> impl Iterator<Item = &'a mut [T]> {
+        assert!(lines > 0 && len <= pitch, "cpu: lines of {len} that are {pitch} apart");
+        self.check::<T>(at, (lines - 1) * pitch + len);
+        // SAFETY: inside what was just checked, and aligned; apart from each other, since no line is longer than what lies
+        // between their beginnings; exclusive by the caller's promise.
+        (0..lines)
+            .map(move |i| unsafe { std::slice::from_raw_parts_mut(self.start.cast::<T>().add(at + i * pitch), len) })
+    }
+
     #[inline(always)]
     fn check<T>(self, at: usize, len: usize) {
         let held = self.bytes / size_of::<T>();

@@ -171,6 +171,20 @@ pub(crate) fn stream(src: &[u8], dst: &mut [u8]) {
     dst.copy_from_slice(src);
 }
 
+/// Copies a cache line past the caches, if it goes to where one begins. Other threads see it after a [`fence`].
+#[inline(always)]
+pub(crate) fn stream_line(src: &[u32; WORDS], dst: &mut [u32; WORDS]) {
+    #[cfg(target_arch = "x86_64")]
+    if dst.as_ptr().addr().is_multiple_of(LINE) {
+        let (src, dst) = (bytemuck::cast_ref(src), bytemuck::cast_mut(dst));
+        return stream_narrow(std::slice::from_ref(src), std::slice::from_mut(dst));
+    }
+    *dst = *src;
+}
+
+/// Words of a cache line.
+pub(crate) const WORDS: usize = LINE / size_of::<u32>();
+
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
@@ -185,6 +199,7 @@ fn stream_wide(src: &[[u8; LINE]], dst: &mut [[u8; LINE]]) {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(always)]
 fn stream_narrow(src: &[[u8; LINE]], dst: &mut [[u8; LINE]]) {
     use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
     for (src, dst) in src.iter().zip(dst) {

@@ -257,11 +257,20 @@ impl Site {
         Some(head(0) as usize)
     }
 
-    /// The addresses of several ranges as a matrix, if each is part of one run and all along one axis.
+    /// The addresses of several ranges as a matrix, if they are part of one run, or each of one and all along one axis.
     fn plane(&self, span: Span, walker: &mut Walker) -> Option<Plane> {
-        let (run, skip) = (self.runs.len, span.start % self.runs.len);
-        let alone = self.bounds.is_empty() && self.gather.is_none() && span.count > 1;
-        if !alone || skip + span.len > run || !span.pitch.is_multiple_of(run) {
+        let (run, skip, across) = (self.runs.len, span.start % self.runs.len, self.runs.steps[0]);
+        if !self.bounds.is_empty() || self.gather.is_some() || span.count < 2 {
+            return None;
+        }
+        let mut head = || {
+            self.heads.seek(span.start / run, &mut walker.place);
+            self.heads.value(0, &mut walker.place, None) + across * skip as i64
+        };
+        if skip + (span.count - 1) * span.pitch + span.len <= run {
+            return Some(Plane { head: head(), down: across * span.pitch as i64, across });
+        }
+        if skip + span.len > run || !span.pitch.is_multiple_of(run) {
             return None;
         }
         let pitch = |axis: usize| self.dims[axis + 1..].iter().product::<usize>();
@@ -269,9 +278,7 @@ impl Site {
         if span.start / span.pitch % self.dims[axis] + span.count > self.dims[axis] {
             return None;
         }
-        let (down, across) = (self.heads.stride(0, axis)?, self.runs.steps[0]);
-        self.heads.seek(span.start / run, &mut walker.place);
-        let head = self.heads.value(0, &mut walker.place, None) + across * skip as i64;
-        Some(Plane { head, down, across })
+        let down = self.heads.stride(0, axis)?;
+        Some(Plane { head: head(), down, across })
     }
 }

@@ -1,9 +1,10 @@
 //! Rows that become columns: squares, turned in registers.
 
-use bytemuck::Pod;
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Isa, LINE, isa, prefetch, prefetch_now};
+use crate::simd::{WORDS, stream_line};
 
 /// Lines and steps of a square that is turned at once.
 pub(crate) const SQUARE: usize = 4;
@@ -56,12 +57,102 @@ fn turned<T: Pod>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
     turned
 }
 
+/// Words of lines that are turned together, one line after the other.
+type Block = [[u32; WORDS]; WORDS];
+
+/// Turns up to as many lines as a cache line has words, `line` apart, of as many words at most: each gives one to each
+/// line of the result. With `past`, whole lines that begin where those of the cache do go past the caches.
+#[inline(always)]
+pub(crate) fn turn_lines<'a>(
+    src: &[u32],
+    line: usize,
+    [lines, words]: [usize; 2],
+    out: impl Iterator<Item = &'a mut [u32]>,
+    past: bool,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if [lines, words] == [WORDS; 2] && isa() == Isa::Avx512 {
+        // SAFETY: `isa` found this feature on this processor.
+        return unsafe { turn_wide(src, line, out, past) };
+    }
+    let mut block = Block::default();
+    #[cfg(target_arch = "x86_64")]
+    if [lines, words] == [WORDS; 2] && isa() == Isa::Avx2 {
+        let (src, turned): (&[f32], &mut [f32]) = (cast_slice(src), cast_slice_mut(&mut block));
+        for (from, word) in [(0, 0), (EIGHT, 0), (0, EIGHT), (EIGHT, EIGHT)] {
+            // SAFETY: as above.
+            unsafe { square(&src[from * line + word..], line, &mut turned[word * WORDS + from..], WORDS) };
+        }
+        return put_lines(&block, lines, out, past);
+    }
+    for (i, line) in src.chunks(line).take(lines).enumerate() {
+        line.iter().take(words).zip(&mut block).for_each(|(&word, turned)| turned[i] = word);
+    }
+    put_lines(&block, lines, out, past);
+}
+
+/// Puts the first words of a block's lines where they belong.
+#[inline(always)]
+fn put_lines<'a>(block: &Block, words: usize, out: impl Iterator<Item = &'a mut [u32]>, past: bool) {
+    for (turned, out) in block.iter().zip(out) {
+        match out.try_into() {
+            Ok(out) if past => stream_line(turned, out),
+            Ok(out) => *out = *turned,
+            Err(_) => out.copy_from_slice(&turned[..words]),
+        }
+    }
+}
+
+/// [`turn_lines`] of whole ones, in registers: neighbours take turns, then pairs of them, and so on.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn turn_wide<'a>(src: &[u32], line: usize, out: impl Iterator<Item = &'a mut [u32]>, past: bool) {
+    use std::arch::x86_64::{
+        _mm512_loadu_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_stream_si512,
+        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    };
+    let mut rows = [_mm512_setzero_si512(); WORDS];
+    for (i, row) in rows.iter_mut().enumerate() {
+        let words: &[u32; WORDS] = src[i * line..].first_chunk().expect("a whole line");
+        // SAFETY: as many words as a vector has.
+        *row = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+    }
+    let (mut pairs, mut fours, mut eights) = (rows, rows, rows);
+    for i in (0..WORDS).step_by(2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    // Of words `4q + j` of rows `4i..`, quarter `q` of `fours[4i + j]` has all.
+    for i in (0..WORDS).step_by(4) {
+        for j in 0..2 {
+            fours[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + 2 + j]);
+            fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + 2 + j]);
+        }
+    }
+    for j in 0..4 {
+        for i in [0, 8] {
+            eights[i + j] = _mm512_shuffle_i32x4::<0x88>(fours[i + j], fours[i + 4 + j]);
+            eights[i + 4 + j] = _mm512_shuffle_i32x4::<0xdd>(fours[i + j], fours[i + 4 + j]);
+        }
+    }
+    for j in 0..8 {
+        rows[j] = _mm512_shuffle_i32x4::<0x88>(eights[j], eights[8 + j]);
+        rows[8 + j] = _mm512_shuffle_i32x4::<0xdd>(eights[j], eights[8 + j]);
+    }
+    for (row, out) in rows.into_iter().zip(out) {
+        let out: &mut [u32; WORDS] = out.try_into().expect("a whole line");
+        // SAFETY: as many words as a vector has, where a line of the cache begins if they go past it.
+        unsafe {
+            match past && out.as_ptr().addr().is_multiple_of(LINE) {
+                true => _mm512_stream_si512(out.as_mut_ptr().cast(), row),
+                false => _mm512_storeu_si512(out.as_mut_ptr().cast(), row),
+            }
+        }
+    }
+}
+
 /// Lines and steps of a larger square.
 pub(crate) const EIGHT: usize = 8;
-
-/// Elements of a cache line.
-#[cfg(target_arch = "x86_64")]
-const PIECE: usize = LINE / size_of::<f32>();
 
 /// Makes rows of so many steps, `line` apart, columns of rows that are `pitch` apart, if they are whole eights, as far as the
 /// processor has instructions for it and whole squares go; gives how many steps these are. A cache line's steps of all
@@ -77,12 +168,12 @@ pub(crate) fn turn_eights(
     #[cfg(target_arch = "x86_64")]
     if rows.is_multiple_of(EIGHT) && matches!(isa(), Isa::Avx2 | Isa::Avx512) {
         let whole = steps / EIGHT * EIGHT;
-        for from in (0..whole).step_by(PIECE) {
-            let steps = from..whole.min(from + PIECE);
+        for from in (0..whole).step_by(WORDS) {
+            let steps = from..whole.min(from + WORDS);
             for row in (0..rows).step_by(EIGHT) {
                 for i in row..row + EIGHT {
                     let piece = src.as_ptr().wrapping_add(i * line + from);
-                    prefetch_now(piece.wrapping_add(2 * PIECE));
+                    prefetch_now(piece.wrapping_add(2 * WORDS));
                     if more {
                         prefetch(piece.wrapping_add(rows * line));
                     }
@@ -140,7 +231,28 @@ fn square(src: &[f32], line: usize, out: &mut [f32], pitch: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Isa, with_isa};
+    use crate::simd::{Isa, fence, with_isa};
+
+    #[test]
+    fn words_of_lines_become_lines() {
+        for isa in Isa::available() {
+            for [lines, words] in [[16, 16], [16, 5], [3, 16], [1, 1], [15, 13]] {
+                for (line, first, past) in [(37, 0, true), (16, 0, false), (40, 3, true)] {
+                    let src: Vec<u32> = (0..(lines - 1) * line + words).map(|i| i as u32).collect();
+                    let mut room = crate::simd::Reg::with_bytes(4 * (48 * 16 + 64));
+                    let out = &mut room.lanes_mut::<u32>()[first..];
+                    let to = out.chunks_mut(48).map(|out| &mut out[..lines]).take(words);
+                    with_isa(isa, || turn_lines(&src, line, [lines, words], to, past));
+                    fence();
+                    for (at, &x) in out.iter().enumerate() {
+                        let (word, i) = (at / 48, at % 48);
+                        let want = if word < words && i < lines { src[i * line + word] } else { 0 };
+                        assert_eq!(x, want, "{lines} lines of {words}, {isa:?}, to {first}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn eights_of_rows_become_columns() {

@@ -139,7 +139,7 @@ fn n_ops(micros: &[Micro]) -> usize {
 }
 
 /// True iff elements lie in memory as they are computed with.
-fn is_lane(dtype: DType) -> bool {
+pub(crate) fn is_lane(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::I32 | DType::U32)
 }
 

@@ -10,8 +10,9 @@ use super::{Plane, Segment, Site, Walker};
 use crate::cast::{Stored, with_stored};
 use crate::lanes::Points;
 use crate::memory::View;
-use crate::simd::{Operand, Out, stream};
+use crate::simd::{Operand, Out, WORDS, stream};
 use crate::space::Span;
+use crate::turn::turn_lines;
 
 impl Site {
     /// Loads elements of an argument, 0 where a bound fails.
@@ -33,6 +34,27 @@ impl Site {
     /// Stores lanes into an argument; with `past`, what is dense and stored as it is goes past the caches.
     pub(crate) fn store(&self, dtype: DType, arg: View, span: Span, src: Operand, past: bool, w: &mut Walker) {
         with_stored!(dtype, store::<_>(self, arg, span, src, past, w));
+    }
+
+    /// Moves words that lie across to where another site has them along, block by block; false iff they do not lie so.
+    pub(crate) fn turn(&self, to: &Site, [src, dst]: [View; 2], span: Span, past: bool, w: &mut Walker) -> bool {
+        let (Some(from), Some(into)) = (self.plane(span, w), to.plane(span, w)) else { return false };
+        let even = from.down == 1 && into.across == 1 && from.across > 0 && into.down >= span.len as i64;
+        if !even {
+            return false;
+        }
+        let (line, pitch) = (from.across as usize, into.down as usize);
+        for first in (0..span.len).step_by(WORDS) {
+            let lines = WORDS.min(span.len - first);
+            for word in (0..span.count).step_by(WORDS) {
+                let words = WORDS.min(span.count - word);
+                let src = src.slice(from.head as usize + first * line + word, (lines - 1) * line + words);
+                // SAFETY: each point stores at an element of its own, which no other task touches.
+                let out = unsafe { dst.lines_mut(into.head as usize + word * pitch + first, pitch, [words, lines]) };
+                turn_lines(src, line, [lines, words], out, past);
+            }
+        }
+        true
     }
 
     /// Writes the addresses themselves, as `i32`.

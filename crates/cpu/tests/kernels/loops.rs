@@ -317,28 +317,32 @@ fn what_lies_across_is_turned() {
 }
 
 /// Small whole numbers, of which a few sums and products are exact however they are rounded.
-/// Results of 16 MiB and more go past the caches: turned, along rows that begin anywhere in a cache line, and from single
-/// values.
+/// Results of 16 MiB and more go past the caches: turned, moved as they are, and along rows that begin anywhere in a cache
+/// line.
 #[test]
 fn what_no_cache_would_keep_is_stored_whole() {
-    let (high, wide) = (2049, 2053);
-    let (dims, n) = ([high, wide], high * wide);
     let mut rng = Rng::new(8);
-    let (x, bias) = (rng.values(DType::F32, n), rng.values(DType::F32, wide));
-    let by_row = Index::var(0).scale(wide as i64).add(&Index::var(1), &dims);
-    for (name, index) in [("turned", strided(&dims, &[1, high as i64])), ("along", by_row)] {
-        let mut body = Body::default();
-        let [value, shift] = [load(0, index.clone()), load(1, Index::var(1))].map(|i| body.push(i, DType::F32));
-        let most = body.push(Instr::Op(PointOp::Max, [value, shift, shift]), DType::F32);
-        body.stores = vec![Store { arg: 2, index: flat(&dims), value: most }];
-        let args = vec![read(DType::F32, n), read(DType::F32, wide), write(DType::F32, n)];
-        let kernel = Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body });
-        let values = [x.clone(), bias.clone(), vec![0.0; n]];
-        for threads in [1, 3] {
-            let got = decode(DType::F32, &run_bytes(&CpuBackend::with_threads(threads), &kernel, &values, &[])[2]);
-            let want = |i: usize| x[index.eval(&[i / wide, i % wide]) as usize].max(bias[i % wide]);
-            let differs = (0..n).find(|&i| got[i] != want(i));
-            assert_eq!(differs, None, "{name} on {threads} threads");
+    for (high, wide) in [(2049, 2053), (2064, 2048)] {
+        let (dims, n) = ([high, wide], high * wide);
+        let (x, bias) = (rng.values(DType::F32, n), rng.values(DType::F32, wide));
+        let by_row = Index::var(0).scale(wide as i64).add(&Index::var(1), &dims);
+        let across = strided(&dims, &[1, high as i64]);
+        for (name, index, more) in [("turned", &across, true), ("along", &by_row, true), ("moved", &across, false)] {
+            let mut body = Body::default();
+            let [value, shift] = [load(0, index.clone()), load(1, Index::var(1))].map(|i| body.push(i, DType::F32));
+            let most = Instr::Op(PointOp::Max, [value, shift, shift]);
+            let value = if more { body.push(most, DType::F32) } else { value };
+            body.stores = vec![Store { arg: 2, index: flat(&dims), value }];
+            let args = vec![read(DType::F32, n), read(DType::F32, wide), write(DType::F32, n)];
+            let kernel = Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body });
+            let values = [x.clone(), bias.clone(), vec![0.0; n]];
+            for threads in [1, 3] {
+                let got = decode(DType::F32, &run_bytes(&CpuBackend::with_threads(threads), &kernel, &values, &[])[2]);
+                let moved = |i: usize| x[index.eval(&[i / wide, i % wide]) as usize];
+                let want = |i: usize| if more { moved(i).max(bias[i % wide]) } else { moved(i) };
+                let differs = (0..n).find(|&i| got[i] != want(i));
+                assert_eq!(differs, None, "{name} on {threads} threads, {high} × {wide}");
+            }
         }
     }
 }
