@@ -99,6 +99,8 @@ fn add(
     let location = PLACE.get().unwrap_or(location);
     let node = Node::new(device, source, Inputs::of(inputs), meta, location, region());
     RECORDED.with_borrow_mut(|recorded| {
+        // What came last goes first, and its memory serves the next step while it is near.
+        while recorded.pop_if(|last| last.strong_count() == 0).is_some() {}
         if recorded.len() == recorded.capacity() {
             // Most are gone, which costs less to see than to try to hold them.
             recorded.retain(|n| n.strong_count() > 0 && n.upgrade().is_some_and(|n| is_wanted(&n)));
