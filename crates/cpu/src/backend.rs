@@ -13,6 +13,7 @@ use kiln_ir::{
 };
 
 use crate::attention;
+use crate::block::ALIGN;
 use crate::columns::takes_columns;
 use crate::exe::Exe;
 use crate::exec::Env;
@@ -33,7 +34,7 @@ pub struct CpuBackend {
 /// Whoever has this may touch memory; and lists that replays fill anew, so that none allocates any.
 #[derive(Default)]
 struct Turn {
-    temps: Vec<Memory>,
+    blocks: Vec<Memory>,
     views: Vec<View>,
     words: Vec<u32>,
 }
@@ -41,8 +42,39 @@ struct Turn {
 /// A recorded sequence of steps.
 struct Recorded {
     steps: Vec<Step>,
-    /// The last one is what tasks of a kernel share.
-    temps: Vec<u64>,
+    /// Where each temporary lies; the last one is what tasks of a kernel share.
+    temps: Vec<Place>,
+    /// Bytes of the blocks that they lie in.
+    blocks: Vec<u64>,
+    /// True iff some step is worth several threads.
+    parallel: bool,
+}
+
+/// A part of a block.
+struct Place {
+    block: usize,
+    at: usize,
+    bytes: usize,
+}
+
+/// Temporaries up to so many bytes share a block: taking one costs as much as a small kernel does.
+const SMALL: u64 = 4096;
+
+/// Where temporaries of so many bytes lie, and the bytes of the blocks.
+fn places(temps: &[u64]) -> (Vec<Place>, Vec<u64>) {
+    let mut blocks = vec![0];
+    let place = |&bytes: &u64| {
+        let (block, at) = if bytes > SMALL {
+            blocks.push(bytes);
+            (blocks.len() - 1, 0)
+        } else {
+            let at = blocks[0];
+            blocks[0] += bytes.next_multiple_of(ALIGN as u64);
+            (0, at)
+        };
+        Place { block, at: at as usize, bytes: bytes as usize }
+    };
+    (temps.iter().map(place).collect(), blocks)
 }
 
 impl CpuBackend {
@@ -85,19 +117,19 @@ impl CpuBackend {
     fn turn(&self) -> MutexGuard<'_, Turn> {
         // A panic in a kernel leaves memory as defined as before, and what it held is given back here.
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.temps.clear();
+        turn.blocks.clear();
         turn
     }
 
     fn run(&self, recorded: &Recorded, args: &[Buffer], scalars: &[u32], turn: &mut Turn) {
-        let Turn { temps, views, words } = turn;
+        let Turn { blocks, views, words } = turn;
+        let temp = |place: &Place| blocks[place.block].view().part(place.at, place.bytes);
         let view = |slot: Slot| match slot {
             Slot::Arg(i) => args[i as usize].memory::<Memory>().view(),
-            Slot::Temp(i) => temps[i as usize].view(),
+            Slot::Temp(i) => temp(&recorded.temps[i as usize]),
         };
-        let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
-        let parallel = self.threads.len() > 1 && recorded.steps.iter().any(heavy);
-        let scratch = temps.last().expect("the shared memory is always there").view();
+        let parallel = recorded.parallel;
+        let scratch = temp(recorded.temps.last().expect("the shared memory is always there"));
         let mut all = || {
             for step in &recorded.steps {
                 views.clear();
@@ -164,24 +196,26 @@ impl Backend for CpuBackend {
 
     fn record(&self, steps: &[Step], temps: &[u64]) -> Result<Tape> {
         let scratch = steps.iter().map(|step| step.exe.get::<Exe>().scratch_bytes() as u64).max().unwrap_or(0);
-        let temps = [temps, &[scratch]].concat();
+        let (temps, blocks) = places(&[temps, &[scratch]].concat());
+        let heavy = |step: &Step| step.exe.get::<Exe>().work() > GRAIN;
+        let parallel = self.threads.len() > 1 && steps.iter().any(heavy);
         // Taken once and given back: a replay then finds them in the pool.
-        let reserved: Result<Vec<Memory>> = temps.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
-        reserved.map(|_| Tape::new(Recorded { steps: steps.to_vec(), temps }))
+        let reserved: Result<Vec<Memory>> = blocks.iter().map(|&bytes| self.memory.alloc(bytes)).collect();
+        reserved.map(|_| Tape::new(Recorded { steps: steps.to_vec(), temps, blocks, parallel }))
     }
 
     fn replay(&self, tape: &Tape, args: &[Buffer], scalars: &[u32]) -> Result<Fence> {
         let mut turn = self.turn();
         let recorded = tape.get::<Recorded>();
-        let temps = recorded.temps.iter().try_for_each(|&bytes| {
-            turn.temps.push(self.memory.alloc(bytes)?);
+        let taken = recorded.blocks.iter().try_for_each(|&bytes| {
+            turn.blocks.push(self.memory.alloc(bytes)?);
             Ok(())
         });
-        if temps.is_ok() {
+        if taken.is_ok() {
             self.run(recorded, args, scalars, &mut turn);
         }
-        turn.temps.clear();
-        temps?;
+        turn.blocks.clear();
+        taken?;
         Ok(Fence::new(|| Ok(())))
     }
 }

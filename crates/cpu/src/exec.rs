@@ -92,9 +92,7 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        if std::mem::take(&mut self.streamed) {
-            fence();
-        }
+        self.settle();
         IDLE.with_borrow_mut(|idle| idle.extend(self.0.take()));
     }
 }
@@ -147,6 +145,13 @@ impl Tile {
 }
 
 impl Worker {
+    /// Lets other threads see what it stored past the caches.
+    pub(crate) fn settle(&mut self) {
+        if std::mem::take(&mut self.streamed) {
+            fence();
+        }
+    }
+
     /// Makes room for a program's tiles and computes what no axis changes.
     pub(crate) fn prepare(&mut self, program: &Program, lanes: usize, env: Env) {
         let bytes = (lanes.next_multiple_of(16) * program.lane_bytes).max(64);

@@ -157,10 +157,10 @@ impl Gemm {
         let mut task = Task::bare();
         let is_shared = |role: usize| self.winograd.is_none() && self.cut.shared == Sharing::Wave(role);
         for (role, operand) in self.operands.iter().enumerate().filter(|o| !is_shared(o.0)) {
-            operand.prepare(&mut task.loans[role], env);
+            operand.prepare(&mut task.workers[role], env);
         }
         if self.direct.is_none() {
-            self.epilogue.prepare(&mut task.loans[2], env);
+            self.epilogue.prepare(&mut task.workers[2], env);
         }
         task
     }

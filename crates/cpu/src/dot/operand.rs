@@ -7,7 +7,7 @@ use kiln_ir::kernel::{Arg, Body};
 use super::pack::{Lines, Strips};
 use super::tile::Element;
 use super::window::Window;
-use crate::exec::{Env, Loan};
+use crate::exec::{Env, Worker};
 use crate::memory::View;
 use crate::panel::{Block, Panel};
 use crate::split::split_matrix;
@@ -74,7 +74,7 @@ impl Operand {
     }
 
     /// Prepares a worker for [`Operand::pack`].
-    pub(super) fn prepare(&self, worker: &mut Loan, env: Env) {
+    pub(super) fn prepare(&self, worker: &mut Worker, env: Env) {
         if let Source::Panel(panel) = &self.source {
             panel.prepare(worker, env);
         }
@@ -91,7 +91,7 @@ impl Operand {
     /// Packs lines and steps of one matrix into strips that begin with the first of them.
     pub(super) fn pack<T: Element>(
         &self,
-        worker: &mut Loan,
+        worker: &mut Worker,
         (src, env): (View, Env),
         batch: usize,
         lines: &Range<usize>,

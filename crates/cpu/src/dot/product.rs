@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cut::WIDTH;
 use super::run::Run;
-use super::task::Task;
+use super::task::{Room, Task};
 use super::tile::{Element, Packed, QUAD, Rows, Target, multiply};
 use crate::memory::View;
 
@@ -40,7 +40,7 @@ impl<T: Element> Product<'_, T> {
         sums.reserve_bytes(len * size_of::<T>());
         let view = View::of(&mut sums.lanes_mut::<T>()[..len]);
         sum(task, Target { view, at: 0, strides: [columns.len() as isize, 1] });
-        gemm.epilogue.finish(&mut task.loans[2], env, &gemm.block(batch, lines), view);
+        gemm.epilogue.finish(&mut task.workers[2], env, &gemm.block(batch, lines), view);
         task.panels[2] = sums;
     }
 
@@ -50,8 +50,8 @@ impl<T: Element> Product<'_, T> {
         let [rows, columns] = &self.lines;
         for from in self.k.clone().step_by(gemm.cut.depth) {
             let steps = from..self.k.end.min(from + gemm.cut.depth);
-            let Task { loans: [first, second, _], panels: [left, right, _] } = task;
-            let pack = |role, lines, loan, panel| self.run.packed(role, self.batch, lines, loan, panel, &steps);
+            let Room { workers: [first, second, _], panels: [left, right, _] } = &mut **task;
+            let pack = |role, lines, worker, panel| self.run.packed(role, self.batch, lines, worker, panel, &steps);
             let rhs = self.shared(1, &steps).unwrap_or_else(|| pack(1, columns, second, right));
             let (n, k, more) = (columns.len(), steps.len(), from > self.k.start);
             let multiply = |m, lhs, out| multiply([m, n, k], lhs, rhs, out, more);

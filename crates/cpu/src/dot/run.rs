@@ -7,7 +7,7 @@ use super::gemm::Gemm;
 use super::pack::Strips;
 use super::product::Product;
 use super::tile::{Element, Packed, Target};
-use crate::exec::{Env, Loan};
+use crate::exec::{Env, Loan, Worker};
 use crate::memory::View;
 use crate::simd::Reg;
 use crate::task::for_each;
@@ -77,7 +77,7 @@ impl Run<'_> {
                 sums.iter_mut().zip(next).for_each(|(sum, &x)| *sum += x);
             }
             let block = gemm.block(batch, &[some, 0..columns]);
-            gemm.epilogue.finish(&mut task.loans[2], env, &block, View::of(sums));
+            gemm.epilogue.finish(&mut task.workers[2], env, &block, View::of(sums));
         });
     }
 
@@ -124,7 +124,7 @@ impl Run<'_> {
             let columns = gemm.lines_of(1, part);
             let mut panel = std::mem::take(&mut task.panels[1]);
             if packed.replace((batch, part)) != Some((batch, part)) {
-                self.packed::<T>(1, batch, &columns, &mut task.loans[1], &mut panel, &(0..gemm.k));
+                self.packed::<T>(1, batch, &columns, &mut task.workers[1], &mut panel, &(0..gemm.k));
             }
             let shared = Some((1, Packed { data: panel.lanes::<T>(), pitch: strips.width * strips.depth }));
             Product { run: self, batch, lines: [gemm.lines_of(0, block), columns], k: 0..gemm.k, shared }.run(task);
@@ -138,7 +138,7 @@ impl Run<'_> {
         role: usize,
         batch: usize,
         lines: &Range<usize>,
-        loan: &mut Loan,
+        worker: &mut Worker,
         panel: &'p mut Reg,
         steps: &Range<usize>,
     ) -> Packed<'p, T> {
@@ -147,7 +147,7 @@ impl Run<'_> {
         let len = strips.len(lines.len());
         panel.reserve_bytes(len * size_of::<T>());
         let out = &mut panel.lanes_mut::<T>()[..len];
-        gemm.operands[role].pack(loan, (sources[role], env), batch, lines, steps, (strips.width, &mut *out));
+        gemm.operands[role].pack(worker, (sources[role], env), batch, lines, steps, (strips.width, &mut *out));
         Packed { data: out, pitch: strips.width * strips.depth }
     }
 

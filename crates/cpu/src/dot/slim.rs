@@ -7,7 +7,7 @@ use kiln_ir::kernel::Dot;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::operand::{Axes, Operand};
-use super::task::Task;
+use super::task::{Room, Task};
 use super::tile::{Element, lanes};
 use super::window::AlongK;
 use crate::exec::Env;
@@ -79,8 +79,8 @@ impl Slim {
         let n = self.batch * parts;
         let init = || {
             let mut task = Task::bare();
-            self.vector.prepare(&mut task.loans[0], env);
-            self.epilogue.prepare(&mut task.loans[1], env);
+            self.vector.prepare(&mut task.workers[0], env);
+            self.epilogue.prepare(&mut task.workers[1], env);
             task
         };
         for_each(parallel, n, self.work() / n, init, |task, i| {
@@ -91,14 +91,14 @@ impl Slim {
 
     /// Some lines of one matrix.
     fn multiply<T: Element>(&self, task: &mut Task, env: Env, batch: usize, lines: Range<usize>) {
-        let Task { loans: [loan, finish, _], panels: [vector, sums, _] } = task;
+        let Room { workers: [worker, finish, _], panels: [vector, sums, _] } = &mut **task;
         let vector = match self.vector.along_k() {
             Some(vector) => vector.lines(env, batch).line(0, self.k),
             None => {
                 vector.reserve_bytes(self.k * size_of::<T>());
                 let vector = &mut vector.lanes_mut::<T>()[..self.k];
                 let source = self.vector.begin::<T>(env, env.scratch, false);
-                self.vector.pack(loan, (source, env), batch, &(0..1), &(0..self.k), (1, &mut *vector));
+                self.vector.pack(worker, (source, env), batch, &(0..1), &(0..self.k), (1, &mut *vector));
                 vector
             }
         };

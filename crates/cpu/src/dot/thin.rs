@@ -13,7 +13,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::cut::TASKS;
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
-use super::task::Task;
+use super::task::{Room, Task};
 use super::tile::{Element, lanes};
 use crate::exec::{Env, Loan};
 use crate::memory::View;
@@ -104,7 +104,7 @@ impl Thin {
         let n = self.batch * parts;
         let init = || {
             let mut task = Task::bare();
-            self.epilogue.prepare(&mut task.loans[0], env);
+            self.epilogue.prepare(&mut task.workers[0], env);
             task
         };
         for_each(parallel, n, self.work() / n, init, |task, i| {
@@ -134,7 +134,7 @@ impl Thin {
 
     /// Some columns of one matrix.
     fn multiply<T: Element>(&self, task: &mut Task, env: Env, batch: usize, columns: Range<usize>) {
-        let Task { loans: [finish, ..], panels: [sums, ..] } = task;
+        let Room { workers: [finish, ..], panels: [sums, ..] } = &mut **task;
         let high = self.rows.next_multiple_of(STRIP);
         sums.reserve_bytes(high * columns.len() * size_of::<T>());
         let sums = &mut sums.lanes_mut::<T>()[..high * columns.len()];

@@ -4,7 +4,7 @@ use super::PLACES;
 use super::outputs::Outputs;
 use super::vector::{add, half, sub};
 use crate::dot::run::Run;
-use crate::dot::task::Task;
+use crate::dot::task::{Room, Task};
 use crate::dot::tile::ROWS;
 use crate::memory::View;
 use crate::simd::multiversion;
@@ -24,7 +24,7 @@ impl Outputs {
         let work = ROWS * channels * TAPS * (operand.weight() + 2);
         let init = || {
             let mut task = Task::bare();
-            operand.prepare(&mut task.loans[0], run.env);
+            operand.prepare(&mut task.workers[0], run.env);
             task
         };
         for_each(run.parallel, self.batch * strips, work, init, |task, i| {
@@ -33,10 +33,11 @@ impl Outputs {
             for from in (0..channels).step_by(CHANNELS) {
                 let some = from..channels.min(from + CHANNELS);
                 let steps = some.start * TAPS..some.end * TAPS;
-                task.panels[0].reserve_bytes(ROWS * steps.len() * size_of::<f32>());
-                let packed = &mut task.panels[0].lanes_mut::<f32>()[..ROWS * steps.len()];
+                let Room { workers: [worker, ..], panels: [packed, ..] } = &mut **task;
+                packed.reserve_bytes(ROWS * steps.len() * size_of::<f32>());
+                let packed = &mut packed.lanes_mut::<f32>()[..ROWS * steps.len()];
                 let source = (run.sources[0], run.env);
-                operand.pack(&mut task.loans[0], source, batch, &lines, &steps, (ROWS, &mut *packed));
+                operand.pack(worker, source, batch, &lines, &steps, (ROWS, &mut *packed));
                 let at = batch * PLACES * self.pitch() + (strip * channels + from) * ROWS;
                 transform(packed, run.env.scratch, [at, self.pitch()]);
             }

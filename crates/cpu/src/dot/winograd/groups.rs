@@ -12,7 +12,7 @@ use super::windows;
 use super::{LANES, PLACES};
 use crate::dot::product::Product;
 use crate::dot::run::Run;
-use crate::dot::task::Task;
+use crate::dot::task::{Room, Task};
 use crate::dot::tile::{Target, multiply};
 use crate::memory::View;
 use crate::task::for_each;
@@ -57,7 +57,7 @@ impl Taps {
     fn sum_group(&self, product: &Product<f32>, bands: Range<usize>, task: &mut Task, out: Target) -> bool {
         let (rows, channels) = (self.rows, self.plane.channels());
         let wide = channels.next_multiple_of(LANES);
-        let Task { panels: [left, right, _], loans: [loan, ..] } = task;
+        let Room { panels: [left, right, _], workers: [worker, ..] } = &mut **task;
         let most = (BLOCK / self.plane.across()).clamp(1, bands.len());
         let part = |lines: usize, bands: Range<usize>| Part {
             taps: self,
@@ -78,7 +78,7 @@ impl Taps {
         for from in bands.clone().step_by(most) {
             let some = from..bands.end.min(from + most);
             let tiles = some.len() * self.plane.across();
-            part(rows, some.clone()).transform_outputs(loan, raw_outputs, outputs);
+            part(rows, some.clone()).transform_outputs(worker, raw_outputs, outputs);
             part(channels, some).transform_images(raw_images, images);
             let view = View::of(&mut *products);
             for place in 0..PLACES {

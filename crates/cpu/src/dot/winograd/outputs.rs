@@ -11,7 +11,7 @@ use super::products::Products;
 use super::{LANES, PLACES, TASKS, sums};
 use crate::dot::product::Product;
 use crate::dot::run::Run;
-use crate::dot::task::Task;
+use crate::dot::task::{Room, Task};
 use crate::dot::tile::{Packed, ROWS, Target, multiply};
 use crate::memory::View;
 use crate::simd::Reg;
@@ -110,7 +110,7 @@ impl Outputs {
             let product = Product::<f32> { run, batch, lines: [rows, columns], k: 0..gemm.k, shared: None };
             product.finish(task, |task, out| {
                 let is_finite = self.with_tiles(run, batch, bands, |tiles| {
-                    let Task { panels: [products, own, _], .. } = task;
+                    let Room { panels: [products, own, _], .. } = &mut **task;
                     let len = self.images(tiles.n).len();
                     let images = match self.is_shared() {
                         true => run.env.scratch.slice(self.images_at(batch, block), len),

@@ -10,7 +10,7 @@ use super::windows;
 use super::{LANES, PLACES};
 use crate::dot::product::Product;
 use crate::dot::run::Run;
-use crate::dot::task::Task;
+use crate::dot::task::{Room, Task};
 use crate::dot::tile::{COLUMNS, ROWS, Target, multiply};
 use crate::memory::View;
 use crate::task::for_each;
@@ -60,11 +60,11 @@ impl Taps {
                 // SAFETY: each task fills strips of its own.
                 let out = unsafe { run.env.scratch.slice_mut::<f32>(at, steps.len(width)) };
                 let part = Part { taps: self, run, batch, lines, bands: 0..plane.bands() };
-                let Task { panels: [raw, ..], loans: [loan, ..] } = task;
+                let Room { panels: [raw, ..], workers: [worker, ..] } = &mut **task;
                 let len = if is_left { part.raw_outputs() } else { part.raw_images() };
                 raw.reserve_bytes(len * size_of::<f32>());
                 match is_left {
-                    true => part.transform_outputs(loan, raw.lanes_mut(), out),
+                    true => part.transform_outputs(worker, raw.lanes_mut(), out),
                     false => part.transform_images(raw.lanes_mut(), out),
                 }
             },

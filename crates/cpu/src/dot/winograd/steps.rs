@@ -14,7 +14,7 @@ use super::{LANES, PLACES};
 use crate::dot::pack::Strips;
 use crate::dot::run::Run;
 use crate::dot::tile::{COLUMNS, Element, Packed, ROWS, lanes};
-use crate::exec::Loan;
+use crate::exec::Worker;
 
 /// Strips of so many lines, each of which has all places of so many tiles.
 #[derive(Clone, Copy)]
@@ -90,13 +90,13 @@ impl Part<'_> {
     }
 
     /// Transforms the outputs of the bands.
-    pub(super) fn transform_outputs(&self, loan: &mut Loan, raw: &mut [f32], out: &mut [f32]) {
+    pub(super) fn transform_outputs(&self, worker: &mut Worker, raw: &mut [f32], out: &mut [f32]) {
         let Part { taps, run, lines, bands, .. } = self;
         let (plane, places) = (&taps.plane, Steps::of_outputs(self.tiles()));
         let steps = plane.first(bands.start)..plane.first(bands.end);
         let len = lines.len().next_multiple_of(ROWS) * steps.len();
         let source = (run.sources[0], run.env);
-        run.gemm.operands[0].pack(loan, source, self.batch, lines, &steps, (ROWS, &mut raw[..len]));
+        run.gemm.operands[0].pack(worker, source, self.batch, lines, &steps, (ROWS, &mut raw[..len]));
         let raw = &raw[..len + LANES];
         plane.parts(bands.clone(), |part| {
             let first = plane.first(bands.start + part.tile / plane.across()) - steps.start;
