@@ -64,6 +64,7 @@ impl LoopExe {
         let (high, wide) = (dims[axis], dims[dims.len() - 1]);
         let pitch: usize = dims[axis + 1..].iter().product();
         let [line, most] = self.turned_tile(turned, high, wide);
+        let (line, most) = (line.min(high), most.min(wide));
         let (n_rows, n_between, n_columns) = (high.div_ceil(line), pitch / wide, wide.div_ceil(most));
         let n = self.space.n_rows() / (high * wide) * n_rows * n_columns;
         let init = || Loan::new(&self.program, line * most, env);

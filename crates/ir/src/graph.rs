@@ -311,11 +311,24 @@ impl Graph {
         self.push(Node { op, inputs: inputs.to_vec(), shape, dtype, location: Some(Location::caller()), stage: 0 })
     }
 
-    /// Marks the nodes from number `first` on as made of another one: they stand for what its caller wrote, in its stage.
-    pub fn made_of(&mut self, first: usize, node: &Node) {
-        for made in &mut self.nodes[first..] {
-            (made.location, made.stage) = (node.location, node.stage);
+    /// The graph with other nodes in place of some. For each node, `place` may append to the new graph what stands for it,
+    /// and give the number of its value; else the node stays. It is given the node, its number, and where what it reads is
+    /// now. What it appends stands for what the node's caller wrote, in its stage; leaves, scalars and outputs keep their
+    /// places.
+    pub fn rewritten(&self, mut place: impl FnMut(&mut Graph, &Node, NodeId, &[NodeId]) -> Option<NodeId>) -> Graph {
+        let mut out = Graph::default();
+        let mut moved: Vec<NodeId> = Vec::with_capacity(self.nodes.len());
+        for (node, id) in self.nodes.iter().zip(0..) {
+            let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
+            let first = out.nodes.len();
+            let value = place(&mut out, node, id, &inputs);
+            for made in &mut out.nodes[first..] {
+                (made.location, made.stage) = (node.location, node.stage);
+            }
+            moved.push(value.unwrap_or_else(|| out.push(Node { inputs, ..node.clone() })));
         }
+        out.outputs = self.outputs.iter().map(|&o| moved[o as usize]).collect();
+        out
     }
 
     /// Appends a node as it is.

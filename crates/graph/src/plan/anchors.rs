@@ -12,8 +12,7 @@ use rustc_hash::FxHashMap as HashMap;
 use super::cluster::{Cluster, Scope};
 use super::roots::roots;
 
-/// The graph without anchors that the device refuses; leaves, scalars and outputs keep their numbers and places.
-/// `None` if there is none at all.
+/// The graph without anchors that the device refuses; `None` if there are no anchors at all.
 pub(crate) fn decompose(
     graph: &Graph,
     caps: &Caps,
@@ -26,40 +25,26 @@ pub(crate) fn decompose(
     let scope = Scope { graph, roots: &roots(graph, caps, fuse), caps, supports };
     let runs = |id: NodeId| Cluster::of(graph, id).lower(&scope, &|_| true).is_ok();
     let device = Kernels { caps, supports };
-    let mut out = Graph::default();
     // Values and indices of one sort are one composition.
     let mut sorted: HashMap<(NodeId, Sort), [NodeId; 2]> = HashMap::default();
-    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
-    for (node, id) in graph.nodes.iter().zip(0..) {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        let place = match anchor(node).filter(|_| !runs(id)) {
-            Some(anchor) => {
-                let first = out.nodes.len();
-                let value = match anchor {
-                    Anchor::Attention(attend) => attention::compose(&mut out, attend, &inputs),
-                    Anchor::Scan(scan) => match device.runs(Op::Scan(scan), node.shape, node.dtype.compute()) {
-                        true => scan::of_words(&mut out, scan, inputs[0]),
-                        false => scan::compose(&mut out, scan, inputs[0]),
-                    },
-                    Anchor::Scatter { axis, size } => {
-                        let sort = |graph: &mut Graph, sort, x| device.sort(graph, sort, x);
-                        scatter::compose(&mut out, axis, size, [inputs[0], inputs[1]], &sort)
-                    }
-                    Anchor::Sort(sort) => {
-                        let key = (inputs[0], Sort { part: Part::Values, ..sort });
-                        let parts = sorted.entry(key).or_insert_with(|| device.sort(&mut out, sort, inputs[0]));
-                        parts[usize::from(sort.part == Part::Indices)]
-                    }
-                };
-                out.made_of(first, node);
-                value
+    Some(graph.rewritten(|out, node, id, inputs| {
+        Some(match anchor(node).filter(|_| !runs(id))? {
+            Anchor::Attention(attend) => attention::compose(out, attend, inputs),
+            Anchor::Scan(scan) => match device.runs(Op::Scan(scan), node.shape, node.dtype.compute()) {
+                true => scan::of_words(out, scan, inputs[0]),
+                false => scan::compose(out, scan, inputs[0]),
+            },
+            Anchor::Scatter { axis, size } => {
+                let sort = |graph: &mut Graph, sort, x| device.sort(graph, sort, x);
+                scatter::compose(out, axis, size, [inputs[0], inputs[1]], &sort)
             }
-            None => out.push(Node { inputs, ..node.clone() }),
-        };
-        moved.push(place);
-    }
-    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
-    Some(out)
+            Anchor::Sort(sort) => {
+                let key = (inputs[0], Sort { part: Part::Values, ..sort });
+                let parts = sorted.entry(key).or_insert_with(|| device.sort(out, sort, inputs[0]));
+                parts[usize::from(sort.part == Part::Indices)]
+            }
+        })
+    }))
 }
 
 /// The kernels that a device has.

@@ -25,25 +25,14 @@ pub(crate) fn exchange(graph: &Graph) -> Option<Graph> {
     if dots.is_empty() {
         return None;
     }
-    let mut out = Graph::default();
-    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
-    for (node, id) in graph.nodes.iter().zip(0..) {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        moved.push(match node.op {
-            Op::Dot(c) if dots.contains(&id) => {
-                let first = out.nodes.len();
-                let operands = [turned(&mut out, inputs[1], c.batch, c.k), turned(&mut out, inputs[0], c.batch, c.m)];
-                let value = out.apply(Op::Dot(Contraction { m: c.n, n: c.m, ..c }), &operands);
-                out.made_of(first, node);
-                value
-            }
-            // The view, which is all that reads it.
-            _ if node.inputs.first().is_some_and(|input| dots.contains(input)) => inputs[0],
-            _ => out.push(Node { inputs, ..node.clone() }),
-        });
-    }
-    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
-    Some(out)
+    Some(graph.rewritten(|out, node, id, inputs| match node.op {
+        Op::Dot(c) if dots.contains(&id) => {
+            let operands = [turned(out, inputs[1], c.batch, c.k), turned(out, inputs[0], c.batch, c.m)];
+            Some(out.apply(Op::Dot(Contraction { m: c.n, n: c.m, ..c }), &operands))
+        }
+        // The view, which is all that reads it.
+        _ => node.inputs.first().filter(|input| dots.contains(input)).map(|_| inputs[0]),
+    }))
 }
 
 /// `[batch.., y.., x..]` of `[batch.., x.., y..]`, where `n` axes are x.

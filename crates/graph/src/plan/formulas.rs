@@ -14,26 +14,11 @@ pub(crate) fn split(graph: &Graph, caps: &Caps) -> Option<Graph> {
         let inputs = node.inputs.iter().map(|&i| caps.bindings_of(&graph.nodes[base(graph, i) as usize]));
         inputs.sum::<usize>() + caps.bindings_of(node)
     };
-    let wide = |node| formula(node).filter(|_| bindings(node) > caps.max_bindings);
-    if !graph.nodes.iter().any(|node| wide(node).is_some()) {
-        return None;
-    }
-    let mut out = Graph::default();
-    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        moved.push(match wide(node) {
-            Some(expr) => {
-                let first = out.nodes.len();
-                let value = steps(&mut out, expr, &inputs);
-                out.made_of(first, node);
-                value
-            }
-            None => out.push(Node { inputs, ..node.clone() }),
-        });
-    }
-    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
-    Some(out)
+    let is_wide = |node: &Node| formula(node).is_some() && bindings(node) > caps.max_bindings;
+    let apart = |out: &mut Graph, node: &Node, _, inputs: &[NodeId]| {
+        formula(node).filter(|_| is_wide(node)).map(|expr| steps(out, expr, inputs))
+    };
+    graph.nodes.iter().any(is_wide).then(|| graph.rewritten(apart))
 }
 
 /// The formula that a node is, if it is one.

@@ -8,6 +8,7 @@
 //! less than half the speed with channels first.
 
 use kiln_ir::{Graph, Movement, Node, NodeId, Op, Shape};
+use rustc_hash::FxHashSet as HashSet;
 
 /// The graph with views of contractions behind the formulas that read them; `None` if there are none.
 pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
@@ -16,39 +17,24 @@ pub(crate) fn follow(graph: &Graph) -> Option<Graph> {
     if !has_dot || !graph.nodes.iter().any(turns) {
         return None;
     }
-    let mut out = Graph::default();
-    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
-    // True for what lies as a contraction does.
-    let mut lies: Vec<bool> = Vec::new();
+    // Formulas that lie as a contraction does.
+    let mut lies: HashSet<NodeId> = HashSet::default();
     let windowed = windowed(graph);
-    for (node, n_windowed) in graph.nodes.iter().zip(windowed) {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        let first = out.nodes.len();
+    Some(graph.rewritten(|out, node, id, inputs| {
         let turned = match node.op {
-            Op::Map(_) if n_windowed < 2 => {
-                inputs.iter().filter_map(|&i| turned(&out, &lies, i)).max_by_key(|t| t.views.len())
+            Op::Map(_) if windowed[id as usize] < 2 => {
+                inputs.iter().filter_map(|&i| turned(out, &lies, i)).max_by_key(|t| t.views.len())
             }
             Op::Map(_) | Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::View(_) => None,
             Op::Reduce(..) | Op::Gather(_) | Op::Scatter { .. } | Op::Dot(_) => None,
             Op::Linear | Op::Attention(_) | Op::Scan(_) | Op::Sort(_) => None,
         };
-        let id = match turned.filter(|t| t.shape == node.shape) {
-            Some(turned) => {
-                let behind: Vec<NodeId> = inputs.iter().map(|&i| turned.back(&mut out, i)).collect();
-                let value = out.apply(node.op.clone(), &behind);
-                lies.resize(out.nodes.len(), false);
-                lies[value as usize] = true;
-                turned.views.iter().fold(value, |x, view| out.apply(Op::View(view.clone()), &[x]))
-            }
-            None => out.push(Node { inputs, ..node.clone() }),
-        };
-        lies.resize(out.nodes.len(), false);
-        lies[id as usize] |= matches!(node.op, Op::Dot(_));
-        out.made_of(first, node);
-        moved.push(id);
-    }
-    out.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
-    Some(out)
+        let turned = turned.filter(|t| t.shape == node.shape)?;
+        let behind: Vec<NodeId> = inputs.iter().map(|&i| turned.back(out, i)).collect();
+        let value = out.apply(node.op.clone(), &behind);
+        lies.insert(value);
+        Some(turned.views.iter().fold(value, |x, view| out.apply(Op::View(view.clone()), &[x])))
+    }))
 }
 
 /// For each node, how many contractions read it in windows.
@@ -77,8 +63,8 @@ struct Turned {
     shape: Shape,
 }
 
-/// The view that a node is, if it is one of something that lies as a contraction does.
-fn turned(graph: &Graph, lies: &[bool], id: NodeId) -> Option<Turned> {
+/// The view that a node is, if it is one of something that lies as a contraction does: that, or a formula of these.
+fn turned(graph: &Graph, lies: &HashSet<NodeId>, id: NodeId) -> Option<Turned> {
     let node = |id: NodeId| &graph.nodes[id as usize];
     let (mut base, mut views, mut undone, mut moves) = (id, Vec::new(), Vec::new(), false);
     while let Op::View(view) = &node(base).op {
@@ -92,7 +78,8 @@ fn turned(graph: &Graph, lies: &[bool], id: NodeId) -> Option<Turned> {
         base = source;
     }
     views.reverse();
-    (lies[base as usize] && moves).then(|| Turned { base, views, undone, shape: node(id).shape })
+    let lies = matches!(node(base).op, Op::Dot(_)) || lies.contains(&base);
+    (lies && moves).then(|| Turned { base, views, undone, shape: node(id).shape })
 }
 
 /// What undoes a view of something with these dims, if it is one that contractions are turned by.

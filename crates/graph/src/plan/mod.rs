@@ -1,10 +1,10 @@
 //! Planning: from a graph to kernels, buffers and an order. Pure: the same graph, the same plan.
 //!
-//! Reading order: `linear` (affine maps taken apart), `anchors` (what the device lacks, composed), `formulas` (wide ones apart), `exchange` (products that
-//! are wanted turned), `layouts` (in a contraction's order), `split` (long sums in parts), `roots` (what gets a
-//! buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and
-//! `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch),
-//! `memory`.
+//! Reading order: `linear` (affine maps taken apart), `anchors` (what the device lacks, composed), `formulas` (wide ones
+//! apart), `exchange` (products that are wanted turned), `layouts` (in a contraction's order), `split` (long sums in
+//! parts), `roots` (what gets a buffer), `emit` (a formula becomes code, views become addresses), `cluster` (roots become
+//! a kernel), `fit` and `fuse` (clusters join), `order`, `donate` (results in place of leaves), `pack` (small loops share
+//! a dispatch), `memory`.
 
 mod anchors;
 mod chunks;

@@ -5,7 +5,7 @@
 //! so the rest of the planner needs to know nothing of it. A device that a few results keep busy has no use for it.
 
 use kiln_ir::scan::Scan;
-use kiln_ir::{Axes, Caps, Contraction, DType, Graph, Movement, Node, NodeId, Op, ReduceOp, Shape};
+use kiln_ir::{Axes, Caps, Contraction, DType, Graph, Movement, NodeId, Op, ReduceOp, Shape};
 
 use super::chunks::in_chunks;
 
@@ -27,39 +27,32 @@ const COLUMN_LANES: usize = 8;
 const TILE_LANES: usize = 160;
 const TILE: usize = 64;
 
-/// The graph with its long sums in parts; leaves, scalars and outputs keep their numbers and places.
+/// The graph with its long sums in parts.
 pub(crate) fn split(graph: &Graph, caps: &Caps) -> Graph {
-    let mut parts = Parts { graph: Graph::default() };
-    let mut moved: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|&i| moved[i as usize]).collect();
-        let first = parts.graph.nodes.len();
-        let whole = match &node.op {
+    graph.rewritten(|graph, node, _, inputs| {
+        let mut parts = Parts { graph };
+        match &node.op {
             Op::Reduce(op, axes) => parts.reduction(*op, axes, inputs[0], caps),
             Op::Dot(c) => parts.contraction(*c, [inputs[0], inputs[1]], node.shape, caps),
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Map(_) => None,
             Op::Offset(_) | Op::View(_) | Op::Gather(_) | Op::Scatter { .. } => None,
             Op::Scan(scan) => parts.running(*scan, inputs[0], caps),
             Op::Linear | Op::Attention(_) | Op::Sort(_) => None,
-        };
-        parts.graph.made_of(first, node);
-        moved.push(whole.unwrap_or_else(|| parts.graph.push(Node { inputs, ..node.clone() })));
-    }
-    parts.graph.outputs = graph.outputs.iter().map(|&o| moved[o as usize]).collect();
-    parts.graph
+        }
+    })
 }
 
-struct Parts {
-    graph: Graph,
+struct Parts<'a> {
+    graph: &'a mut Graph,
 }
 
-impl Parts {
+impl Parts<'_> {
     fn apply(&mut self, op: Op, inputs: &[NodeId]) -> NodeId {
         self.graph.apply(op, inputs)
     }
 
     fn running(&mut self, scan: Scan, x: NodeId, caps: &Caps) -> Option<NodeId> {
-        in_chunks(&mut self.graph, scan, x, caps)
+        in_chunks(self.graph, scan, x, caps)
     }
 
     fn shape(&self, id: NodeId) -> Shape {
