@@ -219,3 +219,16 @@ impl Backend for CpuBackend {
         Ok(Fence::new(|| Ok(())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_temporaries_lie_beside_each_other_and_large_ones_alone() {
+        let (temps, blocks) = places(&[100, SMALL + 1, SMALL, 0, 64]);
+        let found: Vec<_> = temps.iter().map(|place| (place.block, place.at, place.bytes)).collect();
+        assert_eq!(found, [(0, 0, 100), (1, 0, 4097), (0, 128, 4096), (0, 4224, 0), (0, 4224, 64)]);
+        assert_eq!(blocks, [4288, SMALL + 1]);
+    }
+}

@@ -14,7 +14,7 @@ use self::outer::{go_on, outer, pairs_in};
 pub(crate) use self::products::{sum_products, takes_one};
 use crate::ahead::Ahead;
 use crate::program::Reduction;
-use crate::simd::{LINE, Operand, Reg, multiversion, narrow};
+use crate::simd::{LINE, Operand, Reg, multiversion};
 use crate::tiling::TILE;
 use crate::walks::PIECE;
 
@@ -201,6 +201,7 @@ fn inner<T: Lane>(
         let out = bytemuck::from_bytes_mut(bytemuck::bytes_of_mut(&mut best[0]));
         return fold_long(op, bytemuck::cast_slice(&src[..shape.points]), ahead, out);
     }
+    // A tile has several long rows only where they are read and nothing else.
     if dtype == DType::F32 && asks && shape.points > LONG {
         let n = shape.rows;
         return fold_rows(op, bytemuck::cast_slice(src), shape, bytemuck::cast_slice_mut(&mut best[..n]));
@@ -266,9 +267,9 @@ multiversion! {
     }
 }
 
-narrow! {
-    /// Folds rows that come from memory: 8192 of 2048 take 0.87 ms on two cores so, and 1.05 in whole lines.
-    fn fold_rows(op: ReduceOp, src: &[f32], shape: Rows, out: &mut [f32]) {
+multiversion! {
+    /// Folds rows that come from memory: 8192 of 2048 take 5 to 10 % less time on two cores so than in whole lines.
+    narrow fn fold_rows(op: ReduceOp, src: &[f32], shape: Rows, out: &mut [f32]) {
         for (row, out) in src.chunks_exact(shape.points).zip(out) {
             *out = fold_row(op, DType::F32, row, &mut Ahead::none());
         }

@@ -84,9 +84,18 @@ fn detect() -> Isa {
 pub(crate) const BASE_FMA: bool = cfg!(target_arch = "aarch64");
 
 /// Defines a function whose body is compiled for every instruction set; `FMA` tells the body whether
-/// a fused multiply-add is one instruction.
+/// a fused multiply-add is one instruction. A `narrow fn` has vectors of 256 bits at most: what memory gives is read faster in
+/// halves of its lines.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        multiversion! {
+            @ "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" $(#[$meta])* $vis fn $name($($arg: $ty),*) $body
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis narrow fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        multiversion! { @ "avx2,fma,f16c" $(#[$meta])* $vis fn $name($($arg: $ty),*) $body }
+    };
+    (@ $widest:literal $(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) $body:block) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) {
             #[inline(always)]
@@ -100,7 +109,7 @@ macro_rules! multiversion {
             }
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            #[target_feature(enable = $widest)]
             fn avx512($($arg: $ty),*) {
                 body::<true>($($arg),*);
             }
@@ -118,31 +127,6 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
-
-/// As [`multiversion!`], with vectors of 256 bits at most: what memory gives is read faster in halves of its lines.
-macro_rules! narrow {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
-        $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) {
-            #[inline(always)]
-            fn body($($arg: $ty),*) $body
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2($($arg: $ty),*) {
-                body($($arg),*);
-            }
-
-            match crate::simd::isa() {
-                crate::simd::Isa::Base => body($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `isa` found these features on this processor.
-                crate::simd::Isa::Avx2 | crate::simd::Isa::Avx512 => unsafe { avx2($($arg),*) },
-            }
-        }
-    };
-}
-pub(crate) use narrow;
 
 macro_rules! hint {
     ($(#[$doc:meta])* $name:ident, $hint:ident) => {

@@ -58,10 +58,11 @@ fn turned<T: Pod>(square: [[T; SQUARE]; SQUARE]) -> [[T; SQUARE]; SQUARE] {
 }
 
 /// Words of lines that are turned together, one line after the other.
-type Block = [[u32; WORDS]; WORDS];
+pub(crate) type Block = [[u32; WORDS]; WORDS];
 
 /// Turns up to as many lines as a cache line has words, `line` apart, of as many words at most: each gives one to each
-/// line of the result. With `past`, whole lines that begin where those of the cache do go past the caches.
+/// line of the result. With `past`, whole lines that begin where those of the cache do go past the caches. `block` is room
+/// for what no registers hold.
 #[inline(always)]
 pub(crate) fn turn_lines<'a>(
     src: &[u32],
@@ -69,26 +70,26 @@ pub(crate) fn turn_lines<'a>(
     [lines, words]: [usize; 2],
     out: impl Iterator<Item = &'a mut [u32]>,
     past: bool,
+    block: &mut Block,
 ) {
     #[cfg(target_arch = "x86_64")]
     if [lines, words] == [WORDS; 2] && isa() == Isa::Avx512 {
         // SAFETY: `isa` found this feature on this processor.
         return unsafe { turn_wide(src, line, out, past) };
     }
-    let mut block = Block::default();
     #[cfg(target_arch = "x86_64")]
     if [lines, words] == [WORDS; 2] && isa() == Isa::Avx2 {
-        let (src, turned): (&[f32], &mut [f32]) = (cast_slice(src), cast_slice_mut(&mut block));
+        let (src, turned): (&[f32], &mut [f32]) = (cast_slice(src), cast_slice_mut(block));
         for (from, word) in [(0, 0), (EIGHT, 0), (0, EIGHT), (EIGHT, EIGHT)] {
             // SAFETY: as above.
             unsafe { square(&src[from * line + word..], line, &mut turned[word * WORDS + from..], WORDS) };
         }
-        return put_lines(&block, lines, out, past);
+        return put_lines(block, lines, out, past);
     }
     for (i, line) in src.chunks(line).take(lines).enumerate() {
-        line.iter().take(words).zip(&mut block).for_each(|(&word, turned)| turned[i] = word);
+        line.iter().take(words).zip(&mut *block).for_each(|(&word, turned)| turned[i] = word);
     }
-    put_lines(&block, lines, out, past);
+    put_lines(block, lines, out, past);
 }
 
 /// Puts the first words of a block's lines where they belong.
@@ -242,7 +243,7 @@ mod tests {
                     let mut room = crate::simd::Reg::with_bytes(4 * (48 * 16 + 64));
                     let out = &mut room.lanes_mut::<u32>()[first..];
                     let to = out.chunks_mut(48).map(|out| &mut out[..lines]).take(words);
-                    with_isa(isa, || turn_lines(&src, line, [lines, words], to, past));
+                    with_isa(isa, || turn_lines(&src, line, [lines, words], to, past, &mut Block::default()));
                     fence();
                     for (at, &x) in out.iter().enumerate() {
                         let (word, i) = (at / 48, at % 48);

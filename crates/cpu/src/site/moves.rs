@@ -12,7 +12,7 @@ use crate::lanes::Points;
 use crate::memory::View;
 use crate::simd::{Operand, Out, WORDS, stream};
 use crate::space::Span;
-use crate::turn::turn_lines;
+use crate::turn::{Block, turn_lines};
 
 impl Site {
     /// Loads elements of an argument, 0 where a bound fails.
@@ -44,6 +44,7 @@ impl Site {
             return false;
         }
         let (line, pitch) = (from.across as usize, into.down as usize);
+        let mut block = Block::default();
         for first in (0..span.len).step_by(WORDS) {
             let lines = WORDS.min(span.len - first);
             for word in (0..span.count).step_by(WORDS) {
@@ -51,7 +52,7 @@ impl Site {
                 let src = src.slice(from.head as usize + first * line + word, (lines - 1) * line + words);
                 // SAFETY: each point stores at an element of its own, which no other task touches.
                 let out = unsafe { dst.lines_mut(into.head as usize + word * pitch + first, pitch, [words, lines]) };
-                turn_lines(src, line, [lines, words], out, past);
+                turn_lines(src, line, [lines, words], out, past, &mut block);
             }
         }
         true

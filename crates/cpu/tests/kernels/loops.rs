@@ -316,7 +316,6 @@ fn what_lies_across_is_turned() {
     }
 }
 
-/// Small whole numbers, of which a few sums and products are exact however they are rounded.
 /// Results of 16 MiB and more go past the caches: turned, moved as they are, and along rows that begin anywhere in a cache
 /// line.
 #[test]

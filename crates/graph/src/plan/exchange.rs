@@ -1,8 +1,9 @@
 //! Contractions that are only wanted with their operands' axes exchanged, computed so. Graph to graph, before anything
 //! fuses.
 //!
-//! The gradient of a linear layer's weight is the product of two matrices, turned. Computed the other way round it lies as
-//! the weight does, and an optimizer's update goes along memory: on an H200 it takes 10 µs instead of 53 for 768 × 768.
+//! The gradient of a weight that is multiplied turned is the product of two matrices, turned. Computed the other way round,
+//! as the rule of an affine map does by itself, it lies as the weight does, and an optimizer's update goes along memory: on
+//! an H200 it takes 10 µs instead of 53 for 768 × 768.
 
 use kiln_ir::{Axes, Contraction, Graph, Movement, Node, NodeId, Op};
 
