@@ -57,9 +57,12 @@ pub(super) fn taps(kernel: &Loop) -> Option<Folded> {
     }
     let steps = steps(&body, &outer)?;
     let space = Space { outer: &outer, row: &kernel.row, steps: &steps };
-    let sums_elements = matches!(fold, Fold::Sum | Fold::SumOfSeen | Fold::SumOfChosen);
-    let phases =
-        (0..steps.iter().product()).map(|n| space.phase(n, &source, sums_elements)).collect::<Option<Vec<_>>>()?;
+    let extreme = matches!(fold, Fold::Max | Fold::Position);
+    if source.absent != 0.0 && !extreme {
+        return None;
+    }
+    let neutral = source.absent != 0.0 || matches!(fold, Fold::Sum | Fold::SumOfSeen | Fold::SumOfChosen);
+    let phases = (0..steps.iter().product()).map(|n| space.phase(n, &source, neutral)).collect::<Option<Vec<_>>>()?;
 
     if !bounded && !phases.iter().all(|phase| phase.meets(outer[last])) {
         return None;
@@ -89,7 +92,7 @@ pub(super) fn taps(kernel: &Loop) -> Option<Folded> {
     };
     let (len, n) = (outer[last], outer[..last].iter().product());
     let lines = Lines::new(&outer[..last], len, &steps, &phases, &to)?;
-    Some(Folded { form: source.form, fold, n, len, step, lines, finish })
+    Some(Folded { form: source.form, fold, absent: source.absent, n, len, step, lines, finish })
 }
 
 /// The address where lines begin and how far apart they are, if each lies as it is computed.

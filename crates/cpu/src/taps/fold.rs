@@ -19,6 +19,8 @@ pub(super) struct Operands<'a> {
     pub(super) at: [i64; 2],
     /// How far apart neighbours are.
     pub(super) step: usize,
+    /// What elements are where they do not exist.
+    pub(super) absent: f32,
     /// What elements are multiplied by, for each tap.
     pub(super) factors: &'a [f32],
 }
@@ -118,6 +120,7 @@ impl Line<'_> {
     ) -> Option<[S::f32s; N]> {
         let (wide, from) = (lanes::<S>(), self.from);
         let heads = from.at.map(|head| head + (STEP * at) as i64);
+        let [zero, absent] = [0.0, from.absent].map(|x| simd.splat_f32s(x));
         let mut sums = [J::start(simd); N];
         for (i, tap) in self.kind.taps.iter().enumerate() {
             let first = span(from.values, heads[0] + tap.at[0], STEP * N * wide)?;
@@ -129,8 +132,7 @@ impl Line<'_> {
                 let mut y = if J::COMPARES { load::<S, STEP>(&second[part]) } else { factor };
                 if SOME {
                     let exists = exists(simd, at + v * wide, tap.range.clone());
-                    let zero = simd.splat_f32s(0.0);
-                    x = simd.select_f32s(exists, x, zero);
+                    x = simd.select_f32s(exists, x, absent);
                     y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
                 }
                 J::join(simd, sum, x, y, tap.number);
@@ -144,14 +146,14 @@ impl Line<'_> {
     #[inline(always)]
     fn apart<S: Simd, J: Join, const N: usize>(&mut self, simd: S, starts: [usize; N]) -> Option<()> {
         let (wide, from) = (lanes::<S>(), self.from);
+        let [zero, absent] = [0.0, from.absent].map(|x| simd.splat_f32s(x));
         let mut sums = [J::start(simd); N];
         for (i, tap) in self.kind.taps.iter().enumerate() {
             let factor = simd.splat_f32s(if J::SCALES { from.factors[i] } else { 0.0 });
             for v in 0..N {
                 let first = from.at[0] + tap.at[0] + starts[v] as i64;
                 let exists = exists(simd, starts[v], tap.range.clone());
-                let zero = simd.splat_f32s(0.0);
-                let x = simd.select_f32s(exists, load::<S, 1>(span(from.values, first, wide)?), zero);
+                let x = simd.select_f32s(exists, load::<S, 1>(span(from.values, first, wide)?), absent);
                 let y = if J::SKIPS { simd.select_f32s(exists, factor, zero) } else { factor };
                 J::join(simd, &mut sums[v], x, y, tap.number);
             }
@@ -171,7 +173,7 @@ impl Line<'_> {
         for (i, tap) in self.kind.taps.iter().enumerate() {
             let exists = tap.range.contains(&at);
             let place = |which: usize| (from.at[which] + tap.at[which] + (from.step * at) as i64) as usize;
-            let first = if exists { from.values[place(0)] } else { 0.0 };
+            let first = if exists { from.values[place(0)] } else { from.absent };
             let second = match (J::COMPARES, J::SCALES) {
                 (true, _) if exists => from.others[place(1)],
                 (_, true) if exists || !J::SKIPS => from.factors[i],
@@ -209,13 +211,16 @@ mod tests {
     const ALL: [Fold; 6] =
         [Fold::Sum, Fold::Max, Fold::Position, Fold::SumOfProducts, Fold::SumOfSeen, Fold::SumOfChosen];
 
+    /// Where what does not exist is less than anything that does.
+    const EXTREMES: [(Fold, f32); 2] = [(Fold::Max, f32::NEG_INFINITY), (Fold::Position, f32::NEG_INFINITY)];
+
     /// A point's result by the definition.
     fn expected(how: Fold, kind: &Kind, from: &Operands, at: usize) -> f32 {
         let seen = kind.taps.iter().zip(from.factors).map(|(tap, factor)| {
             let place = |which: usize| (from.at[which] + tap.at[which]) as usize + from.step * at;
             match tap.range.contains(&at) {
                 true => (from.values[place(0)], from.others[place(1)], *factor, tap.number),
-                false => (0.0, f32::NAN, *factor, tap.number),
+                false => (from.absent, f32::NAN, *factor, tap.number),
             }
         });
         match how {
@@ -252,8 +257,9 @@ mod tests {
                     let tight = (&values[..end(11, 0)], &others[..end(7, 0)], [0, 0]);
                     for (values, others, at) in [room, tight] {
                         let factors = [-2.0, -1.0, 0.0, 1.0, 2.0];
-                        let from = Operands { values, others, at, step, factors: &factors[..kind.taps.len()] };
-                        for how in ALL {
+                        let factors = &factors[..kind.taps.len()];
+                        for (how, absent) in ALL.map(|how| (how, 0.0)).into_iter().chain(EXTREMES) {
+                            let from = Operands { values, others, at, step, absent, factors };
                             let want: Vec<f32> = (0..n).map(|at| expected(how, &kind, &from, at)).collect();
                             let bits = |x: &[f32]| x.iter().map(|x| (x + 0.0).to_bits()).collect::<Vec<_>>();
                             for (name, out) in folded(how, &kind, &from) {
@@ -271,7 +277,8 @@ mod tests {
         let values = [1.0, f32::NAN, f32::NAN, 4.0].map(|x| [x; 20]);
         let taps = (0..4).map(|i| Tap { at: [20 * i, 0], number: i as i32, range: 0..20 }).collect();
         let kind = Kind { taps, whole: 0..20, n: 20 };
-        let from = Operands { values: values.as_flattened(), others: &[], at: [0; 2], step: 1, factors: &[] };
+        let from =
+            Operands { values: values.as_flattened(), others: &[], at: [0; 2], step: 1, absent: 0.0, factors: &[] };
         let mut out = [0.0; 20];
         Arch::new().dispatch(Line { how: Fold::Max, kind: &kind, from: &from, out: &mut out });
         assert!(out.iter().all(|x| x.is_nan()));
@@ -286,8 +293,8 @@ mod tests {
             let taps = vec![Tap { at: [0, 0], number: 0, range: range.clone() }];
             let kind = Kind { taps, whole: range.clone(), n };
             for room in [n, 200] {
-                let from =
-                    Operands { values: &values[..room], others: &[], at: [0; 2], step: 1, factors: &[f32::INFINITY] };
+                let (values, factors) = (&values[..room], &[f32::INFINITY][..]);
+                let from = Operands { values, others: &[], at: [0; 2], step: 1, absent: 0.0, factors };
                 for (name, out) in folded(Fold::SumOfSeen, &kind, &from) {
                     let want = |at| if range.contains(&at) { f32::INFINITY } else { 0.0 };
                     assert!(out.iter().enumerate().all(|(at, &x)| x == want(at)), "{name}: {out:?}");

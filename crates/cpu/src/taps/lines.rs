@@ -150,7 +150,7 @@ impl Kind {
                 range = range.start.max(live.start)..range.end.min(live.end);
             }
             let range = if range.is_empty() { 0..0 } else { range };
-            if range.is_empty() && phase.sums_elements {
+            if range.is_empty() && phase.neutral {
                 continue;
             }
             let head = |which: usize| tap.places.get(which).map_or(0, |place| place.head(&shares));

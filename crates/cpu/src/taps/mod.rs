@@ -49,6 +49,8 @@ pub(crate) enum Taps {
 pub(crate) struct Folded {
     form: Form,
     fold: Fold,
+    /// What an element is where it does not exist.
+    absent: f32,
     /// How many lines there are, and the points of each.
     n: usize,
     len: usize,
@@ -159,8 +161,14 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Task { folded: Folded { form, fold: how, len, step, lines, .. }, values, others, parts, factors, .. } =
-            self;
+        let Task {
+            folded: Folded { form, fold: how, absent, len, step, lines, .. },
+            values,
+            others,
+            parts,
+            factors,
+            ..
+        } = self;
         let (to, head) = self.to;
         let (mut ready, mut known) = (0, None);
         for (number, kind, [first, second, line]) in lines.each(self.lines) {
@@ -171,7 +179,7 @@ impl WithSimd for Task<'_> {
                 factors.extend(kind.taps.iter().map(|tap| others[(second + tap.at[1]) as usize]));
                 known = Some((number, second));
             }
-            let from = &Operands { values, others, at: [first, second], step: *step, factors };
+            let from = &Operands { values, others, at: [first, second], step: *step, absent: *absent, factors };
             // SAFETY: a task's lines are its own.
             let result = unsafe { to.slice_mut::<f32>((head + line) as usize, *len) };
             let out = if lines.along == 1 { &mut *result } else { &mut parts[ready..ready + kind.n] };

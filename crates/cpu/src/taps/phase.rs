@@ -19,8 +19,8 @@ pub(super) struct Phase {
     pub(super) taps: Vec<Element>,
     /// The parts of addresses and bounds that only lines decide; taps share them.
     pub(super) shares: Vec<Share>,
-    /// True iff what does not exist adds nothing.
-    pub(super) sums_elements: bool,
+    /// True iff what does not exist changes nothing.
+    pub(super) neutral: bool,
 }
 
 impl Phase {
@@ -121,7 +121,7 @@ pub(super) struct Space<'a> {
 
 impl Space<'_> {
     /// The taps of one remainder of each coordinate; `None` if some address is no sum even then.
-    pub(super) fn phase(&self, mut number: usize, source: &Source, sums_elements: bool) -> Option<Phase> {
+    pub(super) fn phase(&self, mut number: usize, source: &Source, neutral: bool) -> Option<Phase> {
         let rank = self.outer.len();
         let mut quotients = vec![0; rank];
         let mut coords = vec![Index::constant(0); rank];
@@ -132,7 +132,7 @@ impl Space<'_> {
             let q = if quotients[axis] == 1 { Index::constant(0) } else { Index::var(axis).scale(step as i64) };
             coords[axis] = q.offset(remainder as i64);
         }
-        let mut phase = Phase { taps: Vec::new(), shares: Vec::new(), sums_elements };
+        let mut phase = Phase { taps: Vec::new(), shares: Vec::new(), neutral };
         for number in 0..self.row.iter().product() {
             let mut coords = coords.clone();
             let mut rest = number;
@@ -164,8 +164,8 @@ impl Space<'_> {
                     limits.push(Limit { of: reach(&index)?, lo: bound.lo, hi: bound.hi });
                 }
             }
-            // What is never there adds nothing to a sum of elements; else it counts as 0.
-            if !exists && sums_elements {
+            // What is never there changes nothing, or counts as a 0.
+            if !exists && neutral {
                 continue;
             }
             let mut places = Vec::new();

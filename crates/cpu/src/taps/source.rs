@@ -25,8 +25,22 @@ pub(super) struct Source<'a> {
     pub(super) coordinate: Option<&'a Index>,
     /// True iff what does not exist is no product.
     pub(super) skips: bool,
+    /// What an element is where it does not exist.
+    pub(super) absent: f32,
     /// What each element is divided by or multiplied with before it is summed, and the sum after that just as well.
     pub(super) factor: Option<(PointOp, f64)>,
+}
+
+impl<'a> Source<'a> {
+    /// Taps that are 0 where they do not exist.
+    pub(super) fn new(form: Form, accesses: Vec<Access<'a>>) -> Source<'a> {
+        Source { form, accesses, coordinate: None, skips: false, absent: 0.0, factor: None }
+    }
+
+    /// True iff taps are elements as they are, or 0.
+    fn is_plain(&self) -> bool {
+        matches!(self.form, Form::Element(_)) && self.factor.is_none() && self.absent == 0.0
+    }
 }
 
 /// What a value is, if it is a tap.
@@ -42,22 +56,14 @@ pub(super) fn source<'a>(
         _ => None,
     };
     let constant = |v: Value| if let Instr::Const(_, c) = instr(v) { Some(*c) } else { None };
-    let is_zero = |v: Value| constant(v) == Some(0.0);
     match instr(value) {
         Instr::Load { .. } => {
             let (arg, access) = load(value)?;
-            Some(Source {
-                form: Form::Element(arg),
-                accesses: vec![access],
-                coordinate: None,
-                skips: false,
-                factor: None,
-            })
+            Some(Source::new(Form::Element(arg), vec![access]))
         }
         Instr::Op(op @ (PointOp::Mul | PointOp::Div), [x, by, _]) if constant(*by).is_some_and(f64::is_normal) => {
             let source = source(body, *x, line, dtype)?;
-            let plain = matches!(source.form, Form::Element(_)) && source.factor.is_none();
-            plain.then_some(Source { factor: constant(*by).map(|by| (*op, by)), ..source })
+            source.is_plain().then_some(Source { factor: constant(*by).map(|by| (*op, by)), ..source })
         }
         Instr::Op(PointOp::Mul, [a, b, _]) => {
             let (a, b) = (load(*a)?, load(*b)?);
@@ -67,15 +73,19 @@ pub(super) fn source<'a>(
             let skips = !other.1.is_empty();
             let bounded = !skips || (within(other.1, access.1) && within(access.1, other.1));
             let fit = even(other) && bounded && dtype(arg) == DType::F32 && dtype(by) == DType::F32;
-            fit.then(|| Source {
-                form: Form::Product(arg, by),
-                accesses: vec![access, other],
-                coordinate: None,
-                skips,
-                factor: None,
-            })
+            fit.then(|| Source { skips, ..Source::new(Form::Product(arg, by), vec![access, other]) })
         }
-        Instr::Op(PointOp::Select, [here, then, zero]) if is_zero(*zero) => match instr(*here) {
+        // What is less than any number, where there is none.
+        Instr::Op(PointOp::Add, [a, b, _]) => {
+            let (x, access) = load(*a).or_else(|| load(*b))?;
+            let around = if load(*a).is_some() { b } else { a };
+            let Instr::Op(PointOp::Select, [here, zero, least]) = instr(*around) else { return None };
+            let Instr::Inside(bounds) = instr(*here) else { return None };
+            let least = constant(*zero) == Some(0.0) && constant(*least) == Some(f64::NEG_INFINITY);
+            let fit = least && within(access.1, bounds) && within(bounds, access.1);
+            fit.then(|| Source { absent: f32::NEG_INFINITY, ..Source::new(Form::Element(x), vec![access]) })
+        }
+        Instr::Op(PointOp::Select, [here, then, zero]) if constant(*zero) == Some(0.0) => match instr(*here) {
             // Where the value is 0 beyond these bounds already.
             Instr::Inside(bounds) => {
                 let source = source(body, *then, line, dtype)?;
@@ -84,19 +94,16 @@ pub(super) fn source<'a>(
                     let skips = source.skips || within(seen, bounds);
                     return (skips && within(bounds, seen)).then_some(Source { skips, ..source });
                 }
-                source.accesses.iter().all(|access| within(bounds, access.1)).then_some(source)
+                let fit = source.absent == 0.0 && source.accesses.iter().all(|access| within(bounds, access.1));
+                fit.then_some(source)
             }
             Instr::Op(PointOp::Eq, [a, b, _]) => {
                 let (Instr::Coord(coordinate), found) = (instr(*a), load(*b)?) else { return None };
                 let (from, at) = (load(*then)?, found);
                 let fit = dtype(from.0) == DType::F32 && dtype(at.0) == DType::I32 && from.1.1 == at.1.1;
-                fit.then(|| Source {
-                    form: Form::Chosen { from: from.0, at: at.0 },
-                    accesses: vec![from.1, at.1],
-                    coordinate: Some(coordinate),
-                    skips: false,
-                    factor: None,
-                })
+                let form = Form::Chosen { from: from.0, at: at.0 };
+                let source = Source::new(form, vec![from.1, at.1]);
+                fit.then_some(Source { coordinate: Some(coordinate), ..source })
             }
             _ => None,
         },

@@ -90,8 +90,7 @@ impl Sums {
         let Instr::Op(_, [x, y, _]) = moved.instrs[product as usize] else { unreachable!("it was a product before") };
         let accesses = if first { [x, y] } else { [y, x] }.map(access).to_vec();
         let steps = steps(&moved, &outer)?;
-        let form = Form::Element(taps.0);
-        let source = Source { form, accesses, coordinate: None, skips: false, factor: None };
+        let source = Source::new(Form::Element(taps.0), accesses);
         let space = Space { outer: &outer, row: &row, steps: &steps };
         let phase = space.phase(0, &source, false)?;
         let step = space.step(std::slice::from_ref(&phase))?;

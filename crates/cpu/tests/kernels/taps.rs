@@ -36,13 +36,19 @@ impl Windows {
         (index, if self.pad > 0 { vec![bound(y, h), bound(x, w)] } else { vec![] })
     }
 
-    /// A reduction of each window, halved or not.
-    fn pool(self, op: ReduceOp, halved: bool) -> Kernel {
+    /// A reduction of each window, halved or not, of an image around which there are zeros or what is less than any number.
+    fn pool(self, op: ReduceOp, halved: bool, least: bool) -> Kernel {
         let Windows { c, image: [h, w], size, .. } = self;
         let [oh, ow] = self.out();
         let (index, valid) = self.seen(&[c, oh, ow, size, size]);
         let mut body = Body::default();
-        let x = body.push(masked(0, index, valid), DType::F32);
+        let mut x = body.push(masked(0, index, valid.clone()), DType::F32);
+        if least {
+            let inside = body.push(Instr::Inside(valid), DType::Bool);
+            let [zero, least] = [-0.0, f64::NEG_INFINITY].map(|x| body.push(Instr::Const(DType::F32, x), DType::F32));
+            let around = body.push(Instr::Op(PointOp::Select, [inside, zero, least]), DType::F32);
+            x = body.push(Instr::Op(PointOp::Add, [x, around, around]), DType::F32);
+        }
         let result = if op == ReduceOp::ArgMax { DType::I32 } else { DType::F32 };
         let mut value = body.push(Instr::Reduce(op, x), result);
         if halved {
@@ -190,16 +196,25 @@ fn pools_that_overlap() {
     let mut rng = Rng::new(61);
     for windows in all() {
         let image = whole(&mut rng, windows.c * windows.image.iter().product::<usize>());
-        for (op, halved) in [
-            (ReduceOp::Sum, false),
-            (ReduceOp::Sum, true),
-            (ReduceOp::Max, false),
-            (ReduceOp::Max, true),
-            (ReduceOp::ArgMax, false),
+        for (op, halved, least) in [
+            (ReduceOp::Sum, false, false),
+            (ReduceOp::Sum, true, false),
+            (ReduceOp::Max, false, false),
+            (ReduceOp::Max, true, false),
+            (ReduceOp::ArgMax, false, false),
+            (ReduceOp::Max, false, true),
+            (ReduceOp::Max, true, true),
+            (ReduceOp::ArgMax, false, true),
         ] {
-            let kernel = windows.pool(op, halved);
+            let kernel = windows.pool(op, halved, least);
             let args = [image.clone(), vec![0.0; windows.results()]];
-            check(&format!("{op:?} of {windows:?}"), &kernel, &args, &[], 0.0);
+            check(
+                &format!("{op:?} of {windows:?}, around it {}", if least { "-inf" } else { "0" }),
+                &kernel,
+                &args,
+                &[],
+                0.0,
+            );
         }
     }
 }

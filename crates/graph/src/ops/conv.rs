@@ -1,7 +1,7 @@
 //! Convolution and pooling over images `[n, c, h, w]`: windows, and a contraction or a reduction over
 //! them. The windows are views, so no patch matrix is ever recorded.
 
-use kiln_ir::{Contraction, ReduceOp};
+use kiln_ir::{Contraction, DType, ReduceOp};
 
 use crate::Tensor;
 use crate::node::Adjoint;
@@ -32,6 +32,8 @@ pub struct Pool2dOptions {
     pub size: [usize; 2],
     /// Distance between two windows.
     pub stride: [usize; 2],
+    /// Places on each side of the image, at most half a window.
+    pub padding: [usize; 2],
 }
 
 impl Tensor {
@@ -52,13 +54,8 @@ impl Tensor {
         let (&[n, c, _, _], &[o, c_group, kh, kw]) = (self.dims(), weight.dims()) else { unreachable!("ranks are 4") };
         let g = options.groups;
         assert!(g > 0 && o % g == 0 && c == c_group * g, "conv2d: channels do not fit {g} groups: {}", show());
-        let padded = self.pad(2, options.padding[0], options.padding[0]).pad(3, options.padding[1], options.padding[1]);
-        let windows = padded.unfold(3, kw, options.stride[1], options.dilation[1]).unfold(
-            2,
-            kh,
-            options.stride[0],
-            options.dilation[0],
-        );
+        let Conv2dOptions { stride, padding, dilation, .. } = options;
+        let windows = self.pad2d(padding).unfold(3, kw, stride[1], dilation[1]).unfold(2, kh, stride[0], dilation[0]);
         // [n, c, oh, kh, ow, kw] → [g, c/g, kh, kw, n, oh, ow]: all images are columns of one matrix.
         let (oh, ow) = (windows.dims()[2], windows.dims()[4]);
         let windows = windows.reshape(&[n, g, c_group, oh, kh, ow, kw]).permute(&[1, 2, 4, 6, 0, 3, 5]);
@@ -97,29 +94,45 @@ impl Tensor {
         padded.conv2d(&turned, Conv2dOptions { stride: [1; 2], padding: [0; 2], ..options })
     }
 
-    /// Windows of an image: `[n, c, h, w]` → `[n, c, h', kh, w', kw]`.
+    /// Zeros around an image.
     #[track_caller]
-    fn windows2d(&self, op: &str, options: Pool2dOptions) -> Tensor {
-        assert!(self.rank() == 4, "{op}: takes rank 4, got {}{}", self.dtype(), self.shape());
-        let [kh, kw] = options.size;
-        self.unfold(3, kw, options.stride[1], 1).unfold(2, kh, options.stride[0], 1)
+    fn pad2d(&self, [h, w]: [usize; 2]) -> Tensor {
+        self.pad(2, h, h).pad(3, w, w)
     }
 
-    /// Greatest of each window. Gradient: to the first greatest.
+    /// Windows of an image with a number around it: `[n, c, h, w]` → `[n, c, h', kh, w', kw]`.
+    #[track_caller]
+    fn windows2d(&self, op: &str, options: Pool2dOptions, around: f64) -> Tensor {
+        assert!(self.rank() == 4, "{op}: takes rank 4, got {}{}", self.dtype(), self.shape());
+        let Pool2dOptions { size: [kh, kw], stride, padding } = options;
+        let fits = 2 * padding[0] <= kh && 2 * padding[1] <= kw;
+        assert!(fits, "{op}: padding {padding:?} is more than half of a window {:?}", options.size);
+        let mut image = self.pad2d(padding);
+        if padding != [0; 2] && around != 0.0 {
+            // As a sum, which has no part in gradients; −0 is what changes no number, not even 0.
+            let number = |x: f64| Tensor::full(&[], x, self.dtype(), self.device());
+            let inside = Tensor::full(self.dims(), 1.0, DType::Bool, self.device()).pad2d(padding);
+            image = image + inside.select(&number(-0.0), &number(around));
+        }
+        image.unfold(3, kw, stride[1], 1).unfold(2, kh, stride[0], 1)
+    }
+
+    /// Greatest of each window; the image's surroundings are less than any element. Gradient: to the first greatest.
     ///
-    /// Shapes: `[n, c, h, w]` → `[n, c, ⌊(h − kh) / stride⌋ + 1, ..]`.
+    /// Shapes: `[n, c, h, w]` → `[n, c, ⌊(h + 2·padding − kh) / stride⌋ + 1, ..]`.
     ///
     /// # Panics
-    /// If the rank is not 4, or the window is larger than the image.
+    /// If the rank is not 4, the padding is more than half a window, or the window is larger than the padded image.
     #[track_caller]
     pub fn max_pool2d(&self, options: Pool2dOptions) -> Tensor {
-        let windows = self.windows2d("max_pool2d", options).permute(&[0, 1, 2, 4, 3, 5]);
+        let least = ReduceOp::Max.identity(self.dtype());
+        let windows = self.windows2d("max_pool2d", options, least).permute(&[0, 1, 2, 4, 3, 5]);
         // As one axis: the gradient asks for the place in each, and may do so on the same walk.
         let flat = windows.reshape(&[&windows.dims()[..4], &[options.size.iter().product()]].concat());
         flat.reduce(ReduceOp::Max, &[4]).squeeze(4)
     }
 
-    /// Mean of each window.
+    /// Mean of each window, in which padding counts as zeros.
     ///
     /// Shapes: as [`Tensor::max_pool2d`].
     ///
@@ -127,6 +140,6 @@ impl Tensor {
     /// As [`Tensor::max_pool2d`].
     #[track_caller]
     pub fn avg_pool2d(&self, options: Pool2dOptions) -> Tensor {
-        self.windows2d("avg_pool2d", options).mean(&[3, 5])
+        self.windows2d("avg_pool2d", options, 0.0).mean(&[3, 5])
     }
 }

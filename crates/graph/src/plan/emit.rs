@@ -126,6 +126,9 @@ impl Emitter<'_> {
                     true => value,
                     false => {
                         let inside = self.body.push(Instr::Inside(inner.valid), DType::Bool);
+                        if dtype == DType::Bool && matches!(self.body.instrs[value as usize], Instr::Const(_, 1.0)) {
+                            return Ok(inside);
+                        }
                         let zero = self.constant(dtype, 0.0);
                         self.body.push(Instr::Op(PointOp::Select, [inside, value, zero]), dtype.compute())
                     }

@@ -138,10 +138,17 @@ const CASES: &[Case] = &[
         x[0].conv2d(&x[1], Conv2dOptions { groups: 2, padding: [1, 1], ..Conv2dOptions::default() }).square()
     }),
     ("max_pool2d", &[(&[1, 2, 4, 5], -1.0, 1.0)], |x| {
-        x[0].max_pool2d(Pool2dOptions { size: [2, 3], stride: [2, 1] }).square()
+        x[0].max_pool2d(Pool2dOptions { size: [2, 3], stride: [2, 1], padding: [0; 2] }).square()
+    }),
+    // Around numbers below 0, zeros would be the greatest.
+    ("max_pool2d with padding", &[(&[1, 2, 5, 6], -2.0, -1.0)], |x| {
+        x[0].max_pool2d(Pool2dOptions { size: [3, 2], stride: [2, 2], padding: [1, 1] }).square()
     }),
     ("avg_pool2d", &[(&[1, 1, 4, 4], -1.0, 1.0)], |x| {
-        x[0].avg_pool2d(Pool2dOptions { size: [2, 2], stride: [2, 2] }).square()
+        x[0].avg_pool2d(Pool2dOptions { size: [2, 2], stride: [2, 2], padding: [0; 2] }).square()
+    }),
+    ("avg_pool2d with padding", &[(&[1, 1, 4, 5], -1.0, 1.0)], |x| {
+        x[0].avg_pool2d(Pool2dOptions { size: [3, 2], stride: [2, 1], padding: [1, 0] }).square()
     }),
     ("index_select", &[(&[4, 3], -1.0, 1.0)], |x| {
         let index = Tensor::new(&[2i32, 0, 2, 9], &[2, 2], x[0].device()).unwrap();

@@ -101,7 +101,7 @@ fn convolutions_and_pools() {
             check(&what, Kind::Exact, &|device| {
                 let x = numbers(Kind::Exact, &image, 7, device);
                 let w = numbers(Kind::Exact, &[out, image[1] / groups, 3, 3], 3, device);
-                let pool = Pool2dOptions { size: [3; 2], stride: [stride; 2] };
+                let pool = Pool2dOptions { size: [3; 2], stride: [stride; 2], padding: [padding; 2] };
                 let pooled = with_gradients(x.max_pool2d(pool), &[&x]);
                 [with_gradients(x.conv2d(&w, options), &[&x, &w]), pooled].concat()
             });

@@ -17,12 +17,18 @@ macro_rules! pool {
         impl $name {
             /// Square windows of `size`, side by side.
             pub fn new(size: usize) -> $name {
-                $name { options: Pool2dOptions { size: [size; 2], stride: [size; 2] } }
+                $name { options: Pool2dOptions { size: [size; 2], stride: [size; 2], padding: [0; 2] } }
             }
 
             /// The same windows at this distance.
             pub fn stride(mut self, stride: usize) -> $name {
                 self.options.stride = [stride; 2];
+                self
+            }
+
+            /// That much around the image, at most half a window.
+            pub fn padding(mut self, padding: usize) -> $name {
+                self.options.padding = [padding; 2];
                 self
             }
         }

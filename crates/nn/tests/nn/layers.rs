@@ -65,6 +65,10 @@ fn batch_norm() {
 fn pools_and_activations() {
     let image = wave(0.0, &[1, 2, 3, 4], 1.0);
     check(&MaxPool2d::new(2).stride(1), &image, reference::MAX_POOL, reference::MAX_POOL_GRADS);
+    // The waves go below 0, which is what lies around an average's image, and not what lies around a maximum's.
+    let (max, avg) = (MaxPool2d::new(3).stride(2).padding(1), AvgPool2d::new(3).stride(2).padding(1));
+    check(&max, &image, reference::MAX_POOL_PADDED, reference::MAX_POOL_PADDED_GRADS);
+    check(&avg, &image, reference::AVG_POOL_PADDED, reference::AVG_POOL_PADDED_GRADS);
     check(&AvgPool2d::new(2), &wave(0.0, &[1, 2, 5, 4], 1.0), reference::AVG_POOL, reference::AVG_POOL_GRADS);
     check(&Gelu, &wave(0.0, &[7], 3.0), reference::GELU, reference::GELU_GRADS);
     assert_eq!(Flatten.forward(&image).dims(), [1, 24]);
