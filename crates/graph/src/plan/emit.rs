@@ -122,13 +122,13 @@ impl Emitter<'_> {
                 let x = node.inputs[0];
                 let inner = map.then(&movement.map(&self.graph.nodes[x as usize].shape));
                 let value = self.value(x, &inner)?;
-                match inner.valid == map.valid || self.stored(base(self.graph, x)) {
-                    true => value,
-                    false => {
+                match &self.body.instrs[value as usize] {
+                    _ if inner.valid == map.valid || self.stored(base(self.graph, x)) => value,
+                    // A constant truth, padded once, and again.
+                    Instr::Const(DType::Bool, 1.0) => self.body.push(Instr::Inside(inner.valid), DType::Bool),
+                    Instr::Inside(bounds) if inner.valid.iter().all(|bound| bounds.contains(bound)) => value,
+                    _ => {
                         let inside = self.body.push(Instr::Inside(inner.valid), DType::Bool);
-                        if dtype == DType::Bool && matches!(self.body.instrs[value as usize], Instr::Const(_, 1.0)) {
-                            return Ok(inside);
-                        }
                         let zero = self.constant(dtype, 0.0);
                         self.body.push(Instr::Op(PointOp::Select, [inside, value, zero]), dtype.compute())
                     }
