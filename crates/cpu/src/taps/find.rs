@@ -168,7 +168,10 @@ mod tests {
         let taps = taps(&spread(2, 16)).unwrap();
         assert_eq!((taps.n, taps.len, taps.lines.along, taps.step), (20, 33, 2, 1));
         let mut counts = Vec::new();
-        taps.lines.each(7..8).for_each(|(_, kind, _)| counts.push((kind.n, kind.taps.len())));
+        for part in taps.lines.runs(7..8).flat_map(|(_, parts)| parts) {
+            let kind = &taps.lines.kinds[part.kind];
+            counts.push((kind.n, kind.taps.len()));
+        }
         assert_eq!(counts, [(17, 2), (16, 1)]);
     }
 

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::join::{Chosen, Fold, Join, Max, Position, Products, Sum};
 use super::lines::Kind;
-use super::vector::{exists, lanes, load, span};
+use super::vector::{among, exists, lanes, load, numbers, span};
 
 /// What the taps of a line are taken from.
 pub(super) struct Operands<'a> {
@@ -62,13 +62,11 @@ impl Line<'_> {
     #[inline(always)]
     fn walk_by<S: Simd, J: Join, const STEP: usize>(&mut self, simd: S) {
         let (n, wide) = (self.out.len(), lanes::<S>());
-        // Short lines are all of their vectors at once, or each would wait for its own sums; the last ones may overlap.
-        // Windows of 5 × 5 over lines of 28 take a fifth less time so; where more is read for a tap, nothing is gained.
-        let start = |v: usize| (v * wide).min(n.saturating_sub(wide));
+        // Short lines are all of their vectors at once, or each would wait for its own sums.
         let short = match n.div_ceil(wide) {
-            _ if STEP > 1 || J::COMPARES => None,
-            2 => self.apart::<S, J, 2>(simd, [0, 1].map(start)),
-            3 | 4 => self.apart::<S, J, 4>(simd, [0, 1, 2, 3].map(start)),
+            2 => self.at_once::<S, J, STEP, 2>(simd),
+            3 => self.at_once::<S, J, STEP, 3>(simd),
+            4 => self.at_once::<S, J, STEP, 4>(simd),
             _ => None,
         };
         if short.is_some() {
@@ -120,7 +118,7 @@ impl Line<'_> {
     ) -> Option<[S::f32s; N]> {
         let (wide, from) = (lanes::<S>(), self.from);
         let heads = from.at.map(|head| head + (STEP * at) as i64);
-        let [zero, absent] = [0.0, from.absent].map(|x| simd.splat_f32s(x));
+        let (zero, absent) = (simd.splat_f32s(0.0), simd.splat_f32s(from.absent));
         let mut sums = [J::start(simd); N];
         for (i, tap) in self.kind.taps.iter().enumerate() {
             let first = span(from.values, heads[0] + tap.at[0], STEP * N * wide)?;
@@ -141,26 +139,38 @@ impl Line<'_> {
         Some(sums.map(|sum| J::end(simd, sum)))
     }
 
-    /// Vectors of neighbours that begin at these points, compared with nothing, of whose taps some may not exist; `None`
-    /// if they see more than there is.
+    /// A line of `N` vectors, of which the last one begins within the one before. All taps of those
+    /// in the middle exist, else, and where they see more than there is, it is `None`.
     #[inline(always)]
-    fn apart<S: Simd, J: Join, const N: usize>(&mut self, simd: S, starts: [usize; N]) -> Option<()> {
-        let (wide, from) = (lanes::<S>(), self.from);
-        let [zero, absent] = [0.0, from.absent].map(|x| simd.splat_f32s(x));
+    fn at_once<S: Simd, J: Join, const STEP: usize, const N: usize>(&mut self, simd: S) -> Option<()> {
+        let (n, wide, from) = (self.out.len(), lanes::<S>(), self.from);
+        let whole = &self.kind.whole;
+        if N > 2 && (whole.start > wide || whole.end < (N - 1) * wide) {
+            return None;
+        }
+        let start = |v: usize| if v + 1 < N { v * wide } else { n - wide };
+        let (first, last) = (numbers(simd, 0), numbers(simd, n - wide));
+        let (zero, absent) = (simd.splat_f32s(0.0), simd.splat_f32s(from.absent));
         let mut sums = [J::start(simd); N];
         for (i, tap) in self.kind.taps.iter().enumerate() {
+            let line = span(from.values, from.at[0] + tap.at[0], STEP * n)?;
+            let other = if J::COMPARES { span(from.others, from.at[1] + tap.at[1], STEP * n)? } else { &[] };
             let factor = simd.splat_f32s(if J::SCALES { from.factors[i] } else { 0.0 });
-            for v in 0..N {
-                let first = from.at[0] + tap.at[0] + starts[v] as i64;
-                let exists = exists(simd, starts[v], tap.range.clone());
-                let x = simd.select_f32s(exists, load::<S, 1>(span(from.values, first, wide)?), absent);
-                let y = if J::SKIPS { simd.select_f32s(exists, factor, zero) } else { factor };
-                J::join(simd, &mut sums[v], x, y, tap.number);
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let part = STEP * start(v)..STEP * start(v) + STEP * wide;
+                let mut x = load::<S, STEP>(&line[part.clone()]);
+                let mut y = if J::COMPARES { load::<S, STEP>(&other[part]) } else { factor };
+                if v == 0 || v + 1 == N {
+                    let exists = among(simd, if v == 0 { first } else { last }, &tap.range);
+                    x = simd.select_f32s(exists, x, absent);
+                    y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
+                }
+                J::join(simd, sum, x, y, tap.number);
             }
         }
-        for v in 0..N {
-            let points: [S::f32s; 1] = [J::end(simd, sums[v])];
-            self.out[starts[v]..][..wide].copy_from_slice(bytemuck::cast_slice(&points));
+        for (v, sum) in sums.into_iter().enumerate() {
+            let points: [S::f32s; 1] = [J::end(simd, sum)];
+            self.out[start(v)..][..wide].copy_from_slice(bytemuck::cast_slice(&points));
         }
         Some(())
     }

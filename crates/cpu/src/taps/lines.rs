@@ -29,6 +29,14 @@ pub(super) struct Part {
     at: [i64; 3],
 }
 
+impl Part {
+    /// Its addresses in a run.
+    #[inline(always)]
+    pub(super) fn within(&self, run: [i64; 3]) -> [i64; 3] {
+        [run[0] + self.at[0], run[1] + self.at[1], run[2] + self.at[2]]
+    }
+}
+
 /// Points along a line, and their taps.
 #[derive(PartialEq, Eq, Hash, Clone)]
 pub(super) struct Kind {
@@ -108,20 +116,13 @@ impl Lines {
         self.parts.iter().map(|part| self.kinds[part.kind].taps.len()).sum::<usize>() / self.parts.len().max(1)
     }
 
-    /// The remainders of some lines: the number of a kind, the kind, and three addresses: two from which those of taps are
-    /// counted, and the line's in the result.
-    pub(super) fn each(&self, lines: Range<usize>) -> impl Iterator<Item = (usize, &Kind, [i64; 3])> {
+    /// The remainders of some lines: runs of them, and what is added to the addresses of a run.
+    pub(super) fn runs(&self, lines: Range<usize>) -> impl Iterator<Item = ([i64; 3], &[Part])> {
         let n = self.parts.len() / self.along;
-        let mut known = (usize::MAX, [0; 3]);
-        lines.flat_map(move |line| {
-            let (outer, inner) = (line / n, line % n);
-            if known.0 != outer {
-                known = (outer, self.start(outer));
-            }
-            let parts = &self.parts[inner * self.along..][..self.along];
-            parts
-                .iter()
-                .map(move |part| (part.kind, &self.kinds[part.kind], [0, 1, 2].map(|i| known.1[i] + part.at[i])))
+        (lines.start / n..lines.end.div_ceil(n)).map(move |outer| {
+            let within = |line: usize| line.clamp(outer * n, (outer + 1) * n) - outer * n;
+            let parts = within(lines.start) * self.along..within(lines.end) * self.along;
+            (self.start(outer), &self.parts[parts])
         })
     }
 

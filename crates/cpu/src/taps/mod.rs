@@ -73,7 +73,7 @@ struct Worker {
     loan: Option<Loan>,
     block: Reg,
     /// What the remainders of a line have, where there are several.
-    parts: Reg,
+    remainders: Reg,
     factors: Vec<f32>,
 }
 
@@ -104,7 +104,7 @@ impl Folded {
                 }
             },
             block: Reg::with_bytes(4 * high * self.len),
-            parts: Reg::with_bytes(4 * self.len),
+            remainders: Reg::with_bytes(4 * self.len),
             factors: Vec::new(),
         };
         let work = high * self.len * self.lines.weight();
@@ -138,9 +138,9 @@ impl Folded {
             Form::Product(arg, by) => (whole(arg), whole(by)),
             Form::Chosen { from, at } => (whole(from), whole(at)),
         };
-        let Worker { parts, factors, .. } = worker;
-        let parts = &mut parts.lanes_mut::<f32>()[..self.len];
-        Arch::new().dispatch(Task { folded: self, values, others, lines, to, parts, factors });
+        let Worker { remainders, factors, .. } = worker;
+        let remainders = &mut remainders.lanes_mut::<f32>()[..self.len];
+        Arch::new().dispatch(Task { folded: self, values, others, lines, to, remainders, factors });
     }
 }
 
@@ -152,7 +152,7 @@ struct Task<'a> {
     lines: Range<usize>,
     /// The result, and the address in it from which those of lines are counted.
     to: (View, i64),
-    parts: &'a mut [f32],
+    remainders: &'a mut [f32],
     factors: &'a mut Vec<f32>,
 }
 
@@ -165,30 +165,34 @@ impl WithSimd for Task<'_> {
             folded: Folded { form, fold: how, absent, len, step, lines, .. },
             values,
             others,
-            parts,
+            remainders,
             factors,
             ..
         } = self;
         let (to, head) = self.to;
         let (mut ready, mut known) = (0, None);
-        for (number, kind, [first, second, line]) in lines.each(self.lines) {
-            if let Form::Product(..) = form
-                && known != Some((number, second))
-            {
-                factors.clear();
-                factors.extend(kind.taps.iter().map(|tap| others[(second + tap.at[1]) as usize]));
-                known = Some((number, second));
-            }
-            let from = &Operands { values, others, at: [first, second], step: *step, absent: *absent, factors };
-            // SAFETY: a task's lines are its own.
-            let result = unsafe { to.slice_mut::<f32>((head + line) as usize, *len) };
-            let out = if lines.along == 1 { &mut *result } else { &mut parts[ready..ready + kind.n] };
-            Line { how: *how, kind, from, out }.with_simd(simd);
-            if lines.along > 1 {
-                ready += kind.n;
-                if ready == *len {
-                    ready = 0;
-                    weave(lines.along, parts, result);
+        for (run, parts) in lines.runs(self.lines) {
+            for part in parts {
+                let kind = &lines.kinds[part.kind];
+                let [first, second, line] = part.within(run);
+                if let Form::Product(..) = form
+                    && known != Some((part.kind, second))
+                {
+                    factors.clear();
+                    factors.extend(kind.taps.iter().map(|tap| others[(second + tap.at[1]) as usize]));
+                    known = Some((part.kind, second));
+                }
+                let from = &Operands { values, others, at: [first, second], step: *step, absent: *absent, factors };
+                // SAFETY: a task's lines are its own.
+                let result = unsafe { to.slice_mut::<f32>((head + line) as usize, *len) };
+                let out = if lines.along == 1 { &mut *result } else { &mut remainders[ready..ready + kind.n] };
+                Line { how: *how, kind, from, out }.with_simd(simd);
+                if lines.along > 1 {
+                    ready += kind.n;
+                    if ready == *len {
+                        ready = 0;
+                        weave(lines.along, remainders, result);
+                    }
                 }
             }
         }

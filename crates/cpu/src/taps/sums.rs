@@ -170,12 +170,15 @@ impl WithSimd for Channel<'_> {
         for from in (0..all.n).step_by(EXACT) {
             sums.fill(0.0);
             let lines = number * all.n + from..number * all.n + all.n.min(from + EXACT);
-            for (_, kind, [first, second, out]) in all.lines.each(lines) {
-                place = out;
-                let line = Line { values, others, at: [first, second], kind, sums };
-                match all.step {
-                    1 => line.walk::<S, 1>(simd),
-                    _ => line.walk::<S, 2>(simd),
+            for (run, parts) in all.lines.runs(lines) {
+                for part in parts {
+                    let [first, second, out] = part.within(run);
+                    place = out;
+                    let line = Line { values, others, at: [first, second], kind: &all.lines.kinds[part.kind], sums };
+                    match all.step {
+                        1 => line.walk::<S, 1>(simd),
+                        _ => line.walk::<S, 2>(simd),
+                    }
                 }
             }
             for (total, sums) in totals.iter_mut().zip(sums.as_chunks::<LANES>().0) {

@@ -23,12 +23,24 @@ pub(super) fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
     bytemuck::pod_read_unaligned(&bytemuck::cast_slice(elements)[..size_of::<V>()])
 }
 
+/// The numbers of a vector's points, of which the first one is `at`.
+#[inline(always)]
+pub(super) fn numbers<S: Simd>(simd: S, at: usize) -> S::u32s {
+    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    simd.add_u32s(vector(&NUMBERS), simd.splat_u32s(at as u32))
+}
+
+/// Which points are within a range.
+#[inline(always)]
+pub(super) fn among<S: Simd>(simd: S, numbers: S::u32s, range: &Range<usize>) -> S::m32s {
+    let from_start = simd.sub_u32s(numbers, simd.splat_u32s(range.start as u32));
+    simd.less_than_u32s(from_start, simd.splat_u32s(range.len() as u32))
+}
+
 /// Which of a vector's points, the first of which has number `at`, are within a range.
 #[inline(always)]
 pub(super) fn exists<S: Simd>(simd: S, at: usize, range: Range<usize>) -> S::m32s {
-    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let from_start = simd.splat_u32s(at.wrapping_sub(range.start) as u32);
-    simd.less_than_u32s(simd.add_u32s(vector(&NUMBERS), from_start), simd.splat_u32s(range.len() as u32))
+    among(simd, numbers(simd, at), &range)
 }
 
 /// The elements of a vector's points, one out of `STEP`.
@@ -36,18 +48,21 @@ pub(super) fn exists<S: Simd>(simd: S, at: usize, range: Range<usize>) -> S::m32
 pub(super) fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
     match (STEP, lanes::<S>()) {
         (1, _) => vector(elements),
-        (_, 16) => vector(&firsts::<16, 32>(elements)),
-        (_, 8) => vector(&firsts::<8, 16>(elements)),
-        (_, 4) => vector(&firsts::<4, 8>(elements)),
+        (_, 16) => vector(&firsts::<16>(vector(elements))),
+        (_, 8) => vector(&firsts::<8>(vector(elements))),
+        (_, 4) => vector(&firsts::<4>(vector(elements))),
         _ => vector(elements),
     }
 }
 
-/// The firsts of `N` pairs, `M` elements.
+/// The firsts of pairs. As words that are cut in half they are a few vector moves, where one by one they are a move each.
 #[inline(always)]
-fn firsts<const N: usize, const M: usize>(elements: &[f32]) -> [f32; N] {
-    let pairs: &[f32; M] = elements.first_chunk().expect("so many");
-    std::array::from_fn(|i| pairs[2 * i])
+fn firsts<const N: usize>(pairs: [u64; N]) -> [f32; N] {
+    let mut firsts = [0.0; N];
+    for (first, pair) in firsts.iter_mut().zip(pairs) {
+        *first = f32::from_bits(if cfg!(target_endian = "little") { pair as u32 } else { (pair >> 32) as u32 });
+    }
+    firsts
 }
 
 /// Puts points together again of which there are the first of each `n`, then the second of each, and so on.
