@@ -235,6 +235,16 @@ pub(crate) fn fence() {
     };
 }
 
+/// The first words of pairs. Cut off like this they are a few vector moves; one by one compilers move each.
+#[inline(always)]
+pub(crate) fn firsts<const N: usize>(pairs: [u64; N]) -> [u32; N] {
+    let mut firsts = [0; N];
+    for (first, pair) in firsts.iter_mut().zip(pairs) {
+        *first = if cfg!(target_endian = "little") { pair as u32 } else { (pair >> 32) as u32 };
+    }
+    firsts
+}
+
 /// A cache line of lanes.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]

@@ -13,10 +13,11 @@ use kiln_ir::kernel::{Arg, Body, Instr};
 
 use super::pack::{Lines, Strips};
 use super::padded::Padded;
+use super::tile::COLUMNS;
 use crate::exec::Env;
 use crate::memory::View;
 use crate::panel::{Begin, begin, begins};
-use crate::simd::multiversion;
+use crate::simd::{firsts, multiversion};
 use crate::turn::{SQUARE, turn};
 
 /// A dim, and what going on along it adds to an address.
@@ -191,9 +192,8 @@ fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, ou
     let ends = |runs: &[Run]| runs.iter().map(|run| run.head + run.by * (run.len as i64 - 1)).max().unwrap_or(0);
     let even = |by: i64| lines.iter().all(|run| run.by == by && run.head >= 0);
     let forwards = steps.iter().all(|run| run.head.min(ends(&[*run])) >= 0);
-    let room = |by: usize| (ends(lines) + ends(steps)) as usize + 2 * by * MOVED < src.len::<T>();
-    let quick =
-        if forwards && strips.width <= 2 * MOVED { (1..=APART).find(|&by| even(by as i64) && room(by)) } else { None };
+    let room = |by: usize| (ends(lines) + ends(steps)) as usize + by * MOST < src.len::<T>();
+    let quick = (1..=APART).find(|&by| forwards && strips.width <= MOST && even(by as i64) && room(by));
     let (mut at, end) = (0, out.len());
     while at < end {
         let mut n = 0;
@@ -206,7 +206,7 @@ fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, ou
         for step in steps {
             for i in 0..step.len {
                 let share = step.head + step.by * i as i64;
-                match quick.filter(|_| at + strips.width + 2 * MOVED <= end) {
+                match quick.filter(|_| at + strips.width + MOST <= end) {
                     // SAFETY: both are as far from the end of their memory as was just seen.
                     Some(1) => unsafe { move_step::<T, 1>(src, runs, share as usize, &mut out[at..]) },
                     // SAFETY: as above.
@@ -222,14 +222,17 @@ fn across<T: Pod>(src: View, [mut lines, steps]: [&[Run]; 2], strips: Strips, ou
 /// Elements that are moved at once.
 const MOVED: usize = 16;
 
+/// Elements of a run that is moved so: lines of the widest strip.
+const MOST: usize = COLUMNS.next_multiple_of(MOVED);
+
 /// How far apart neighbours may be for that: windows that go on by 2 have what vectors still take apart quickly.
 const APART: usize = 2;
 
 /// As [`pack_step`], in moves of a fixed size, which do without branches: what is too much is overwritten by the next.
 ///
 /// # Safety
-/// Runs go on by `BY` and are at most `2 · MOVED` long; `2 · BY · MOVED` elements follow on their last ones in `src`, and
-/// `2 · MOVED` on the last that is wanted in `out`.
+/// Runs go on by `BY` and are at most `MOST` long; `BY · MOST` elements follow on their last ones in `src`, and `MOST` on
+/// the last that is wanted in `out`.
 #[inline(always)]
 unsafe fn move_step<T: Pod, const BY: usize>(src: View, runs: &[Run], share: usize, out: &mut [T]) {
     let mut to = out.as_mut_ptr();
@@ -238,8 +241,8 @@ unsafe fn move_step<T: Pod, const BY: usize>(src: View, runs: &[Run], share: usi
         unsafe {
             let from = src.start_at::<T>(share + run.head as usize);
             move_some::<T, BY>(from, to);
-            if run.len > MOVED {
-                move_some::<T, BY>(from.add(BY * MOVED), to.add(MOVED));
+            for at in (MOVED..run.len).step_by(MOVED) {
+                move_some::<T, BY>(from.add(BY * at), to.add(at));
             }
             to = to.add(run.len);
         }
@@ -254,6 +257,10 @@ unsafe fn move_step<T: Pod, const BY: usize>(src: View, runs: &[Run], share: usi
 unsafe fn move_some<T: Pod, const BY: usize>(from: *const T, to: *mut T) {
     // SAFETY: by the caller's promise.
     unsafe {
+        if BY == 2 && size_of::<T>() == 4 {
+            let pairs = from.cast::<[u64; MOVED]>().read_unaligned();
+            return to.cast::<[u32; MOVED]>().write_unaligned(firsts(pairs));
+        }
         let elements = from.cast::<[[T; BY]; MOVED]>().read_unaligned();
         to.cast::<[T; MOVED]>().write_unaligned(std::array::from_fn(|i| elements[i][0]));
     }
@@ -403,7 +410,7 @@ mod tests {
                 let src = View::of(&mut data[..room]);
                 let lines = lines.start..lines.end.min(9 * row);
                 for isa in Isa::available() {
-                    let strips = Strips { width: 32, depth: 18 };
+                    let strips = Strips { width: COLUMNS, depth: 18 };
                     let mut out = vec![0; strips.len(lines.len())];
                     let mut listed = [Vec::new(), Vec::new()];
                     list(&window.axes[1], lines.clone(), window.base, strips.width, &mut listed[0]);

@@ -5,6 +5,8 @@ use std::ops::Range;
 use bytemuck::Pod;
 use pulp::Simd;
 
+use crate::simd::firsts;
+
 /// Points of a vector.
 #[inline(always)]
 pub(super) const fn lanes<S: Simd>() -> usize {
@@ -53,16 +55,6 @@ pub(super) fn load<S: Simd, const STEP: usize>(elements: &[f32]) -> S::f32s {
         (_, 4) => vector(&firsts::<4>(vector(elements))),
         _ => vector(elements),
     }
-}
-
-/// The firsts of pairs. As words that are cut in half they are a few vector moves, where one by one they are a move each.
-#[inline(always)]
-fn firsts<const N: usize>(pairs: [u64; N]) -> [f32; N] {
-    let mut firsts = [0.0; N];
-    for (first, pair) in firsts.iter_mut().zip(pairs) {
-        *first = f32::from_bits(if cfg!(target_endian = "little") { pair as u32 } else { (pair >> 32) as u32 });
-    }
-    firsts
 }
 
 /// Puts points together again of which there are the first of each `n`, then the second of each, and so on.
