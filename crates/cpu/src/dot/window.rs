@@ -241,8 +241,10 @@ unsafe fn move_step<T: Pod, const BY: usize>(src: View, runs: &[Run], share: usi
         unsafe {
             let from = src.start_at::<T>(share + run.head as usize);
             move_some::<T, BY>(from, to);
-            for at in (MOVED..run.len).step_by(MOVED) {
-                move_some::<T, BY>(from.add(BY * at), to.add(at));
+            for n in 1..MOST / MOVED {
+                if run.len > n * MOVED {
+                    move_some::<T, BY>(from.add(BY * n * MOVED), to.add(n * MOVED));
+                }
             }
             to = to.add(run.len);
         }
