@@ -44,7 +44,8 @@ pub(crate) fn joined(
             {
                 found.push((union(&moved(producer, read), consumer, &consumer.space), "where it is read"));
             }
-            found.extend(beside(graph, producer, consumer).map(|cluster| (cluster, "as reductions over its rows")));
+            found
+                .extend(beside(graph, producer, consumer).map(|(cluster, _)| (cluster, "as reductions over its rows")));
         }
         (Space::Dot(_), Space::Loop { row, .. }) if row.is_empty() => {
             if let Some(place) = invert(read, shape, own, own.dims.len(), &[]) {
@@ -56,8 +57,9 @@ pub(crate) fn joined(
     found
 }
 
-/// Both clusters on the rows of the first, where the second reduces over all rows at each of their points.
-pub(crate) fn beside(graph: &Graph, rows: &Cluster, columns: &Cluster) -> Option<Cluster> {
+/// Both clusters on the rows of the first, where the second reduces over all rows at each of their points; and where
+/// that is in its own space.
+pub(crate) fn beside(graph: &Graph, rows: &Cluster, columns: &Cluster) -> Option<(Cluster, IndexMap)> {
     let (Space::Loop { outer, row }, Space::Loop { outer: outer_c, row: row_c }) = (&rows.space, &columns.space) else {
         return None;
     };
@@ -69,7 +71,7 @@ pub(crate) fn beside(graph: &Graph, rows: &Cluster, columns: &Cluster) -> Option
     let var = |axis: usize| if dims[axis] <= 1 { Index::constant(0) } else { Index::var(axis) };
     let coords = (outer.len()..dims.len()).chain(0..outer.len()).map(var).collect();
     let place = IndexMap { dims: dims.clone(), coords, valid: Vec::new() };
-    Some(union(rows, &moved(columns, &place), &rows.space))
+    Some((union(rows, &moved(columns, &place), &rows.space), place))
 }
 
 /// True iff two clusters are on equal spaces, and of a kind that may join.

@@ -209,8 +209,11 @@ impl<'a> Fusion<'a> {
             near.flat_map(|id| self.readers.get(&id).into_iter().flatten()).copied().filter(|&a| a != c).collect();
         let found = near.into_iter().rev().take(SIBLINGS_MAX).find_map(|a| {
             let (rows, columns) = (self.units[a].as_ref()?, self.units[c].as_ref()?);
-            let cluster = fit::beside(self.scope.graph, &rows.cluster, &columns.cluster)?;
-            if !self.may_share(a, c) {
+            let (cluster, place) = fit::beside(self.scope.graph, &rows.cluster, &columns.cluster)?;
+            // Rows and columns of a square are on equal spaces: what both read tells which is which.
+            let mut reads = columns.lowered.reads.iter().filter(|(id, _)| whole(id));
+            let along = reads.any(|(id, map)| rows.lowered.reads.contains(&(*id, place.then(map))));
+            if !along || !self.may_share(a, c) {
                 return None;
             }
             let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, c)).ok()?;
@@ -261,6 +264,7 @@ impl<'a> Fusion<'a> {
         let mut reads = self.shared(x);
         if !fit::side_by_side(&x.cluster, &y.cluster)
             || !reads.any(|id| y.lowered.args.contains(&id))
+            || !self.along(x, y)
             || !self.may_share(a, b)
         {
             return None;
@@ -268,6 +272,17 @@ impl<'a> Fusion<'a> {
         let cluster = fit::union(&x.cluster, &y.cluster, &x.cluster.space);
         let lowered = cluster.lower(self.scope, &|id| self.wanted(id, a, b)).ok()?;
         Some(Unit { cluster, lowered })
+    }
+
+    /// False for reductions over the rows and over the columns of a square, whose spaces are equal: those read nothing at
+    /// the same places.
+    fn along(&self, x: &Unit, y: &Unit) -> bool {
+        let Space::Loop { row, .. } = &x.cluster.space else { return true };
+        let mut reads = x.lowered.reads.iter();
+        let mut tables = x.lowered.gathered.iter();
+        row.is_empty()
+            || reads.any(|read| y.lowered.reads.contains(read))
+            || tables.any(|id| y.lowered.gathered.contains(id))
     }
 
     /// True iff two units may be one kernel: of one stage, short enough, and neither depends on the other.

@@ -18,7 +18,7 @@ pub(crate) struct Limited {
 /// Which kernels there are of attention, scans and sorts, and whether there are groups.
 enum Anchors {
     All,
-    /// Of scans and sorts, those of words, and rows to sort of at most 64; no scatters.
+    /// Of scans and sorts, those of words, and rows to sort of at most 64; no scatters, no sums over rows beside others.
     Words,
     None,
 }
@@ -51,7 +51,7 @@ impl Limited {
         Limited { anchors: Anchors::None, ..limited }
     }
 
-    /// With the kernels of scans and sorts that a GPU has, and its figures; without that of scatters.
+    /// With the kernels of scans, sorts and loops that a GPU has, and its figures; without that of scatters.
     pub(crate) fn words() -> Limited {
         Limited { anchors: Anchors::Words, ..Limited::large() }
     }
@@ -64,6 +64,7 @@ impl Limited {
             (Anchors::Words, Kernel::Scan(_)) => !narrow,
             (Anchors::Words, Kernel::Sort(k)) => !narrow && k.len <= 64,
             (Anchors::Words, Kernel::Scatter(_)) => false,
+            (Anchors::Words, _) if kernel.loops().iter().any(|k| k.body.reduces_columns()) => false,
             (Anchors::Words | Anchors::None, _) => true,
         }
     }
