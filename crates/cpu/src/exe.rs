@@ -6,6 +6,7 @@ use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
+use crate::parts::parts;
 use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
 use crate::sort::SortExe;
@@ -25,7 +26,10 @@ pub(crate) enum Exe {
 impl Exe {
     pub(crate) fn new(kernel: &Kernel) -> Exe {
         match kernel {
-            Kernel::Loop(k) => Exe::Loop(Box::new(LoopExe::new(k))),
+            Kernel::Loop(k) => match parts(k) {
+                Some(parts) => Exe::Group(parts.iter().map(LoopExe::new).collect()),
+                None => Exe::Loop(Box::new(LoopExe::new(k))),
+            },
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
             Kernel::Scatter(k) => Exe::Scatter(ScatterExe::new(k)),
             Kernel::Attention(k) => Exe::Attention(Box::new(AttentionExe::new(k))),

@@ -26,6 +26,7 @@ mod memory;
 mod order;
 mod pairs;
 mod panel;
+mod parts;
 mod point;
 mod program;
 mod reduce;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kiln_ir::{Axes, Movement, Op, Shape};
+use kiln_ir::{Axes, DType, Movement, Op, Shape};
 
 use crate::Tensor;
 use crate::record::record;
@@ -222,8 +222,8 @@ impl Tensor {
             joined = Some(match joined {
                 None => spread,
                 Some(before) => {
-                    let coord = Tensor::iota(&dims, axis, place);
-                    coord.lt(at as f64).select(&before, &spread)
+                    let there = Tensor::full(&t.shape().with(axis, at), 1.0, DType::Bool, place);
+                    there.pad(axis as isize, 0, whole - at).select(&before, &spread)
                 }
             });
             at += n;

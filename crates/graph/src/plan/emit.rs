@@ -203,8 +203,14 @@ impl Emitter<'_> {
                 ExprNode::Op(op, args) => {
                     let last = op.row().arity - 1;
                     let args = [0, 1, 2].map(|i| values[args[i.min(last)] as usize]);
-                    let v = self.body.push(Instr::Op(*op, args), dtype.compute());
-                    self.narrow(dtype, v)
+                    match (op, &self.body.instrs[args[0] as usize]) {
+                        // Of tensors side by side, a gradient sees one only.
+                        (PointOp::Select, &Instr::Const(_, truth)) => args[if truth != 0.0 { 1 } else { 2 }],
+                        _ => {
+                            let v = self.body.push(Instr::Op(*op, args), dtype.compute());
+                            self.narrow(dtype, v)
+                        }
+                    }
                 }
             };
             values.push(value);

@@ -265,3 +265,40 @@ fn stop_where_they_should() {
     assert!(loss.grad(&[&y])[0].is_none());
     assert!(x.floor().sum_all().grad(&[&x])[0].is_none());
 }
+
+#[test]
+fn tensors_beside_each_other() {
+    let whole = [24, 30, 40];
+    for axis in 0..3 {
+        let sizes = [7, 12, whole[axis] - 19];
+        for dtype in [DType::F32, DType::F16, DType::I32] {
+            let starts = [0, 7, 19];
+            let dims = |n: usize| std::array::from_fn(|a| if a == axis { n } else { whole[a] });
+            let place = |i: usize, dims: [usize; 3]| [i / (dims[1] * dims[2]), i / dims[2] % dims[1], i % dims[2]];
+            // Each element says where it lies in the whole.
+            let number = |mut at: [usize; 3], from: usize| {
+                at[axis] += from;
+                ((at[0] * whole[1] + at[1]) * whole[2] + at[2]) as f64 % 2048.0
+            };
+            let parts: Vec<Tensor> = (0..3)
+                .map(|k| {
+                    let dims: [usize; 3] = dims(sizes[k]);
+                    let numbers: Vec<f64> =
+                        (0..dims.iter().product()).map(|i| number(place(i, dims), starts[k])).collect();
+                    Tensor::from_f64(&numbers, &dims, dtype, &CPU).unwrap()
+                })
+                .collect();
+            let parts: Vec<&Tensor> = parts.iter().collect();
+            let joined = Tensor::cat(&parts, axis as isize);
+            let want: Vec<f64> = (0..whole.iter().product()).map(|i| number(place(i, whole), 0)).collect();
+            assert_eq!(joined.to_vec_f64().unwrap(), want, "{dtype} along {axis}");
+            if dtype == DType::F32 {
+                // The gradient of each part of Σ y² / 2 is itself, and of what is beside it nothing.
+                let grads = (joined.square().sum_all() * 0.5).grad(&parts);
+                for (part, grad) in parts.iter().zip(grads) {
+                    assert_eq!(grad.unwrap().to_vec_f64().unwrap(), part.to_vec_f64().unwrap(), "along {axis}");
+                }
+            }
+        }
+    }
+}
