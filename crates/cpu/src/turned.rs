@@ -74,10 +74,11 @@ impl LoopExe {
             let (before, between) = (i / n_between, i % n_between);
             let (count, len) = (line.min(high - row), most.min(wide - column));
             let start = (before * high + row) * pitch + between * wide + column;
-            let span = Span::new(start, len, count, pitch);
-            if turned.moves && worker.turn(&self.program, span, &env) {
+            // As so many lines, also where those adjoin.
+            if turned.moves && worker.turn(&self.program, Span { start, len, count, pitch }, &env) {
                 return;
             }
+            let span = Span::new(start, len, count, pitch);
             let tile = Tile { span, ..Tile::flat(0, len * count) };
             worker.run(&self.program, &self.program.passes[0].points, &tile, &env);
             worker.put(&self.program, &self.program.puts, tile.span, &env);
