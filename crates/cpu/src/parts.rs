@@ -23,7 +23,7 @@ pub(crate) fn parts(kernel: &Loop) -> Option<Vec<Loop>> {
     if !kernel.row.is_empty() || kernel.body.instrs.iter().any(gathers) || n_loads(&kernel.body) < 2 {
         return None;
     }
-    let mut boxes = vec![Vec::new()];
+    let mut boxes: Vec<Vec<Range<usize>>> = vec![Vec::new()];
     for (axis, &dim) in kernel.outer.iter().enumerate() {
         let mut cuts = cuts(&kernel.body, &kernel.outer, axis);
         cuts.extend([0, dim]);
@@ -36,10 +36,10 @@ pub(crate) fn parts(kernel: &Loop) -> Option<Vec<Loop>> {
         if cuts.len() > 2 && cuts.windows(2).any(|cut| (cut[1] - cut[0]) * run < RUN) {
             return None;
         }
-        let more = |part: &Vec<Range<usize>>| -> Vec<_> {
-            cuts.windows(2).map(|cut| [&part[..], &[cut[0]..cut[1]]].concat()).collect()
-        };
-        boxes = boxes.iter().flat_map(more).collect();
+        let ends = cuts.windows(2).map(|cut| cut[0]..cut[1]);
+        let with =
+            |end: Range<usize>| boxes.iter().map(move |part| part.iter().cloned().chain([end.clone()]).collect());
+        boxes = ends.flat_map(with).collect();
     }
     let parts: Vec<Loop> = boxes.iter().map(|part| within(kernel, part)).collect();
     let pays =
