@@ -21,15 +21,12 @@ use crate::shell::root;
 use join::Row;
 use load::Load;
 use machine::Machine;
-use options::Options;
+use options::{Options, TURNS};
 use peer::Peer;
 use run::{Sides, Turn};
 use rust_peer::RustPeer;
 
 pub(crate) use options::usual_peer;
-
-/// How often each row runs on each side.
-const N_TURNS: usize = 3;
 
 pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let options = Options::parse(args)?;
@@ -45,8 +42,8 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (n, name) in names.iter().enumerate() {
         eprint!("{}/{} {name}", n + 1, names.len());
-        let mut turns: Vec<Turn> = Vec::with_capacity(N_TURNS);
-        for _ in 0..N_TURNS {
+        let mut turns: Vec<Turn> = Vec::with_capacity(options.turns);
+        while turns.len() < if turns.iter().any(Turn::is_long) { TURNS } else { options.turns } {
             turns.push(sides.turn(name, &options, turns.last()));
         }
         for (n, turn) in turns.iter().enumerate() {
@@ -57,7 +54,7 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
         rows.push(row);
     }
     drop(load);
-    let text = report::markdown(&machine, &options.shown(), &limits, &others, &rows);
+    let text = report::markdown(&machine, &options, &limits, &others, &rows);
     println!("{text}");
     match &options.save {
         Some(name) => save(&root().join("benches/results"), name, &text, &lines.concat()),

@@ -6,7 +6,10 @@ use crate::shell::root;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--device cpu|gpu] [--only REGEX] [--seconds S] [--python PATH] [--peer PATH]
-                         [--peer-compile] [--rust-peer NAME=PROGRAM]... [--loaded] [--save NAME]";
+                         [--peer-compile] [--rust-peer NAME=PROGRAM]... [--turns N] [--loaded] [--save NAME]";
+
+/// How often each side runs a row.
+pub(super) const TURNS: usize = 3;
 
 /// Where the peer's script is, seen from the root, if nobody says otherwise.
 const PEER: &str = "../shared/peers/torch_bench.py";
@@ -33,6 +36,8 @@ pub(super) struct Options {
     pub(super) peer_compile: bool,
     /// Programs that print lines as ours does, with their names.
     pub(super) rust_peers: Vec<(String, PathBuf)>,
+    /// How often each side runs a row whose steps are short.
+    pub(super) turns: usize,
     /// Whether one thread is kept busy all the time.
     pub(super) loaded: bool,
     /// Under which name results are kept.
@@ -49,6 +54,7 @@ impl Options {
             peer: None,
             peer_compile: false,
             rust_peers: Vec::new(),
+            turns: TURNS,
             loaded: false,
             save: None,
         };
@@ -79,6 +85,7 @@ impl Options {
                 }
                 self.rust_peers.push(peer);
             }
+            "--turns" => self.turns = turns(value()?)?,
             "--save" => self.save = Some(plain("--save", value()?)?),
             "--help" => return Err(USAGE.to_owned()),
             _ => return Err(format!("{arg}: no such argument\n{USAGE}")),
@@ -103,6 +110,9 @@ impl Options {
         for (name, _) in &self.rust_peers {
             text.push_str(&format!(" --rust-peer {name}=PROGRAM"));
         }
+        if self.turns > TURNS {
+            text.push_str(&format!(" --turns {}", self.turns));
+        }
         if self.loaded {
             text.push_str(" --loaded");
         }
@@ -115,6 +125,11 @@ fn device(text: &str) -> Result<String, String> {
         "cpu" | "gpu" => Ok(text.to_owned()),
         _ => Err(format!("--device: expected `cpu` or `gpu`, found `{text}`")),
     }
+}
+
+fn turns(text: &str) -> Result<usize, String> {
+    let odd = |n: &usize| n % 2 == 1 && *n >= TURNS;
+    text.parse().ok().filter(odd).ok_or_else(|| format!("--turns: expected {TURNS} or a larger odd number, found `{text}`"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -146,6 +161,15 @@ fn rust_peer(text: &str) -> Result<(String, PathBuf), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_are_as_many_that_one_is_in_the_middle() {
+        assert_eq!(Options::parse(&[]).unwrap().turns, TURNS);
+        assert_eq!(Options::parse(&["--turns", "7"]).unwrap().turns, 7);
+        for bad in ["1", "4", "x"] {
+            assert!(Options::parse(&["--turns", bad]).unwrap_err().contains(bad));
+        }
+    }
 
     #[test]
     fn arguments_are_read_or_refused() {

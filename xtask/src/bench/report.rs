@@ -2,9 +2,10 @@
 
 use super::join::{Limits, Row, Side, geometric_mean};
 use super::machine::Machine;
+use super::options::{Options, TURNS};
 
 /// The whole report; `others` are the names of the Rust peers.
-pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others: &[&str], rows: &[Row]) -> String {
+pub(super) fn markdown(machine: &Machine, options: &Options, limits: &Limits, others: &[&str], rows: &[Row]) -> String {
     let mut text = String::new();
     let mut line = |s: String| {
         text.push_str(&s);
@@ -22,8 +23,13 @@ pub(super) fn markdown(machine: &Machine, command: &str, limits: &Limits, others
     }
     line(format!("- date: {}", machine.date));
     line(format!("- versions: {}; {}", machine.kiln, machine.torch.as_deref().unwrap_or("no PyTorch")));
+    let command = options.shown();
+    let turns = match options.turns {
+        TURNS => "the middle of three turns".to_owned(),
+        n => format!("the middle of {n} turns, or of three where a step takes long"),
+    };
     line(format!(
-        "- command: `{command}`; the middle of three turns; theirs is the best way to run it, of which one that takes twice as long is run once"
+        "- command: `{command}`; {turns}; theirs is the best way to run it, of which one that takes twice as long is run once"
     ));
     line(String::new());
     let columns: String = others.iter().map(|name| format!(" {name} ms |")).collect();
@@ -171,6 +177,10 @@ mod tests {
         }
     }
 
+    fn usual() -> Options {
+        Options::parse(&[]).unwrap()
+    }
+
     #[test]
     fn the_table_shows_what_was_won_lost_and_failed() {
         let row = |name: &str, ours, theirs| Row { name: name.into(), ours, jit: None, theirs, others: Vec::new() };
@@ -181,7 +191,7 @@ mod tests {
             row("alone", Ok(side(0.0123, "implicit")), None),
         ];
         let limits = Limits { copy_gb_s: Some(40.0), fma_gflop_s: Some(100.0) };
-        let text = markdown(&machine(false), "cargo xtask bench", &limits, &[], &rows);
+        let text = markdown(&machine(false), &usual(), &limits, &[], &rows);
         for expected in [
             "- machine: Some CPU\n",
             "- measured limits: copy 40.0 GB/s, multiply-add 100 GFLOP/s\n",
@@ -210,7 +220,7 @@ mod tests {
             row("b", vec![other(2.5), None]),
             row("c", vec![None, Some(Err("no".into()))]),
         ];
-        let text = markdown(&machine(true), "x", &Limits::default(), &["burn", "candle"], &rows);
+        let text = markdown(&machine(true), &usual(), &Limits::default(), &["burn", "candle"], &rows);
         for expected in [
             "- loaded: one more thread was busy all the time, at normal priority\n",
             " of limit | burn ms | candle ms |\n|---|--:|--:|--:|--:|---|--:|--:|--:|\n",
@@ -251,7 +261,7 @@ mod tests {
         };
         let rows =
             [row("a", Some(Ok(side(1.0, "jit")))), row("b", None), row("c", Some(Err("a value is read".into())))];
-        let text = markdown(&machine(false), "x", &Limits::default(), &["burn"], &rows);
+        let text = markdown(&machine(false), &usual(), &Limits::default(), &["burn"], &rows);
         for expected in [
             "| workload | ours ms | jit ms | theirs ms | ratio | rate | unit | of limit | burn ms |\n",
             "|---|--:|--:|--:|--:|--:|---|--:|--:|\n",

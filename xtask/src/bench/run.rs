@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How much longer than the best a way of the peer takes that will not be the best in another turn.
 const HOPELESS: f64 = 2.0;
 
+/// Milliseconds of a step from which on a row has no more turns than it must.
+const LONG_MS: f64 = 20.0;
+
 /// Steps of ours that take less are also run recorded once: what recording costs is lost in longer ones.
 const SHORT_MS: f64 = 10.0;
 
@@ -44,6 +47,13 @@ pub(super) struct Turn {
     pub(super) theirs: Vec<(&'static str, Value)>,
     /// Each Rust peer's line; `None` for a row that it lacks.
     pub(super) others: Vec<Option<Value>>,
+}
+
+impl Turn {
+    /// True iff steps are so long that a turn averages over what disturbs short ones.
+    pub(super) fn is_long(&self) -> bool {
+        median(&self.ours).is_some_and(|ms| ms >= LONG_MS)
+    }
 }
 
 impl Sides<'_> {
