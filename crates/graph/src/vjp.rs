@@ -167,16 +167,25 @@ fn unsorted(sort: Sort, x: &Tensor, g: &Tensor) -> Tensor {
 /// The cotangent of the first greatest element, all of the result's; of the others, 0.
 #[track_caller]
 fn to_first(axes: &[usize], x: &Tensor, g: &Tensor) -> Tensor {
+    if let [axis] = *axes {
+        return to_first_along(axis, x, g);
+    }
+    // Several are laid out as one.
     let kept = (0..x.rank()).filter(|a| !axes.contains(a));
     let perm: Vec<usize> = kept.chain(axes.iter().copied()).collect();
     let permuted = x.permute(&perm);
     let n_kept = x.rank() - axes.len();
     let rows = permuted.reshape(&[&permuted.dims()[..n_kept], &[axes.iter().map(|&a| x.dims()[a]).product()]].concat());
-    let first = rows.reduce(ReduceOp::ArgMax, &[-1]);
-    let hit = Tensor::iota(rows.dims(), n_kept, x.device()).eq(&first);
+    to_first_along(n_kept, &rows, &g.permute(&perm)).reshape(permuted.dims()).permute(&Movement::inverse(&perm))
+}
+
+/// As [`to_first`], of one axis.
+#[track_caller]
+fn to_first_along(axis: usize, x: &Tensor, g: &Tensor) -> Tensor {
+    let first = x.reduce(ReduceOp::ArgMax, &[axis as isize]);
+    let hit = Tensor::iota(x.dims(), axis, x.device()).eq(&first);
     let zero = Tensor::full(&[], 0.0, g.dtype(), g.device());
-    let spread = hit.select(&g.permute(&perm).reshape(first.dims()), &zero);
-    spread.reshape(permuted.dims()).permute(&Movement::inverse(&perm))
+    hit.select(&g.reshape(first.dims()), &zero)
 }
 
 #[track_caller]

@@ -114,6 +114,29 @@ impl Body {
 }
 
 impl Dot {
+    /// The same contraction with its operands in each other's place.
+    pub fn turned(&self) -> Dot {
+        let (b, m, n, k) = (self.batch.len(), self.m.len(), self.n.len(), self.k.len());
+        // Two groups of axes behind those of the batch change places; a gathered coordinate stays behind them.
+        let swap = |first: usize, second: usize| {
+            move |axis: usize| match axis {
+                _ if axis < b || axis >= b + first + second => axis,
+                _ if axis < b + first => axis + second,
+                _ => axis - first,
+            }
+        };
+        Dot {
+            batch: self.batch.clone(),
+            m: self.n.clone(),
+            n: self.m.clone(),
+            k: self.k.clone(),
+            args: self.args.clone(),
+            lhs: self.rhs.renamed(&swap(k, n)),
+            rhs: self.lhs.renamed(&swap(m, k)),
+            epilogue: self.epilogue.renamed(&swap(m, n)),
+        }
+    }
+
     /// The same contraction as products summed along rows: for shapes too thin to share operands.
     pub fn as_loop(&self) -> Loop {
         let (b, m, n, k) = (self.batch.len(), self.m.len(), self.n.len(), self.k.len());

@@ -129,7 +129,10 @@ fn device(text: &str) -> Result<String, String> {
 
 fn turns(text: &str) -> Result<usize, String> {
     let odd = |n: &usize| n % 2 == 1 && *n >= TURNS;
-    text.parse().ok().filter(odd).ok_or_else(|| format!("--turns: expected {TURNS} or a larger odd number, found `{text}`"))
+    text.parse()
+        .ok()
+        .filter(odd)
+        .ok_or_else(|| format!("--turns: expected {TURNS} or a larger odd number, found `{text}`"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -3,8 +3,8 @@
 //! Reading order: `tile` (the product of packed strips), `pack` (how strips lie), `operand` with `window`, `padded`
 //! and the crate's `panel` (where their elements come from), `cut` (which tasks there are), `gemm` (how they run).
 //! Windows of 3 × 3 have a schedule of their own (`winograd`).
-//! A single row or column is multiplied line by line (`slim`) where lines lie so; else, or with nothing to sum, the
-//! contraction is a loop with a reduction. A few rows are multiplied with a large matrix as it lies (`thin`).
+//! A single row or column is multiplied line by line (`slim`) where lines lie so. It or a few rows are multiplied with a
+//! matrix across them as it lies (`thin`). What is left, and what has nothing to sum, is a loop with a reduction.
 
 mod cut;
 mod gemm;
@@ -46,9 +46,13 @@ impl DotExe {
                 None => DotExe::Gemm(Box::new(Gemm::new(kernel))),
             };
         }
-        let slim = if is_empty { None } else { Slim::new(kernel) };
-        match slim {
-            Some(slim) => DotExe::Slim(Box::new(slim)),
+        if !is_empty && let Some(slim) = Slim::new(kernel) {
+            return DotExe::Slim(Box::new(slim));
+        }
+        // A column is a row of the product the other way round.
+        let thin = if n == 1 { Thin::new(&kernel.turned()) } else { Thin::new(kernel) };
+        match thin.filter(|_| !is_empty) {
+            Some(thin) => DotExe::Thin(Box::new(thin)),
             None => DotExe::Loop(Box::new(LoopExe::new(&kernel.as_loop()))),
         }
     }

@@ -43,6 +43,9 @@ const MOST: usize = 24;
 /// Columns and elements of the matrix, at least: a smaller one is soon packed.
 const LEAST: [usize; 2] = [512, 1 << 20];
 
+/// The same for a single row, which is a loop otherwise; elements are those of all matrices.
+const ALONE: [usize; 2] = [64, 1 << 14];
+
 /// Sums of a task: half of the nearest cache.
 const SUMS: usize = 1 << 12;
 
@@ -63,7 +66,11 @@ impl Thin {
     pub(super) fn new(kernel: &Dot) -> Option<Thin> {
         let axes: Axes = [&kernel.batch, &kernel.m, &kernel.n, &kernel.k];
         let [batch, rows, columns, k] = axes.map(|dims| dims.iter().product::<usize>());
-        (rows <= MOST && columns >= LEAST[0] && columns * k >= LEAST[1]).then_some(())?;
+        let pays = match rows {
+            1 => columns >= ALONE[0] && batch * columns * k >= ALONE[1],
+            _ => columns >= LEAST[0] && columns * k >= LEAST[1],
+        };
+        (rows <= MOST && pays).then_some(())?;
         let matrix = Operand::new(&kernel.rhs, &kernel.args, axes, false);
         let pitch = matrix.window()?.pitch()?;
         let left = Operand::new(&kernel.lhs, &kernel.args, axes, true);

@@ -103,21 +103,24 @@ fn rows_are_read_where_they_lie() {
     }
 }
 
-/// A few rows times a matrix that is read where it lies, of sizes at which ends are ragged.
+/// A few rows times a matrix that is read where it lies, of sizes at which ends are ragged; and the other way round.
 #[test]
 fn few_rows_of_large_matrices() {
     let mut rng = Rng::new(14);
-    for (batch, m, n, k) in [(1, 2, 530, 2000), (1, 3, 1035, 1029), (2, 2, 2051, 513), (1, 9, 512, 2048)] {
+    let few = [(1, 2, 530, 2000), (1, 3, 1035, 1029), (2, 2, 2051, 513), (1, 9, 512, 2048)];
+    let alone = [(1, 1, 530, 700), (7, 1, 67, 130), (2, 1, 4099, 9), (1, 1, 64, 257)];
+    for (batch, m, n, k) in few.into_iter().chain(alone) {
         for dtype in [DType::F32, DType::F64] {
             let (l, r, o) = ([batch, m, k], [batch, k, n], [batch, m, n]);
             let args = vec![read(dtype, numel(&l)), read(dtype, numel(&r)), write(dtype, numel(&o))];
             let (lhs, rhs) = (operand(0, dtype, flat(&l)), operand(1, dtype, flat(&r)));
             let epilogue = store_acc(2, dtype, flat(&o));
-            let kernel =
-                Kernel::Dot(Dot { batch: vec![batch], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue });
-            let (x, y) = (rng.values(dtype, numel(&l)), rng.values(dtype, numel(&r)));
+            let dot = Dot { batch: vec![batch], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue };
+            assert_eq!(dot.turned().turned(), dot);
+            let values = [rng.values(dtype, numel(&l)), rng.values(dtype, numel(&r)), vec![0.0; numel(&o)]];
             let tolerance = if dtype == DType::F64 { 1e-12 } else { 1e-6 * (k as f64).sqrt() * 4.0 };
-            check(&format!("{dtype} {l:?} · {r:?}"), &kernel, &[x, y, vec![0.0; numel(&o)]], &[], tolerance);
+            check(&format!("{dtype} {l:?} · {r:?}, turned"), &Kernel::Dot(dot.turned()), &values, &[], tolerance);
+            check(&format!("{dtype} {l:?} · {r:?}"), &Kernel::Dot(dot), &values, &[], tolerance);
         }
     }
 }
