@@ -82,14 +82,14 @@ fn within(kernel: &Loop, part: &[Range<usize>]) -> Loop {
 /// A body without conditions that its space decides, and without what nothing needs then.
 fn decided(body: &Body, dims: &[usize]) -> Body {
     let truth = |holds: bool| Instr::Const(DType::Bool, f64::from(u8::from(holds)));
-    let never = |bounds: &[Bound]| bounds.iter().any(|bound| always(bound, dims) == Some(false));
+    let never = |bounds: &[Bound]| bounds.iter().any(|bound| bound.decided(dims) == Some(false));
     let mut out = Body::default();
     let mut now: Vec<Value> = Vec::with_capacity(body.instrs.len());
     for (instr, &dtype) in body.instrs.iter().zip(&body.types) {
         let mut instr = instr.clone();
         match &mut instr {
             Instr::Load { valid: bounds, .. } | Instr::Inside(bounds) => {
-                bounds.retain(|bound| always(bound, dims) != Some(true));
+                bounds.retain(|bound| bound.decided(dims) != Some(true));
             }
             Instr::Op(_, args) => args.iter_mut().for_each(|arg| *arg = now[*arg as usize]),
             Instr::Cast(_, arg) => *arg = now[*arg as usize],
@@ -114,27 +114,12 @@ fn decided(body: &Body, dims: &[usize]) -> Body {
     needed(&out)
 }
 
-/// Whether a bound holds everywhere, or nowhere.
-fn always(bound: &Bound, dims: &[usize]) -> Option<bool> {
-    let (least, most) = bound.index.range(dims);
-    match (bound.lo..bound.hi).contains(&least) && (bound.lo..bound.hi).contains(&most) {
-        true => Some(true),
-        false => (most < bound.lo || least >= bound.hi).then_some(false),
-    }
-}
-
 /// The steps that stores need.
 fn needed(body: &Body) -> Body {
-    let mut wanted = vec![false; body.instrs.len()];
-    body.stores.iter().for_each(|store| wanted[store.value as usize] = true);
-    for v in (0..body.instrs.len()).rev() {
-        if wanted[v] {
-            body.instrs[v].operands().into_iter().for_each(|operand| wanted[operand as usize] = true);
-        }
-    }
+    let live = body.live(false);
     let mut out = Body::default();
     let mut now: Vec<Value> = vec![0; body.instrs.len()];
-    for v in (0..body.instrs.len()).filter(|&v| wanted[v]) {
+    for v in (0..body.instrs.len()).filter(|&v| live[v]) {
         let mut instr = body.instrs[v].clone();
         match &mut instr {
             Instr::Op(_, args) => args.iter_mut().for_each(|arg| *arg = now[*arg as usize]),

@@ -304,6 +304,15 @@ impl Bound {
     pub fn holds(&self, at: &[usize]) -> bool {
         (self.lo..self.hi).contains(&self.index.eval(at))
     }
+
+    /// Whether the condition holds at every point of a space, or at none; `None` if neither is plain from its range.
+    pub fn decided(&self, dims: &[usize]) -> Option<bool> {
+        let (least, most) = self.index.range(dims);
+        match self.lo <= least && most < self.hi {
+            true => Some(true),
+            false => (most < self.lo || self.hi <= least).then_some(false),
+        }
+    }
 }
 
 /// A map from the coordinates of one index space to those of another, where `valid` holds.
@@ -330,10 +339,7 @@ impl IndexMap {
         let coords = next.coords.iter().map(substitute).collect();
         let bounds = next.valid.iter().map(|b| Bound { index: substitute(&b.index), ..*b });
         let mut valid: Vec<Bound> = self.valid.iter().cloned().chain(bounds).collect();
-        valid.retain(|b| {
-            let (lo, hi) = b.index.range(&self.dims);
-            !(b.lo <= lo && hi < b.hi)
-        });
+        valid.retain(|bound| bound.decided(&self.dims) != Some(true));
         valid.sort();
         valid.dedup();
         IndexMap { dims: self.dims.clone(), coords, valid }

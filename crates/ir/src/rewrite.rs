@@ -57,6 +57,21 @@ impl Body {
         self.instrs.iter().flat_map(Instr::indices).chain(self.stores.iter().map(|s| &s.index))
     }
 
+    /// For each step, whether a store needs it, or the value of the last step if that is wanted.
+    pub fn live(&self, last: bool) -> Vec<bool> {
+        let mut live = vec![false; self.instrs.len()];
+        self.stores.iter().for_each(|s| live[s.value as usize] = true);
+        if let Some(value) = live.last_mut() {
+            *value |= last;
+        }
+        for (i, instr) in self.instrs.iter().enumerate().rev() {
+            if live[i] {
+                instr.operands().into_iter().for_each(|v| live[v as usize] = true);
+            }
+        }
+        live
+    }
+
     /// Replaces every index expression.
     pub fn map_indices(&mut self, f: &dyn Fn(&Index) -> Index) {
         self.instrs.iter_mut().for_each(|i| i.map_indices(f));

@@ -39,21 +39,21 @@ impl DotExe {
     pub(crate) fn new(kernel: &Dot) -> DotExe {
         let numel = |dims: &[usize]| dims.iter().product::<usize>();
         let (m, n, k) = (numel(&kernel.m), numel(&kernel.n), numel(&kernel.k));
-        let is_empty = m * n * k * numel(&kernel.batch) == 0;
-        if !is_empty && m > 1 && n > 1 {
+        let looped = || DotExe::Loop(Box::new(LoopExe::new(&kernel.as_loop())));
+        if m * n * k * numel(&kernel.batch) == 0 {
+            return looped();
+        }
+        if m > 1 && n > 1 {
             return match Thin::new(kernel) {
                 Some(thin) => DotExe::Thin(Box::new(thin)),
                 None => DotExe::Gemm(Box::new(Gemm::new(kernel))),
             };
         }
-        if !is_empty && let Some(slim) = Slim::new(kernel) {
+        if let Some(slim) = Slim::new(kernel) {
             return DotExe::Slim(Box::new(slim));
         }
         // A column is a row of the product the other way round.
         let thin = if n == 1 { Thin::new(&kernel.turned()) } else { Thin::new(kernel) };
-        match thin.filter(|_| !is_empty) {
-            Some(thin) => DotExe::Thin(Box::new(thin)),
-            None => DotExe::Loop(Box::new(LoopExe::new(&kernel.as_loop()))),
-        }
+        thin.map_or_else(looped, |thin| DotExe::Thin(Box::new(thin)))
     }
 }

@@ -81,22 +81,6 @@ impl Lowering<'_> {
         if (0..later.len()).any(|i| later[i] && loads(i)) { last } else { first }
     }
 
-    /// The steps that anything kept depends on.
-    pub(super) fn live(&self, last: bool) -> Vec<bool> {
-        let n = self.body.instrs.len();
-        let mut live = vec![false; n];
-        self.body.stores.iter().for_each(|s| live[s.value as usize] = true);
-        if last && n > 0 {
-            live[n - 1] = true;
-        }
-        for i in (0..n).rev() {
-            if live[i] {
-                self.body.instrs[i].operands().iter().for_each(|&v| live[v as usize] = true);
-            }
-        }
-        live
-    }
-
     /// The points' steps of a pass, in order: all that are due, or all that this pass needs again.
     pub(super) fn steps_of(
         &self,

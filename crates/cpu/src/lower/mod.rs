@@ -150,7 +150,7 @@ fn axes_of(index: &Index) -> u64 {
 
 impl Lowering<'_> {
     fn emit(&mut self, last: bool) {
-        let live = self.live(last);
+        let live = self.body.live(last);
         let n = live.len();
         let steps = |class: Class, this: &Self| -> Vec<usize> {
             (0..n).filter(|&i| live[i] && this.class[i] == class).collect()

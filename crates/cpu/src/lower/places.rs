@@ -25,7 +25,7 @@ impl Lowering<'_> {
     pub(super) fn fold(&mut self, points: &[usize], last: bool) {
         let body = self.body;
         let mut uses = vec![0; body.instrs.len()];
-        let live = self.live(last);
+        let live = self.body.live(last);
         let all = (0..live.len()).filter(|&i| live[i]).flat_map(|i| body.instrs[i].operands());
         all.chain(body.stores.iter().map(|s| s.value)).for_each(|v| uses[v as usize] += 1);
         if last {

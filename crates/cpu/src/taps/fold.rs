@@ -139,8 +139,8 @@ impl Line<'_> {
         Some(sums.map(|sum| J::end(simd, sum)))
     }
 
-    /// A line of `N` vectors, of which the last one begins within the one before. All taps of those
-    /// in the middle exist, else, and where they see more than there is, it is `None`.
+    /// A line of `N` vectors, of which the last one may begin within the one before; `None` if some taps of those in the
+    /// middle do not exist, or they see more than there is.
     #[inline(always)]
     fn at_once<S: Simd, J: Join, const STEP: usize, const N: usize>(&mut self, simd: S) -> Option<()> {
         let (n, wide, from) = (self.out.len(), lanes::<S>(), self.from);

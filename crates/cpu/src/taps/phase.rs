@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kiln_ir::kernel::{Body, Instr};
-use kiln_ir::{Atom, Index};
+use kiln_ir::{Atom, Bound, Index};
 
 use super::source::Source;
 use crate::space::admitted;
@@ -157,11 +157,11 @@ impl Space<'_> {
             let mut limits = Vec::new();
             let mut exists = true;
             for bound in source.accesses[0].1 {
-                let index = put(&bound.index);
-                let (least, most) = index.range(&quotients);
-                exists &= most >= bound.lo && least < bound.hi;
-                if least < bound.lo || most >= bound.hi {
-                    limits.push(Limit { of: reach(&index)?, lo: bound.lo, hi: bound.hi });
+                let bound = Bound { index: put(&bound.index), ..*bound };
+                let decided = bound.decided(&quotients);
+                exists &= decided != Some(false);
+                if decided != Some(true) {
+                    limits.push(Limit { of: reach(&bound.index)?, lo: bound.lo, hi: bound.hi });
                 }
             }
             // What is never there changes nothing, or counts as a 0.

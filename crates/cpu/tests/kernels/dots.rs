@@ -127,9 +127,16 @@ fn few_rows_of_large_matrices() {
 
 #[test]
 fn nothing_to_sum_and_nothing_to_store() {
-    for (batch, m, n, k) in
-        [(vec![], 3, 4, 0), (vec![2], 3, 4, 0), (vec![0], 3, 4, 5), (vec![], 0, 4, 5), (vec![], 3, 0, 5)]
-    {
+    for (batch, m, n, k) in [
+        (vec![], 3, 4, 0),
+        (vec![2], 3, 4, 0),
+        (vec![0], 3, 4, 5),
+        (vec![], 0, 4, 5),
+        (vec![], 3, 0, 5),
+        // No row of what a few rows would read where it lies.
+        (vec![], 0, 1024, 1024),
+        (vec![0], 2, 1024, 1024),
+    ] {
         let (l, r) = ([&batch[..], &[m, k]].concat(), [&batch[..], &[k, n]].concat());
         let o = [&batch[..], &[m, n]].concat();
         let args = vec![read(DType::F32, numel(&l)), read(DType::F32, numel(&r)), write(DType::F32, numel(&o))];
