@@ -1,12 +1,13 @@
 //! Executables: what `compile` gives, one variant for each kernel of the closed set.
 
 use kiln_ir::Kernel;
+use kiln_ir::kernel::Loop;
 
 use crate::attention::AttentionExe;
 use crate::dot::DotExe;
 use crate::exec::Env;
 use crate::loops::LoopExe;
-use crate::parts::parts;
+use crate::parts::{by_reduction, parts};
 use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
 use crate::sort::SortExe;
@@ -26,8 +27,8 @@ pub(crate) enum Exe {
 impl Exe {
     pub(crate) fn new(kernel: &Kernel) -> Exe {
         match kernel {
-            Kernel::Loop(k) => match parts(k) {
-                Some(parts) => Exe::Group(parts.iter().map(LoopExe::new).collect()),
+            Kernel::Loop(k) => match apart(k) {
+                Some(loops) => Exe::Group(loops),
                 None => Exe::Loop(Box::new(LoopExe::new(k))),
             },
             Kernel::Dot(k) => Exe::Dot(DotExe::new(k)),
@@ -79,6 +80,14 @@ impl Exe {
             Exe::Sort(k) => k.run(env, parallel),
         }
     }
+}
+
+/// A loop as several, if that pays: parts of its space, or taps for each of its reductions.
+fn apart(kernel: &Loop) -> Option<Vec<LoopExe>> {
+    let lowered = |loops: Vec<Loop>| loops.iter().map(LoopExe::new).collect::<Vec<_>>();
+    let in_parts = || parts(kernel).map(lowered).filter(|loops| loops.iter().all(|k| k.scratch_bytes() == 0));
+    let folded = || by_reduction(kernel).map(lowered).filter(|loops| loops.iter().all(LoopExe::has_taps));
+    in_parts().or_else(folded)
 }
 
 /// Loops that are worth several threads run one after the other, the rest side by side.

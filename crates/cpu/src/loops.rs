@@ -55,6 +55,11 @@ impl LoopExe {
         LoopExe { space, program, tiling, turned, taps }
     }
 
+    /// True iff its rows are taps.
+    pub(crate) fn has_taps(&self) -> bool {
+        self.taps.is_some()
+    }
+
     /// A measure of the work: lanes times steps.
     pub(crate) fn work(&self) -> usize {
         self.space.n_rows() * self.space.n_points().max(1) * self.program.weight()

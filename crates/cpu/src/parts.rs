@@ -5,46 +5,77 @@
 
 use std::ops::Range;
 
-use kiln_ir::kernel::{Body, Instr, Loop, Value};
+use kiln_ir::kernel::{Access, Body, Instr, Loop, Store, Value};
 use kiln_ir::{Bound, DType, Index, PointOp};
 
 use crate::space::admitted;
 
 /// Parts of a loop, at most.
-const MOST: usize = 8;
+const MOST: usize = 128;
 
 /// Points of each part, and neighbours along the axis that is cut, from which on parts pay.
 const LEAST: usize = 1 << 12;
 const RUN: usize = 4;
 
+/// Parts with shorter runs are moved element by element, and pay only where all of them together load this many times as
+/// much.
+const SHORT: usize = 8;
+
 /// The parts of a loop, if each has less to load than the whole.
 pub(crate) fn parts(kernel: &Loop) -> Option<Vec<Loop>> {
-    let gathers = |instr: &Instr| matches!(instr, Instr::Load { gather: Some(_), .. });
-    if !kernel.row.is_empty() || kernel.body.instrs.iter().any(gathers) || n_loads(&kernel.body) < 2 {
+    let body = &kernel.body;
+    if body.reduces_columns() || n_loads(body) < 2 {
         return None;
     }
+    let rank = kernel.outer.len() + kernel.row.len();
     let mut boxes: Vec<Vec<Range<usize>>> = vec![Vec::new()];
+    let mut short = false;
     for (axis, &dim) in kernel.outer.iter().enumerate() {
-        let mut cuts = cuts(&kernel.body, &kernel.outer, axis);
+        let mut cuts = cuts(body, (axis, dim), rank);
         cuts.extend([0, dim]);
         cuts.sort_unstable();
         cuts.dedup();
         if (cuts.len() - 1) * boxes.len() > MOST {
             return None;
         }
-        let run: usize = kernel.outer[axis + 1..].iter().product();
-        if cuts.len() > 2 && cuts.windows(2).any(|cut| (cut[1] - cut[0]) * run < RUN) {
-            return None;
-        }
+        let run: usize = kernel.outer[axis + 1..].iter().chain(&kernel.row).product();
+        short |= cuts.len() > 2 && cuts.windows(2).any(|cut| (cut[1] - cut[0]) * run < RUN);
         let ends = cuts.windows(2).map(|cut| cut[0]..cut[1]);
         let with =
             |end: Range<usize>| boxes.iter().map(move |part| part.iter().cloned().chain([end.clone()]).collect());
         boxes = ends.flat_map(with).collect();
     }
     let parts: Vec<Loop> = boxes.iter().map(|part| within(kernel, part)).collect();
-    let pays =
-        |part: &Loop| part.outer.iter().product::<usize>() >= LEAST && n_loads(&part.body) < n_loads(&kernel.body);
+    let n_points = |part: &Loop| part.outer.iter().chain(&part.row).product::<usize>();
+    let most = if short { n_loads(body) / SHORT } else { n_loads(body) - 1 };
+    let pays = |part: &Loop| n_points(part) >= LEAST && n_loads(&part.body) <= most;
     (parts.len() > 1 && parts.iter().all(pays)).then_some(parts)
+}
+
+/// A loop for each reduction, if there are several along rows, no store needs two of them, and none is where another one
+/// reads.
+pub(crate) fn by_reduction(kernel: &Loop) -> Option<Vec<Loop>> {
+    let body = &kernel.body;
+    let reductions: Vec<usize> =
+        (0..body.instrs.len()).filter(|&v| matches!(body.instrs[v], Instr::Reduce(..))).collect();
+    let in_place = kernel.args.iter().any(|arg| arg.access == Access::ReadWrite);
+    if reductions.len() < 2 || body.reduces_columns() || in_place {
+        return None;
+    }
+    let mut left = body.stores.len();
+    let of = |at: usize| {
+        let alone = |store: &&Store| {
+            let mut only = body.clone();
+            only.stores = vec![(*store).clone()];
+            let live = only.live(false);
+            reductions.iter().all(|&r| live[r] == (r == at))
+        };
+        let stores: Vec<Store> = body.stores.iter().filter(alone).cloned().collect();
+        left -= stores.len();
+        Loop { body: Body { stores, ..body.clone() }.pruned(), ..kernel.clone() }
+    };
+    let loops: Vec<Loop> = reductions.iter().copied().map(of).collect();
+    (left == 0).then_some(loops)
 }
 
 fn n_loads(body: &Body) -> usize {
@@ -52,11 +83,11 @@ fn n_loads(body: &Body) -> usize {
 }
 
 /// Where conditions that are on an axis alone begin or end to hold.
-fn cuts(body: &Body, dims: &[usize], axis: usize) -> Vec<usize> {
+fn cuts(body: &Body, (axis, dim): (usize, usize), rank: usize) -> Vec<usize> {
     let on_axis = |bound: &Bound| -> Option<Range<usize>> {
-        let strides = bound.index.affine(dims.len())?;
+        let strides = bound.index.affine(rank)?;
         let alone = strides.iter().enumerate().all(|(a, &stride)| (a == axis) == (stride != 0));
-        alone.then(|| admitted(bound.index.constant, strides[axis], bound.lo, bound.hi, dims[axis]))
+        alone.then(|| admitted(bound.index.constant, strides[axis], bound.lo, bound.hi, dim))
     };
     let bounds = body.instrs.iter().flat_map(|instr| match instr {
         Instr::Load { valid: bounds, .. } | Instr::Inside(bounds) => &bounds[..],
@@ -73,10 +104,14 @@ fn within(kernel: &Loop, part: &[Range<usize>]) -> Loop {
         let var = if range.len() == 1 { Index::constant(0) } else { Index::var(axis) };
         var.offset(range.start as i64)
     };
-    let coords: Vec<Index> = part.iter().enumerate().map(coord).collect();
+    let rank = outer.len() + kernel.row.len();
+    // Those of a row stay, and behind them a gathered one, of any size.
+    let coords: Vec<Index> = part.iter().enumerate().map(coord).chain((outer.len()..=rank).map(Index::var)).collect();
+    let dims = [&outer[..], &kernel.row, &[u32::MAX as usize]].concat();
     let mut moved = kernel.body.clone();
-    moved.map_indices(&|index| index.substitute(&coords, &outer));
-    Loop { outer: outer.clone(), row: Vec::new(), args: kernel.args.clone(), body: decided(&moved, &outer) }
+    moved.map_indices(&|index| index.substitute(&coords, &dims));
+    let body = decided(&moved, &dims);
+    Loop { outer, row: kernel.row.clone(), args: kernel.args.clone(), body }
 }
 
 /// A body without conditions that its space decides, and without what nothing needs then.
@@ -87,13 +122,9 @@ fn decided(body: &Body, dims: &[usize]) -> Body {
     let mut now: Vec<Value> = Vec::with_capacity(body.instrs.len());
     for (instr, &dtype) in body.instrs.iter().zip(&body.types) {
         let mut instr = instr.clone();
-        match &mut instr {
-            Instr::Load { valid: bounds, .. } | Instr::Inside(bounds) => {
-                bounds.retain(|bound| bound.decided(dims) != Some(true));
-            }
-            Instr::Op(_, args) => args.iter_mut().for_each(|arg| *arg = now[*arg as usize]),
-            Instr::Cast(_, arg) => *arg = now[*arg as usize],
-            _ => {}
+        instr.map_operands(&|v| now[v as usize]);
+        if let Instr::Load { valid: bounds, .. } | Instr::Inside(bounds) = &mut instr {
+            bounds.retain(|bound| bound.decided(dims) != Some(true));
         }
         if let Instr::Op(PointOp::Select, [condition, yes, no]) = instr
             && let Instr::Const(_, truth) = out.instrs[condition as usize]
@@ -111,32 +142,14 @@ fn decided(body: &Body, dims: &[usize]) -> Body {
     }
     out.stores = body.stores.clone();
     out.stores.iter_mut().for_each(|store| store.value = now[store.value as usize]);
-    needed(&out)
-}
-
-/// The steps that stores need.
-fn needed(body: &Body) -> Body {
-    let live = body.live(false);
-    let mut out = Body::default();
-    let mut now: Vec<Value> = vec![0; body.instrs.len()];
-    for v in (0..body.instrs.len()).filter(|&v| live[v]) {
-        let mut instr = body.instrs[v].clone();
-        match &mut instr {
-            Instr::Op(_, args) => args.iter_mut().for_each(|arg| *arg = now[*arg as usize]),
-            Instr::Cast(_, arg) => *arg = now[*arg as usize],
-            _ => {}
-        }
-        now[v] = out.push(instr, body.types[v]);
-    }
-    out.stores = body.stores.clone();
-    out.stores.iter_mut().for_each(|store| store.value = now[store.value as usize]);
-    out
+    out.pruned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_ir::kernel::{Access, Arg, Store};
+    use kiln_ir::ReduceOp;
+    use kiln_ir::kernel::Arg;
 
     /// Two tensors beside each other along an axis of `dims`, of which the first one ends at `at`.
     fn beside(dims: [usize; 2], axis: usize, at: usize) -> Loop {
@@ -178,5 +191,55 @@ mod tests {
         assert!(parts(&beside([100, 300], 0, 10)).is_none());
         assert!(parts(&beside([10_000, 9], 1, 3)).is_none());
         assert!(parts(&beside([10_000, 9], 1, 4)).is_some());
+    }
+
+    /// Tensors of `width` columns beside each other, looked up row by row.
+    fn looked_up(n: usize, width: usize) -> Loop {
+        let dims = [10_000, n * width];
+        let mut body = Body::default();
+        let row = Instr::Load { arg: 0, index: Index::var(0), valid: vec![], gather: None };
+        let row = body.push(row, DType::I32);
+        for i in 0..n {
+            let column = Index::var(1).offset(-((i * width) as i64));
+            let valid = vec![Bound { index: column.clone(), lo: 0, hi: width as i64 }];
+            let index = Index::var(2).scale(width as i64).add(&column, &[10_000, n * width, 50]);
+            let x = Instr::Load { arg: 1, index, valid: valid.clone(), gather: Some((row, 50)) };
+            let [x, here] = [(x, DType::F32), (Instr::Inside(valid), DType::Bool)].map(|(i, t)| body.push(i, t));
+            let before = if i == 0 { x } else { body.stores[0].value };
+            let value = body.push(Instr::Op(PointOp::Select, [here, x, before]), DType::F32);
+            let index = Index::var(0).scale(dims[1] as i64).add(&Index::var(1), &dims);
+            body.stores = vec![Store { arg: 2, index, value }];
+        }
+        let arg = |dtype, numel, access| Arg { dtype, numel, access };
+        let args = vec![
+            arg(DType::I32, 10_000, Access::Read),
+            arg(DType::F32, 50 * width, Access::Read),
+            arg(DType::F32, dims[0] * dims[1], Access::Write),
+        ];
+        Loop { outer: dims.to_vec(), row: vec![], args, body }
+    }
+
+    #[test]
+    fn many_parts_pay_though_their_runs_are_short() {
+        for (n, width) in [(40, 4), (20, 3)] {
+            let parts = parts(&looked_up(n, width)).unwrap();
+            assert_eq!(parts.len(), n);
+            assert!(parts.iter().all(|part| part.outer == [10_000, width] && n_loads(&part.body) == 2));
+        }
+        assert!(parts(&looked_up(10, 3)).is_none());
+    }
+
+    #[test]
+    fn rows_are_reduced_part_by_part() {
+        let moved = beside([300, 100], 0, 40);
+        let mut kernel = Loop { outer: vec![300], row: vec![100], ..moved };
+        let value = kernel.body.push(Instr::Reduce(ReduceOp::Sum, kernel.body.stores[0].value), DType::F32);
+        kernel.body.stores = vec![Store { arg: 2, index: Index::var(0), value }];
+        assert!(parts(&kernel).is_none(), "too little");
+        let moved = beside([300, 200], 0, 40);
+        kernel = Loop { row: vec![200], args: moved.args, ..kernel };
+        let parts = parts(&kernel).unwrap();
+        assert_eq!(parts.iter().map(|part| (part.outer[0], part.row[0])).collect::<Vec<_>>(), [(40, 200), (260, 200)]);
+        assert!(parts.iter().all(|part| matches!(part.body.instrs[..], [Instr::Load { .. }, Instr::Reduce(..)])));
     }
 }

@@ -15,6 +15,16 @@ impl Instr {
         }
     }
 
+    /// Replaces the number of each earlier value that it reads.
+    pub fn map_operands(&mut self, f: &dyn Fn(Value) -> Value) {
+        match self {
+            Instr::Load { gather, .. } => gather.iter_mut().for_each(|(v, _)| *v = f(*v)),
+            Instr::Op(_, args) => *args = args.map(f),
+            Instr::Cast(_, v) | Instr::Reduce(_, v) | Instr::ColumnReduce(_, v) => *v = f(*v),
+            Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) | Instr::Acc => {}
+        }
+    }
+
     /// Its index expressions: an address and its bounds.
     pub fn indices(&self) -> Vec<&Index> {
         match self {
@@ -72,6 +82,20 @@ impl Body {
         live
     }
 
+    /// The steps that stores need, and no others.
+    pub fn pruned(&self) -> Body {
+        let live = self.live(false);
+        let mut out = Body::default();
+        let mut now: Vec<Value> = vec![0; self.instrs.len()];
+        for (v, instr) in self.instrs.iter().enumerate().filter(|(v, _)| live[*v]) {
+            let mut instr = instr.clone();
+            instr.map_operands(&|v| now[v as usize]);
+            now[v] = out.push(instr, self.types[v]);
+        }
+        out.stores = self.stores.iter().map(|s| Store { value: now[s.value as usize], ..s.clone() }).collect();
+        out
+    }
+
     /// Replaces every index expression.
     pub fn map_indices(&mut self, f: &dyn Fn(&Index) -> Index) {
         self.instrs.iter_mut().for_each(|i| i.map_indices(f));
@@ -103,24 +127,13 @@ impl Body {
     pub fn append(&mut self, other: &Body, acc: Option<Value>) -> Vec<Value> {
         let mut values: Vec<Value> = Vec::with_capacity(other.instrs.len());
         for (instr, &dtype) in other.instrs.iter().zip(&other.types) {
-            let of = |v: Value| values[v as usize];
-            let instr = match instr {
-                Instr::Load { arg, index, valid, gather } => Instr::Load {
-                    arg: *arg,
-                    index: index.clone(),
-                    valid: valid.clone(),
-                    gather: gather.map(|(v, n)| (of(v), n)),
-                },
-                Instr::Op(op, args) => Instr::Op(*op, args.map(of)),
-                Instr::Cast(dtype, v) => Instr::Cast(*dtype, of(*v)),
-                Instr::Reduce(op, v) => Instr::Reduce(*op, of(*v)),
-                Instr::ColumnReduce(op, v) => Instr::ColumnReduce(*op, of(*v)),
-                Instr::Acc => {
-                    values.push(acc.expect("only an epilogue reads the sum"));
-                    continue;
-                }
-                Instr::Const(..) | Instr::Scalar(..) | Instr::Coord(_) | Instr::Inside(_) => instr.clone(),
-            };
+            if let (Instr::Acc, Some(acc)) = (instr, acc) {
+                values.push(acc);
+                continue;
+            }
+            assert!(*instr != Instr::Acc, "only an epilogue reads the sum");
+            let mut instr = instr.clone();
+            instr.map_operands(&|v| values[v as usize]);
             values.push(self.push(instr, dtype));
         }
         self.stores.extend(other.stores.iter().map(|s| Store { value: values[s.value as usize], ..s.clone() }));
