@@ -102,7 +102,7 @@ fn along_lines(index: &Index, dims: &[usize]) -> Option<(i64, Vec<i64>)> {
 }
 
 /// What becomes of the result of the reduction, step `at`; `None` if that depends on the row's elements.
-fn epilogue(body: &Body, (at, factor): (usize, Option<(PointOp, f64)>), outer: usize) -> Option<Body> {
+pub(super) fn epilogue(body: &Body, (at, factor): (usize, Option<(PointOp, f64)>), outer: usize) -> Option<Body> {
     let mut wanted = vec![false; body.instrs.len()];
     body.stores.iter().for_each(|s| wanted[s.value as usize] = true);
     for v in (0..body.instrs.len()).rev().filter(|&v| v != at) {

@@ -7,19 +7,23 @@ use kiln_ir::kernel::{Instr, Loop, Value};
 use kiln_ir::{Bound, DType, Index, PointOp, ReduceOp};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::find::{LINE, MOST};
+use super::find::{LINE, MOST, epilogue};
 use super::lines::{Kind, Lines, Tap};
 use super::phase::{Space, steps};
 use super::source::{Form, Source};
 use super::vector::{exists, lanes, load, span, vector};
-use crate::exec::Env;
+use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::order::reordered;
+use crate::panel::{Block, Panel};
 use crate::simd::Reg;
 use crate::task::for_each;
 
 /// Channels that keep all threads busy.
 const CHANNELS: usize = 16;
+
+/// Tasks that channels are shared out as, at most.
+const TASKS: usize = 64;
 
 /// Lines whose sums are made in single precision: they then join those of the lines before in double.
 const EXACT: usize = 64;
@@ -39,9 +43,19 @@ pub(crate) struct Sums {
     n_channels: usize,
     /// Lines of a channel.
     n: usize,
-    out: usize,
-    /// Where the first channel's results are, for each tap.
-    places: Vec<i64>,
+    n_taps: usize,
+    /// What becomes of the sums, channel by channel.
+    epilogue: Panel,
+}
+
+/// What a task works with.
+struct Worker {
+    loan: Loan,
+    /// A vector's lanes for each tap of a channel.
+    sums: Reg,
+    totals: Vec<f64>,
+    /// The results of some channels.
+    block: Reg,
 }
 
 impl Sums {
@@ -49,8 +63,8 @@ impl Sums {
         let n_outer = kernel.outer.len();
         let dims = [&kernel.outer[..], &kernel.row].concat();
         let body = &kernel.body;
-        let [store] = &body.stores[..] else { return None };
-        let Instr::Reduce(ReduceOp::Sum, product) = body.instrs[store.value as usize] else { return None };
+        let mut reductions = body.instrs.iter().enumerate().filter(|(_, i)| matches!(i, Instr::Reduce(..)));
+        let (at, &Instr::Reduce(ReduceOp::Sum, product)) = reductions.next()? else { return None };
         let Instr::Op(PointOp::Mul, [a, b, _]) = body.instrs[product as usize] else { return None };
         let load = |v: Value| -> Option<Load> {
             match &body.instrs[v as usize] {
@@ -60,7 +74,7 @@ impl Sums {
         };
         let (a, b) = (load(a)?, load(b)?);
         let float = |arg: usize| kernel.args[arg].dtype == DType::F32;
-        if !(float(a.0) && float(b.0) && float(store.arg as usize)) || body.reduces_columns() {
+        if reductions.next().is_some() || !(float(a.0) && float(b.0)) || body.reduces_columns() {
             return None;
         }
         let repeated = |index: &Index, axis: usize| kernel.outer[axis] > 1 && !index.uses(&|a| a == axis);
@@ -98,22 +112,15 @@ impl Sums {
         if steps.iter().any(|&step| step != 1) || !beside || !phase.meets(outer[last]) {
             return None;
         }
-        let mut to = moved.stores[0].index.affine(order.len())?;
-        let of_taps = to.split_off(outer.len());
-        to.pop();
-        let places = (0..n_taps).map(|number| {
-            let mut rest = number;
-            row.iter().zip(&of_taps).rev().fold(moved.stores[0].index.constant, |sum, (dim, by)| {
-                let at = rest % dim;
-                rest /= dim;
-                sum + at as i64 * by
-            })
-        });
-        let places = places.collect();
-        let lines = Lines::new(&outer[..last], outer[last], &steps, &[phase], &to)?;
+        let results: Vec<usize> = channels.iter().chain(&window).copied().collect();
+        let epilogue = reordered(&epilogue(body, (at, None), n_outer)?, &results);
+        let epilogue = Panel::new(&epilogue, &kernel.args, [&[], &dims_of(&channels), &row], false);
+        if epilogue.swapped {
+            return None;
+        }
+        let lines = Lines::new(&outer[..last], outer[last], &steps, &[phase], &vec![0; last])?;
         let n = outer[..last].iter().product::<usize>() / n_channels;
-        let out = store.arg as usize;
-        Some(Sums { args: [taps.0, same.0], step, lines, n_channels, n, out, places })
+        Some(Sums { args: [taps.0, same.0], step, lines, n_channels, n, n_taps, epilogue })
     }
 
     pub(super) fn run(&self, env: Env, parallel: bool) {
@@ -122,17 +129,26 @@ impl Sums {
             view.slice::<f32>(0, view.len::<f32>())
         };
         let [values, others] = self.args.map(whole);
-        let n_taps = self.places.len();
-        let work = self.n * self.lines.weight() * LANES;
-        let init = || (Reg::with_bytes(4 * LANES * n_taps), vec![0.0; n_taps]);
-        for_each(parallel, self.n_channels, work, init, |(sums, totals), channel| {
+        let n_taps = self.n_taps;
+        let some = self.n_channels.div_ceil(TASKS);
+        let init = || {
+            let mut loan = Loan::bare();
+            self.epilogue.prepare(&mut loan, env);
+            let [sums, block] = [LANES, some].map(|n| Reg::with_bytes(4 * n * n_taps));
+            Worker { loan, sums, totals: vec![0.0; n_taps], block }
+        };
+        let work = some * self.n * self.lines.weight() * LANES;
+        for_each(parallel, self.n_channels.div_ceil(some), work, init, |worker, i| {
+            let Worker { loan, sums, totals, block } = worker;
+            let channels = i * some..self.n_channels.min((i + 1) * some);
             let sums = &mut sums.lanes_mut::<f32>()[..LANES * n_taps];
-            let place = Arch::new().dispatch(Channel { all: self, values, others, number: channel, sums, totals });
-            for (total, at) in totals.iter().zip(&self.places) {
-                // SAFETY: a task's channel is its own.
-                let out = unsafe { env.args[self.out].slice_mut((place + at) as usize, 1) };
-                out.copy_from_slice(&[*total as f32]);
+            let block = &mut block.lanes_mut::<f32>()[..channels.len() * n_taps];
+            for (number, results) in channels.clone().zip(block.chunks_mut(n_taps)) {
+                Arch::new().dispatch(Channel { all: self, values, others, number, sums, totals });
+                results.iter_mut().zip(&*totals).for_each(|(result, total)| *result = *total as f32);
             }
+            let part = Block { batch: 0, rows: channels, columns: 0..n_taps };
+            self.epilogue.finish(loan, env, &part, View::of(block));
         });
     }
 }
@@ -159,21 +175,18 @@ struct Channel<'a> {
 }
 
 impl WithSimd for Channel<'_> {
-    /// The address from which those of its results are counted.
-    type Output = i64;
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> i64 {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Channel { all, values, others, number, sums, totals } = self;
-        let mut place = 0;
         totals.fill(0.0);
         for from in (0..all.n).step_by(EXACT) {
             sums.fill(0.0);
             let lines = number * all.n + from..number * all.n + all.n.min(from + EXACT);
             for (run, parts) in all.lines.runs(lines) {
                 for part in parts {
-                    let [first, second, out] = part.within(run);
-                    place = out;
+                    let [first, second, _] = part.within(run);
                     let line = Line { values, others, at: [first, second], kind: &all.lines.kinds[part.kind], sums };
                     match all.step {
                         1 => line.walk::<S, 1>(simd),
@@ -185,7 +198,6 @@ impl WithSimd for Channel<'_> {
                 *total += f64::from(across(*sums));
             }
         }
-        place
     }
 }
 
@@ -318,7 +330,7 @@ mod tests {
     #[test]
     fn channels_that_keep_threads_busy_are_summed_at_once() {
         let sums = Sums::new(&gradient(16, 2)).unwrap();
-        assert_eq!((sums.n_channels, sums.n, sums.step, &sums.places[..]), (16, 20, 2, &[0, 1, 2][..]));
+        assert_eq!((sums.n_channels, sums.n, sums.step, sums.n_taps), (16, 20, 2, 3));
         assert!(Sums::new(&gradient(15, 2)).is_none());
         assert!(Sums::new(&gradient(16, 3)).is_none());
     }

@@ -1,6 +1,6 @@
 //! Rows of a few elements along lines: pools that overlap, sums over windows that meet, convolutions channel by channel.
 
-use kiln_ir::kernel::{Body, Instr, Loop, Store};
+use kiln_ir::kernel::{Access, Arg, Body, Instr, Loop, Store};
 use kiln_ir::{Bound, DType, Index, Kernel, PointOp, ReduceOp};
 
 use crate::common::{Rng, check, flat, load, masked, read, strided, write};
@@ -60,6 +60,29 @@ impl Windows {
         Kernel::Loop(Loop { outer: vec![c, oh, ow], row: vec![size; 2], args, body })
     }
 
+    /// The greatest of each window and its place; or the greatest and the sum, both plus a tensor in whose place the first
+    /// of them is stored.
+    fn two_pools(self, in_place: bool) -> Kernel {
+        let Windows { c, image: [h, w], size, .. } = self;
+        let [oh, ow] = self.out();
+        let (index, valid) = self.seen(&[c, oh, ow, size, size]);
+        let mut body = Body::default();
+        let x = body.push(masked(0, index, valid), DType::F32);
+        let (second, dtype) = if in_place { (ReduceOp::Sum, DType::F32) } else { (ReduceOp::ArgMax, DType::I32) };
+        let mut values =
+            [(ReduceOp::Max, DType::F32), (second, dtype)].map(|(op, t)| body.push(Instr::Reduce(op, x), t));
+        if in_place {
+            let y = body.push(load(1, flat(&[c, oh, ow])), DType::F32);
+            values = values.map(|value| body.push(Instr::Op(PointOp::Add, [value, y, y]), DType::F32));
+        }
+        let stores = (1..).zip(values).map(|(arg, value)| Store { arg, index: flat(&[c, oh, ow]), value });
+        body.stores = stores.collect();
+        let n = c * oh * ow;
+        let access = if in_place { Access::ReadWrite } else { Access::Write };
+        let args = vec![read(DType::F32, c * h * w), Arg { access, ..write(DType::F32, n) }, write(dtype, n)];
+        Kernel::Loop(Loop { outer: vec![c, oh, ow], row: vec![size; 2], args, body })
+    }
+
     /// Each channel's windows times weights of its own.
     fn convolution(self) -> Kernel {
         let Windows { c, image: [h, w], size, .. } = self;
@@ -102,7 +125,8 @@ impl Windows {
     }
 
     /// Sums over two images of what windows see times what they have: the gradient of a convolution by its weights.
-    fn weights(self) -> Kernel {
+    /// They are stored, or subtracted from the weights.
+    fn weights(self, subtracted: bool) -> Kernel {
         let Windows { c, image: [h, w], size, step, pad } = self;
         let [oh, ow] = self.out();
         let dims = [c, size, size, 2, oh, ow];
@@ -118,10 +142,16 @@ impl Windows {
         let n = (oh * ow) as i64;
         let g = body.push(load(1, strided(&dims, &[n, 0, 0, c as i64 * n, ow as i64, 1])), DType::F32);
         let product = body.push(Instr::Op(PointOp::Mul, [x, g, g]), DType::F32);
-        let value = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
+        let mut value = body.push(Instr::Reduce(ReduceOp::Sum, product), DType::F32);
+        if subtracted {
+            let before = body.push(load(2, flat(&[c, size, size])), DType::F32);
+            value = body.push(Instr::Op(PointOp::Sub, [before, value, value]), DType::F32);
+        }
         body.stores.push(Store { arg: 2, index: flat(&[c, size, size]), value });
         let n = 2 * c;
-        let args = vec![read(DType::F32, n * h * w), read(DType::F32, n * oh * ow), write(DType::F32, c * size * size)];
+        let access = if subtracted { Access::ReadWrite } else { Access::Write };
+        let weights = Arg { access, ..write(DType::F32, c * size * size) };
+        let args = vec![read(DType::F32, n * h * w), read(DType::F32, n * oh * ow), weights];
         Kernel::Loop(Loop { outer: vec![c, size, size], row: vec![2, oh, ow], args, body })
     }
 
@@ -220,6 +250,19 @@ fn pools_that_overlap() {
 }
 
 #[test]
+fn two_pools_of_one_image() {
+    let mut rng = Rng::new(66);
+    for windows in all() {
+        let n = windows.results();
+        let image = whole(&mut rng, windows.c * windows.image.iter().product::<usize>());
+        for in_place in [false, true] {
+            let args = [image.clone(), whole(&mut rng, n), vec![0.0; n]];
+            check(&format!("in place {in_place}, {windows:?}"), &windows.two_pools(in_place), &args, &[], 0.0);
+        }
+    }
+}
+
+#[test]
 fn sums_over_windows_that_meet() {
     let mut rng = Rng::new(62);
     for windows in all() {
@@ -283,11 +326,13 @@ fn gradients_of_weights_channel_by_channel() {
     for windows in all() {
         let windows = Windows { c: 17, ..windows };
         let numel = 2 * windows.c * windows.image.iter().product::<usize>();
-        let sums = vec![0.0; windows.c * windows.size * windows.size];
-        let mut args = [whole(&mut rng, numel), whole(&mut rng, 2 * windows.results()), sums];
-        check(&format!("{windows:?}"), &windows.weights(), &args, &[], 0.0);
+        let weights = whole(&mut rng, windows.c * windows.size * windows.size);
+        let mut args = [whole(&mut rng, numel), whole(&mut rng, 2 * windows.results()), weights];
+        for subtracted in [false, true] {
+            check(&format!("{windows:?}, subtracted {subtracted}"), &windows.weights(subtracted), &args, &[], 0.0);
+        }
         // Zeros around an image are multiplied like others.
         args[1][0] = f64::INFINITY;
-        check(&format!("an infinite slope, {windows:?}"), &windows.weights(), &args, &[], 0.0);
+        check(&format!("an infinite slope, {windows:?}"), &windows.weights(false), &args, &[], 0.0);
     }
 }
