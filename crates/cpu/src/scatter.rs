@@ -4,13 +4,15 @@
 //! into its rows. So no two tasks write one element, and every sum has a fixed order. What no slice falls into is set to
 //! zero at the end, so that memory is written once.
 
+use std::ops::Range;
+
 use kiln_ir::DType;
 use kiln_ir::kernel::Scatter;
 
 use crate::cast::Stored;
 use crate::exec::Env;
 use crate::memory::View;
-use crate::simd::{fence, zero};
+use crate::simd::{LINE, fence, prefetch_now, zero};
 use crate::task::{GRAIN, for_each};
 
 /// Tasks into which the rows of a large result are divided.
@@ -23,6 +25,14 @@ const WIDE: usize = 16;
 
 /// Bytes of a task's rows that its caches would not keep.
 const FAR: usize = 1 << 20;
+
+/// Slices that are looked up before those among them are added that fall into a task's rows. Adding each as it is found
+/// would begin anew with each guess whether the next one falls there too, and wait for its elements.
+const AHEAD: usize = 1 << 10;
+
+/// How many slices ahead elements are asked for, and how many of a slice: those behind follow by themselves.
+const SOON: usize = 4;
+const MOST_SOON: usize = 256;
 
 /// Working memory of a task.
 struct Spare<T> {
@@ -94,7 +104,7 @@ impl ScatterExe {
         &self,
         env: Env,
         outer: usize,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         spare: &mut Spare<T>,
         add: &impl Fn(T, T) -> T,
     ) {
@@ -115,7 +125,7 @@ impl ScatterExe {
         &self,
         env: Env,
         outer: usize,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         sums: &mut [T],
         met: &mut Vec<bool>,
         add: &impl Fn(T, T) -> T,
@@ -126,17 +136,24 @@ impl ScatterExe {
         }
         met.clear();
         met.resize(rows.len(), false);
-        for i in 0..self.index {
-            let row = self.row(env.args[0], i);
-            if !rows.contains(&row) {
-                continue;
-            }
-            let values = env.args[1].slice::<S>((outer * self.index + i) * inner, inner);
-            let row = row - rows.start;
-            let to = sums[row * inner..][..inner].iter_mut().zip(values);
-            match std::mem::replace(&mut met[row], true) {
-                true => to.for_each(|(sum, &x)| *sum = add(*sum, bytemuck::cast(x.widen()))),
-                false => to.for_each(|(sum, &x)| *sum = add(T::zeroed(), bytemuck::cast(x.widen()))),
+        let mut list = [[0; 2]; AHEAD];
+        for first in (0..self.index).step_by(AHEAD) {
+            let slices = first..self.index.min(first + AHEAD);
+            let found = self.find(env.args[0], slices, &rows, &mut list);
+            let values = |slice: u32, n: usize| {
+                env.args[1].slice::<S>((outer * self.index + first + slice as usize) * inner, n.min(inner))
+            };
+            for (n, &[slice, row]) in found.iter().enumerate() {
+                if let Some(&[next, _]) = found.get(n + SOON) {
+                    let lines = values(next, MOST_SOON).chunks(LINE / size_of::<S>());
+                    lines.for_each(|line| prefetch_now(line.as_ptr()));
+                }
+                let (row, values) = (row as usize, values(slice, inner));
+                let to = sums[row * inner..][..inner].iter_mut().zip(values);
+                match std::mem::replace(&mut met[row], true) {
+                    true => to.for_each(|(sum, &x)| *sum = add(*sum, bytemuck::cast(x.widen()))),
+                    false => to.for_each(|(sum, &x)| *sum = add(T::zeroed(), bytemuck::cast(x.widen()))),
+                }
             }
         }
         // Sums that are yet to be narrowed are read at once.
@@ -177,12 +194,31 @@ impl ScatterExe {
         }
     }
 
-    /// The row of the result that slice `i` is added to.
-    fn row(&self, index: View, i: usize) -> usize {
+    /// Which of some slices, at most [`AHEAD`], fall into these rows, and into which of them.
+    fn find<'a>(
+        &self,
+        index: View,
+        slices: Range<usize>,
+        rows: &Range<usize>,
+        list: &'a mut [[u32; 2]; AHEAD],
+    ) -> &'a [[u32; 2]] {
         let last = self.size.saturating_sub(1);
+        let mut n = 0;
+        let mut look = |slice: u32, row: usize| {
+            let row = row.min(last).wrapping_sub(rows.start);
+            list[n] = [slice, row as u32];
+            n += usize::from(row < rows.len());
+        };
         match self.index_dtype {
-            DType::I32 => (index.get::<i32>(i).max(0) as usize).min(last),
-            _ => (index.get::<u32>(i) as usize).min(last),
+            DType::I32 => {
+                let places = index.slice::<i32>(slices.start, slices.len());
+                (0..).zip(places).for_each(|(slice, &row)| look(slice, row.max(0) as usize));
+            }
+            _ => {
+                let places = index.slice::<u32>(slices.start, slices.len());
+                (0..).zip(places).for_each(|(slice, &row)| look(slice, row as usize));
+            }
         }
+        &list[..n]
     }
 }

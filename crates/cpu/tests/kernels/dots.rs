@@ -296,7 +296,7 @@ fn scatters_add_in_order_and_clamp() {
         // Single numbers are worth a task for each thread; the last is so large that its zeros go past the caches.
         let all = [
             (1, 7, 3, 4),
-            (2, 500, 40, 30),
+            (2, 2500, 40, 30),
             (1, 0, 3, 4),
             (3, 5, 1, 1),
             (1, 30_000, 1, 20_000),
