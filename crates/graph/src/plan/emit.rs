@@ -6,7 +6,7 @@
 
 use kiln_ir::index::{Index, IndexMap};
 use kiln_ir::kernel::{Body, Instr, Value};
-use kiln_ir::{DType, ExprNode, Graph, NodeId, Op, PointOp, ReduceOp};
+use kiln_ir::{DType, ExprNode, Graph, Movement, NodeId, Op, PointOp, ReduceOp};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::roots::base;
@@ -119,8 +119,8 @@ impl Emitter<'_> {
             }
             Op::Map(_) => self.map(id, map)?,
             Op::View(movement) => {
-                let x = node.inputs[0];
-                let inner = map.then(&movement.map(&self.graph.nodes[x as usize].shape));
+                let (x, place) = self.behind_views(node.inputs[0], movement);
+                let inner = map.then(&place);
                 let value = self.value(x, &inner)?;
                 match &self.body.instrs[value as usize] {
                     _ if inner.valid == map.valid || self.stored(base(self.graph, x)) => value,
@@ -161,6 +161,25 @@ impl Emitter<'_> {
                 return Err(format!("%{id} is {}", node.op.name()));
             }
         })
+    }
+
+    /// What lies behind a view and those behind it that have no bounds, and where in it. Together they are often less than
+    /// one by one: a reshape and its inverse are nothing, but not at places that are only meant where bounds let them be.
+    fn behind_views(&self, mut x: NodeId, first: &Movement) -> (NodeId, IndexMap) {
+        let shape = |id: NodeId| &self.graph.nodes[id as usize].shape;
+        let mut place = first.map(shape(x));
+        while place.valid.is_empty()
+            && !self.stored(x)
+            && let Op::View(movement) = &self.graph.nodes[x as usize].op
+        {
+            let of = self.graph.nodes[x as usize].inputs[0];
+            let next = movement.map(shape(of));
+            if !next.valid.is_empty() {
+                break;
+            }
+            (x, place) = (of, place.then(&next));
+        }
+        (x, place)
     }
 
     /// The reduction of a node over all rows, at each point of a row.
@@ -266,5 +285,31 @@ fn broadcast(map: &IndexMap, shape: &[usize]) -> IndexMap {
         dims: map.dims.clone(),
         coords: map.coords[skip..].iter().zip(shape).map(coord).collect(),
         valid: map.valid.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::caps;
+    use super::super::{PlanOptions, plan};
+    use kiln_ir::{Expr, Graph, Kernel, Movement, Op, PointOp, Shape};
+    use std::sync::Arc;
+
+    /// Where a bound does not hold a place may be anything, and then a remainder of it is not the place itself.
+    #[test]
+    fn views_behind_bounds_are_put_together_first() {
+        let mut g = Graph::default();
+        let mut x = g.source(Op::Leaf(0), Shape::new(&[2, 4, 4]), kiln_ir::DType::F32);
+        let reshape = |dims: &[usize]| Movement::Reshape(Shape::new(dims));
+        let pad = |axis| Movement::Pad { axis, lo: 1, hi: 1, interior: 0 };
+        for movement in [reshape(&[32]), reshape(&[2, 4, 4]), pad(1), pad(2)] {
+            x = g.apply(Op::View(movement), &[x]);
+        }
+        g.outputs = vec![g.apply(Op::Map(Arc::new(Expr::of(PointOp::Exp))), &[x])];
+        let plan = plan(&g, &[false], &caps(), &|_| Ok(()), PlanOptions::default()).unwrap();
+        let [Kernel::Loop(kernel)] = &plan.steps.iter().map(|step| step.kernel.clone()).collect::<Vec<_>>()[..] else {
+            panic!("{plan:?}")
+        };
+        assert!(kernel.body.indices().all(|index| index.affine(3).is_some()), "{:?}", kernel.body);
     }
 }

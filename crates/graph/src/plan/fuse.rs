@@ -10,6 +10,7 @@ use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Op, Result};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::cluster::{Cluster, Lowered, Scope, Space};
+use super::roots::long_sums;
 use super::{cost, fit};
 
 /// Steps of one kernel: bounds the length of shaders, the registers of a point, and the emitter's recursion.
@@ -44,6 +45,8 @@ pub(crate) struct Fusion<'a> {
     /// The units that bind each root or leaf.
     readers: HashMap<NodeId, Vec<usize>>,
     outputs: HashSet<NodeId>,
+    /// Sums of many products, each of which grows by one.
+    long_sums: HashSet<NodeId>,
     /// What joined its consumer, that consumer, and how.
     joins: Vec<(NodeId, NodeId, &'static str)>,
 }
@@ -55,8 +58,9 @@ impl<'a> Fusion<'a> {
     /// If the device can run some op not even alone: which one, and why.
     pub(crate) fn new(scope: &'a Scope<'a>, live: &[bool]) -> Result<Fusion<'a>> {
         let outputs = scope.graph.outputs.iter().copied().collect();
+        let long_sums = long_sums(scope.graph).into_iter().collect();
         let (home, readers) = Default::default();
-        let mut fusion = Fusion { scope, units: Vec::new(), home, readers, outputs, joins: Vec::new() };
+        let mut fusion = Fusion { scope, units: Vec::new(), home, readers, outputs, long_sums, joins: Vec::new() };
         let all = 0..scope.graph.nodes.len() as NodeId;
         for id in all.filter(|&id| scope.roots[id as usize] && live[id as usize]) {
             let cluster = Cluster::of(scope.graph, id);
@@ -155,6 +159,9 @@ impl<'a> Fusion<'a> {
         let [producer, consumer] = [p, c].map(|u| self.units[u].as_ref().expect("asked of units that exist"));
         if self.reaches(p, c, true) {
             return Err("another kernel lies between them".into());
+        }
+        if self.long_sums.contains(&root) && consumer.cluster.members.keys().any(|id| self.long_sums.contains(id)) {
+            return Err("the sum grows product by product".into());
         }
         let n = n_steps(producer) + n_steps(consumer);
         if n > STEPS_MAX {

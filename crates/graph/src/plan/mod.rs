@@ -26,6 +26,7 @@ mod pack;
 mod roots;
 mod split;
 mod text;
+mod windows;
 
 use kiln_ir::kernel::Access;
 use kiln_ir::{Caps, Error, ErrorKind, Graph, Kernel, NodeId, Reject, Slot};

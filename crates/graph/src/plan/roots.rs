@@ -1,10 +1,12 @@
 //! Which nodes get a buffer: the *roots*, from which fusion starts.
 //!
 //! Everything else is computed inside the kernels that need it, as often as they do. A root is a
-//! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in memory; and
-//! a node where a formula would grow deeper or read more buffers than one kernel may.
+//! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in
+//! memory, or that windows see often; and a node where a formula would grow deeper or read more buffers than one kernel may.
 
-use kiln_ir::{Caps, Graph, Movement, NodeId, Op};
+use kiln_ir::{Caps, Graph, Movement, NodeId, Op, PointOp};
+
+use super::windows::seen_often;
 
 /// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
 const DEPTH_MAX: usize = 200;
@@ -18,6 +20,10 @@ const SPREAD: usize = 8;
 /// each kernel that reads a residual stream adds up all blocks before it: GPT-2's step has 303 kernels then instead of
 /// 281, and a peak of 4.97 GB instead of 3.59.
 const LARGE_LOADS: usize = 3;
+
+/// So many products that are added up, as the gradients of a weight that each step of a sequence uses, have their sums so
+/// far in memory, each the epilogue of the next product: what is added to is still in a cache, and no product is kept.
+const SUMMED_PRODUCTS: usize = 8;
 
 /// For each node, whether it gets a buffer of its own when nothing fuses. Leaves have one already.
 pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
@@ -55,6 +61,10 @@ pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
             Op::Map(_) if !fuse => roots[id] = true,
             Op::Leaf(_) | Op::Const(_) | Op::Scalar(_) | Op::Iota(_) | Op::Offset(_) | Op::Map(_) | Op::View(_) => {}
         }
+    }
+    if fuse {
+        let early = seen_often(graph).into_iter().chain(long_sums(graph));
+        early.filter(|&id| live[id as usize]).for_each(|id| roots[id as usize] = true);
     }
     for (root, node) in roots.iter_mut().zip(&graph.nodes) {
         *root &= !matches!(node.op, Op::Leaf(_));
@@ -104,6 +114,28 @@ fn require(graph: &Graph, id: NodeId, roots: &mut [bool]) {
     roots[base as usize] |= !free;
 }
 
+/// Sums of many products, from where they are many.
+pub(crate) fn long_sums(graph: &Graph) -> Vec<NodeId> {
+    let mut n_products = vec![0; graph.nodes.len()];
+    for (id, node) in graph.nodes.iter().enumerate() {
+        n_products[id] = match (&node.op, &node.inputs[..]) {
+            (Op::Dot(_), _) => 1,
+            (Op::View(_), &[of]) if graph.nodes[of as usize].shape.numel() == node.shape.numel() => {
+                n_products[of as usize]
+            }
+            (Op::Map(formula), &[a, b]) if formula.row() == Some(PointOp::Add) => {
+                match (n_products[a as usize], n_products[b as usize]) {
+                    (sum, 1) | (1, sum) if sum > 0 => sum + 1,
+                    _ => 0,
+                }
+            }
+            _ => 0,
+        };
+    }
+    let maps = graph.nodes.iter().zip(0..).filter(|(node, _)| matches!(node.op, Op::Map(_)));
+    maps.map(|(_, id)| id).filter(|&id| n_products[id as usize] >= SUMMED_PRODUCTS).collect()
+}
+
 /// Makes roots of nodes inside formulas that are too deep or read too many buffers, and of such that many share.
 fn split_large(graph: &Graph, live: &[bool], caps: &Caps, roots: &mut [bool]) {
     let bindings = |ids: &[NodeId]| ids.iter().map(|&i| caps.bindings_of(&graph.nodes[i as usize])).sum::<usize>();
@@ -151,5 +183,31 @@ fn split_large(graph: &Graph, live: &[bool], caps: &Caps, roots: &mut [bool]) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_ir::{Contraction, DType, Expr, Shape};
+    use std::sync::Arc;
+
+    #[test]
+    fn sums_of_many_products_grow_in_memory() {
+        let mut g = Graph::default();
+        let x = g.source(Op::Leaf(0), Shape::new(&[4, 4]), DType::F32);
+        let product = |g: &mut Graph| g.apply(Op::Dot(Contraction { batch: 0, m: 1, n: 1, k: 1 }), &[x, x]);
+        let mut sum = product(&mut g);
+        let mut sums = Vec::new();
+        for _ in 1..SUMMED_PRODUCTS + 2 {
+            let next = product(&mut g);
+            let next = g.apply(Op::View(Movement::Reshape(Shape::new(&[4, 4]))), &[next]);
+            sum = g.apply(Op::Map(Arc::new(Expr::of(PointOp::Add))), &[sum, next]);
+            sums.push(sum);
+        }
+        assert_eq!(long_sums(&g), sums[SUMMED_PRODUCTS - 2..]);
+        // The sum of two such is not one more product.
+        g.apply(Op::Map(Arc::new(Expr::of(PointOp::Add))), &[sum, sum]);
+        assert_eq!(long_sums(&g).len(), 3);
     }
 }

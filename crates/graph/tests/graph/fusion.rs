@@ -127,6 +127,41 @@ fn no_kernel_reads_a_square_both_ways() {
     drop(sums);
 }
 
+#[test]
+fn windows_that_overlap_see_what_is_computed_once() {
+    let (x, scale) = (leaf(&[2, 3, 8, 8]), leaf(&[3, 1, 1]));
+    let pool = |size, padding| Pool2dOptions { size: [size; 2], stride: [2; 2], padding: [padding; 2] };
+    // If it is held, the small windows here compute it again, side by side with it.
+    let normal = || (&x * &scale + &scale).relu();
+    let greatest = |size, padding| normal().max_pool2d(pool(size, padding));
+    let mean = normal().avg_pool2d(pool(3, 1));
+    for (pooled, n) in [(greatest(3, 1), 2), (mean, 2), (greatest(2, 0), 1), (x.avg_pool2d(pool(3, 1)), 1)] {
+        assert_eq!(n_kernels(&pooled), n, "{}", pooled.explain());
+    }
+    // What each window has is a sum of two gradients, and goes to one of nine places.
+    let windows = x.max_pool2d(pool(3, 1));
+    let [grad] = &windows.vjp(&(windows.exp() + windows.sin()), &[&x])[..] else { unreachable!("of one tensor") };
+    let grad = grad.as_ref().unwrap();
+    drop(windows);
+    assert_eq!(n_kernels(grad), 2, "{}", grad.explain());
+}
+
+/// Each use of a weight adds a product to its gradient: to the sum so far, not to a list of products.
+#[test]
+fn gradients_of_a_weight_that_each_step_uses_grow_product_by_product() {
+    let device = Device::new(CpuBackend::new());
+    let (weight, mut state) = (leaf(&[6, 6]).to(&device).unwrap(), leaf(&[4, 6]).to(&device).unwrap());
+    for _ in 0..20 {
+        state = state.matmul(&weight).tanh();
+    }
+    let grad = state.sum_all().grad(&[&weight]).remove(0).unwrap();
+    drop(state);
+    let plan = grad.explain();
+    let kernels: Vec<&str> = plan.lines().filter(|line| line.contains("dot")).collect();
+    let sums = kernels.iter().filter(|line| line.contains("dot_add")).count();
+    assert!(sums >= 12 && !plan.contains("map_add"), "{plan}");
+}
+
 /// Between the pass forwards and the one backwards lie other kernels, and an optimizer's step follows the sums over rows.
 #[test]
 fn sums_over_rows_join_them_in_a_training_step() {
