@@ -25,7 +25,7 @@ pub(crate) fn fire_checked(device: &Device, captured: &Captured, made: &Plan) ->
     let (leaves, scalars) = (captured.leaves()?, captured.scalar_values(graph));
     let expected = reference::eval_all(graph, &leaves, &scalars);
     let Filling { args, scalars: words, .. } = &captured.filling;
-    stepwise::run(device, made, args, words, |step, buffers, _| {
+    stepwise::run(device, made, args, words, false, |step, buffers, _| {
         for &id in &step.stores {
             let node = &graph.nodes[id as usize];
             let at = step.args.iter().position(|&a| a == id).expect("a stored node is bound");
