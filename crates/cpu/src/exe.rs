@@ -90,9 +90,12 @@ fn apart(kernel: &Loop) -> Option<Vec<LoopExe>> {
     in_parts().or_else(folded)
 }
 
-/// Loops that are worth several threads run one after the other, the rest side by side.
+/// Loops of which one is worth several threads run one after the other, those that share out well among themselves side
+/// by side.
 fn run_group(loops: &[LoopExe], env: Env, parallel: bool) {
-    let (large, small): (Vec<&LoopExe>, Vec<&LoopExe>) = loops.iter().partition(|k| parallel && k.work() > GRAIN);
+    let share = loops.iter().map(LoopExe::work).sum::<usize>() / (2 * rayon::current_num_threads());
+    let is_large = |k: &&LoopExe| parallel && k.work() > GRAIN.max(share);
+    let (large, small): (Vec<&LoopExe>, Vec<&LoopExe>) = loops.iter().partition(is_large);
     large.iter().for_each(|k| k.run(env, parallel));
     let work = small.iter().map(|k| k.work()).sum::<usize>() / small.len().max(1);
     for_each(parallel, small.len(), work, || (), |(), i| small[i].run(env, false));

@@ -116,7 +116,7 @@ impl Copies {
             Adjoint::Conv { image, weight, options } => {
                 Adjoint::Conv { image: copy(image), weight: copy(weight), options }
             }
-            Adjoint::Normalize { input } => Adjoint::Normalize { input: copy(input) },
+            Adjoint::Normalize { input, axes } => Adjoint::Normalize { input: copy(input), axes },
         }))
     }
 

@@ -207,8 +207,8 @@ fn pull_back(node: &Arc<Node>, g: &Tensor, between: &Between, copies: &mut Copie
             let back = || (image.node().id, image.conv2d_input_grad(&weight, g, options));
             left.into_iter().chain(wanted(&image).then(back)).collect()
         }
-        (Op::Map(_), Some(Adjoint::Normalize { input })) => {
-            vec![(input.id, Tensor::from_node(value).normalize_grad(&inputs[1], g))]
+        (Op::Map(_), Some(Adjoint::Normalize { input, axes })) => {
+            vec![(input.id, Tensor::from_node(value).normalize_grad(axes, &inputs[1], g))]
         }
         _ => vjp(op, &inputs, &Tensor::from_node(value), g, &wanted),
     };

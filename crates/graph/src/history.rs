@@ -47,7 +47,7 @@ impl History {
             Some(Adjoint::Conv { image, weight, .. }) => {
                 [image, weight].into_iter().for_each(|node| release(node, false))
             }
-            Some(Adjoint::Normalize { input }) => release(input, false),
+            Some(Adjoint::Normalize { input, .. }) => release(input, false),
             None => {}
         }
     }

@@ -14,7 +14,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use kiln_ir::{Buffer, DType, Error, NodeId, Op, Shape};
+use kiln_ir::{Axes, Buffer, DType, Error, NodeId, Op, Shape};
 
 use crate::clock::Origin;
 use crate::history::History;
@@ -89,8 +89,8 @@ pub(crate) struct Books {
 pub(crate) enum Adjoint {
     /// The node contracts a weight with the windows of an image; the image's cotangent is again a convolution.
     Conv { image: Arc<Node>, weight: Arc<Node>, options: Conv2dOptions },
-    /// The node is what lies along the last axis of its input, with mean 0 and variance 1: what is centred, times a factor.
-    Normalize { input: Arc<Node> },
+    /// The node is what lies along axes of its input, with mean 0 and variance 1: what is centred, times a factor.
+    Normalize { input: Arc<Node>, axes: Axes },
 }
 
 /// One live handle, in a node's word.

@@ -3,8 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use kiln_ir::expr::E;
-use kiln_ir::{Expr, PointOp};
+use kiln_ir::{Axes, Expr, PointOp};
 
+use super::reduce::axes_of;
 use super::{axis_of, map};
 use crate::Tensor;
 use crate::node::Adjoint;
@@ -113,20 +114,49 @@ impl Tensor {
     /// If the dtype is not a float, or there is no axis.
     #[track_caller]
     pub fn normalize(&self, eps: f64) -> Tensor {
-        axis_of("normalize", -1, self.rank());
-        let centred = self - self.mean_keepdim(&[-1]);
-        let var = centred.square().mean_keepdim(&[-1]);
-        // A step of its own: its gradient then is one a row.
-        let out = centred * map(&[&var], &(E::input(0) + eps).map(PointOp::Rsqrt));
-        out.node().books().adjoint = Some(Box::new(Adjoint::Normalize { input: self.node().clone() }));
-        out
+        self.normalized(Axes::new(&[axis_of("normalize", -1, self.rank())]), eps).0
     }
 
-    /// The cotangent of what was normalised to this by a factor for each row:
+    /// `(x − mean) / √(var + eps)` over some axes, and that mean and variance, in which these stay as dims of 1:
+    /// what batch, group and instance normalisation are made of.
+    ///
+    /// Gradient: of the first through mean and variance too, at once; of the others as of [`Tensor::mean_keepdim`] and
+    /// [`Tensor::var_keepdim`].
+    ///
+    /// ```
+    /// # use kiln_graph::{Device, Tensor};
+    /// # let device = Device::new(kiln_cpu::CpuBackend::new());
+    /// let x = Tensor::new(&[1.0f32, 5.0, 3.0, 7.0], &[2, 2], &device)?;
+    /// let [normal, mean, var] = x.normalize_over(&[0], 0.0);
+    /// assert_eq!(normal.to_vec::<f32>()?, [-1.0, -1.0, 1.0, 1.0]);
+    /// assert_eq!((mean.to_vec::<f32>()?, var.to_vec::<f32>()?), (vec![2.0, 6.0], vec![1.0, 1.0]));
+    /// # Ok::<(), kiln_ir::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the dtype is not a float, or an axis is out of range or named twice.
+    #[track_caller]
+    pub fn normalize_over(&self, axes: &[isize], eps: f64) -> [Tensor; 3] {
+        let (normal, [mean, var]) = self.normalized(axes_of("normalize_over", axes, self.rank()), eps);
+        [normal, mean, var]
+    }
+
+    #[track_caller]
+    fn normalized(&self, axes: Axes, eps: f64) -> (Tensor, [Tensor; 2]) {
+        let mean = self.mean_over(axes);
+        let centred = self - &mean;
+        let var = centred.square().mean_over(axes);
+        // A step of its own: its gradient then is one a row.
+        let out = centred * map(&[&var], &(E::input(0) + eps).map(PointOp::Rsqrt));
+        out.node().books().adjoint = Some(Box::new(Adjoint::Normalize { input: self.node().clone(), axes }));
+        (out, [mean, var])
+    }
+
+    /// The cotangent of what was normalised over axes to this, by a factor for each place beside them:
     /// `(g − mean(g) − x̂ · mean(g · x̂)) · factor`, where `x̂` is this. That `x̂` has no mean is known here, and not to the rules
     /// of its parts, so both means are taken at once.
-    pub(crate) fn normalize_grad(&self, factor: &Tensor, g: &Tensor) -> Tensor {
-        let share = |of: &Tensor| -(of.mean_keepdim(&[-1]) * factor);
+    pub(crate) fn normalize_grad(&self, axes: Axes, factor: &Tensor, g: &Tensor) -> Tensor {
+        let share = |of: &Tensor| -(of.mean_over(axes) * factor);
         g * factor + (self * share(&(g * self)) + share(g))
     }
 

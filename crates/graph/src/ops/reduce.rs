@@ -11,7 +11,7 @@ use crate::record::record;
 
 /// Axes as they are counted from the front, ascending, each once.
 #[track_caller]
-fn axes_of(op: &str, axes: &[isize], rank: usize) -> Axes {
+pub(super) fn axes_of(op: &str, axes: &[isize], rank: usize) -> Axes {
     let mut named = [false; Shape::MAX_RANK];
     for &axis in axes {
         named[axis_of(op, axis, rank)] = true;
@@ -91,7 +91,7 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn mean_over(&self, axes: Axes) -> Tensor {
+    pub(super) fn mean_over(&self, axes: Axes) -> Tensor {
         assert!(self.dtype().is_float(), "mean: takes floats, got {}{}", self.dtype(), self.shape());
         let sum = self.reduce_over(ReduceOp::Sum, axes);
         let n = self.numel().checked_div(sum.numel()).unwrap_or(0);

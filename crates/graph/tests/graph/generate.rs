@@ -129,7 +129,7 @@ fn reduction(kind: Kind, s: &mut Stream, x: &Tensor) -> Tensor {
         (Kind::Exact, 4) if !empty => x.argmax(axis),
         (Kind::Exact, 5) if !empty => x - x.amin(&[axis]).unsqueeze(axis as usize),
         (Kind::Smooth, 4) if !empty => x.softmax(axis),
-        (Kind::Smooth, 5) if !empty => x.normalize(0.1),
+        (Kind::Smooth, 5) if !empty => x.normalize_over(&[axis], 0.1)[0].clone(),
         (_, 6) => x.cumsum(axis),
         (_, 7) => x.cummax(axis).0,
         (Kind::Exact, 8) => x.sort(axis, s.below(2) == 0).0,

@@ -214,6 +214,10 @@ const CASES: &[Case] = &[
     ("gelu", &[(&[5], -2.0, 2.0)], |x| x[0].gelu()),
     ("silu", &[(&[5], -2.0, 2.0)], |x| x[0].silu()),
     ("normalize", &[(&[3, 4], -1.0, 1.0)], |x| x[0].normalize(1e-5)),
+    ("normalize_over", &[(&[2, 3, 2, 2], -1.0, 1.0)], |x| {
+        let [normal, mean, var] = x[0].normalize_over(&[0, 2, 3], 1e-5);
+        normal * &x[0] + mean.square() * var.exp()
+    }),
     ("a value used twice", &[(&[3], -1.0, 1.0)], |x| {
         let y = x[0].exp();
         &y * &y + &y * &x[0]
@@ -248,6 +252,10 @@ fn of_gradients() {
     });
     check("gradient of a gradient of normalize", &[(&[2, 4], -1.0, 1.0)], &|x| {
         x[0].normalize(0.1).exp().sum_all().grad(&[&x[0]]).remove(0).unwrap()
+    });
+    check("gradient of a gradient of normalize_over", &[(&[3, 2, 2], -1.0, 1.0)], &|x| {
+        let [normal, _, var] = x[0].normalize_over(&[0, 2], 0.1);
+        (normal.exp() * var).sum_all().grad(&[&x[0]]).remove(0).unwrap()
     });
     check("gradient of a gradient of attention", &[(&[3, 2], -1.0, 1.0), (&[3, 2], -1.0, 1.0)], &|x| {
         let loss = x[0].scaled_dot_product_attention(&x[1], &x[1], None, true).square().sum_all();

@@ -112,15 +112,14 @@ impl Layer for BatchNorm2d {
             x.shape()
         );
         let channels = |t: &Tensor| t.reshape(&[n_channels, 1, 1]);
-        let (mean, var) = if self.mode.is_training() {
-            let (mean, var) = (x.mean_keepdim(&[0, 2, 3]), x.var_keepdim(&[0, 2, 3]));
+        if self.mode.is_training() {
+            let [normal, mean, var] = x.normalize_over(&[0, 2, 3], self.eps);
             let n = (x.numel() / n_channels.max(1)) as f64;
             self.follow(&self.running_mean, &mean);
             self.follow(&self.running_var, &(&var * (n / (n - 1.0).max(1.0))));
-            (mean, var)
-        } else {
-            (channels(&self.running_mean.get()), channels(&self.running_var.get()))
-        };
+            return normal * channels(&self.weight) + channels(&self.bias);
+        }
+        let [mean, var] = [&self.running_mean, &self.running_var].map(|running| channels(&running.get()));
         let scale = (var + self.eps).rsqrt() * channels(&self.weight);
         (x - mean) * scale + channels(&self.bias)
     }
