@@ -6,7 +6,8 @@
 //!
 //! Reading order: `row` (what a row is), `rows` (the list), `memory`, `arithmetic`, `models`, `training`,
 //! `inference`, `limits` (what the machine can do), then `place` and `counted` (where rows run), `timing`, `line`,
-//! `failure`, `profile`. Apart from all that, `rungs`: the same work in many sizes; and `ladder`: slower ancestors of two kernels.
+//! `failure`, `profile`. Apart from all that, `zoo`: training steps of many well-known models; `rungs`: the same work in
+//! many sizes; and `ladder`: slower ancestors of two kernels.
 
 #![forbid(unsafe_code)]
 
@@ -26,5 +27,6 @@ pub mod rows;
 pub mod rungs;
 pub mod timing;
 pub mod training;
+pub mod zoo;
 
 pub use row::{Case, Row};

@@ -59,23 +59,23 @@ impl Cnn {
 
 /// Self-attention with one product for query, key and value.
 #[derive(Module)]
-struct SelfAttention {
+pub(crate) struct SelfAttention {
     n_heads: usize,
     qkv: Linear,
     out: Linear,
 }
 
 impl SelfAttention {
-    fn new(dim: usize, n_heads: usize, device: &Device) -> SelfAttention {
+    pub(crate) fn new(dim: usize, n_heads: usize, device: &Device) -> SelfAttention {
         SelfAttention { n_heads, qkv: Linear::new(dim, 3 * dim, device), out: Linear::new(dim, dim, device) }
     }
 
-    fn forward(&self, x: &Tensor, causal: bool) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, mask: Option<&Tensor>, causal: bool) -> Tensor {
         let &[b, t, c] = x.dims() else { panic!("attention: takes rank 3, got {}", x.shape()) };
         let split = self.qkv.forward(x).reshape(&[b, t, 3, self.n_heads, c / self.n_heads]);
         let split = split.permute(&[2, 0, 3, 1, 4]); // [3, b, h, t, d]
         let part = |n: usize| split.slice(0, n..n + 1).squeeze(0);
-        let mixed = part(0).scaled_dot_product_attention(&part(1), &part(2), None, causal); // [b, h, t, d]
+        let mixed = part(0).scaled_dot_product_attention(&part(1), &part(2), mask, causal); // [b, h, t, d]
         self.out.forward(&mixed.transpose(1, 2).reshape(&[b, t, c]))
     }
 }
@@ -104,7 +104,7 @@ impl Block {
 
     /// `[b, t, dim]` → the same; no position sees a later one.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let x = x + self.attention.forward(&self.norm1.forward(x), true);
+        let x = x + self.attention.forward(&self.norm1.forward(x), None, true);
         let hidden = gelu_tanh(&self.up.forward(&self.norm2.forward(&x)));
         &x + self.down.forward(&hidden)
     }
@@ -158,18 +158,18 @@ impl Gpt {
 
 /// A convolution without bias and its batch normalisation.
 #[derive(Module)]
-struct ConvNorm {
-    conv: Conv2d,
-    norm: BatchNorm2d,
+pub(crate) struct ConvNorm {
+    pub(crate) conv: Conv2d,
+    pub(crate) norm: BatchNorm2d,
 }
 
 impl ConvNorm {
-    fn new([n_in, n_out]: [usize; 2], size: usize, stride: usize, device: &Device) -> ConvNorm {
+    pub(crate) fn new([n_in, n_out]: [usize; 2], size: usize, stride: usize, device: &Device) -> ConvNorm {
         let conv = Conv2d::new(n_in, n_out, size, device).stride(stride).padding(size / 2).without_bias();
         ConvNorm { conv, norm: BatchNorm2d::new(n_out, device) }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         self.norm.forward(&self.conv.forward(x))
     }
 }
@@ -238,7 +238,7 @@ struct EncoderLayer {
 
 impl EncoderLayer {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.norm1.forward(&(x + self.attention.forward(x, false)));
+        let x = self.norm1.forward(&(x + self.attention.forward(x, None, false)));
         self.norm2.forward(&(&x + self.down.forward(&self.up.forward(&x).gelu())))
     }
 }

@@ -12,6 +12,8 @@ macro_rules! model {
     };
 }
 
+pub(crate) use model;
+
 /// Every row of the table.
 pub const ROWS: &[Row] = &[
     Row::new("elementwise_chain_16m", memory::elementwise_chain),
@@ -47,10 +49,11 @@ pub const LIMITS: &[Row] = &[Row::new("limit_copy", limits::copy), Row::new("lim
 mod tests {
     use super::*;
     use crate::rungs::LADDER;
+    use crate::zoo::MODELS;
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<&str> = ROWS.iter().chain(LIMITS).chain(LADDER).map(|row| row.name).collect();
+        let mut names: Vec<&str> = ROWS.iter().chain(MODELS).chain(LIMITS).chain(LADDER).map(|row| row.name).collect();
         let n_rows = names.len();
         names.sort_unstable();
         names.dedup();

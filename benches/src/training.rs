@@ -1,28 +1,29 @@
 //! Whole training steps: forward, loss, backward, AdamW. Eight batches in turn; every tenth loss is read.
 
 use kiln::Result;
+use kiln::nn::Carry;
 use kiln::prelude::*;
 
 use crate::models::{Cnn, Gpt, GptSize, Mlp, ResNet18};
 use crate::row::{Case, Mode, integers};
 
 /// Input and target.
-type Batch = (Tensor, Tensor);
+pub(crate) type Batch = (Tensor, Tensor);
 
-/// A case that trains `model` with the cross-entropy of `forward`.
-fn train<M: Module + 'static>(
+/// A case that trains `model` to make `loss` of a batch small.
+pub(crate) fn train<M: Module + 'static, B: Carry + Clone + 'static>(
     model: M,
-    forward: fn(&M, &Tensor) -> Tensor,
-    batch: impl Fn() -> Batch,
+    loss: impl Fn(&M, &B) -> Tensor + Copy + 'static,
+    batch: impl Fn() -> B,
     (work, unit): (usize, &'static str),
     mode: Mode,
 ) -> Result<Case> {
-    let batches: Vec<Batch> = (0..8).map(|_| batch()).collect();
+    let batches: Vec<B> = (0..8).map(|_| batch()).collect();
     // Computes the batches and the first weights as well.
     let opt = AdamW::new(1e-3).build(&model);
     let mut state = (model, opt);
-    let step = move |(model, opt): &mut (M, Optimizer<AdamW>), (x, target): Batch| {
-        let loss = forward(model, &x).cross_entropy(&target);
+    let step = move |(model, opt): &mut (M, Optimizer<AdamW>), batch: B| {
+        let loss = loss(model, &batch);
         let grads = loss.backward(model);
         opt.step(model, grads)?;
         Ok(loss)
@@ -43,8 +44,20 @@ fn train<M: Module + 'static>(
     }))
 }
 
+/// A case that trains `model` with the cross-entropy of `forward`.
+pub(crate) fn classify<M: Module + 'static>(
+    model: M,
+    forward: fn(&M, &Tensor) -> Tensor,
+    batch: impl Fn() -> Batch,
+    rate: (usize, &'static str),
+    mode: Mode,
+) -> Result<Case> {
+    let loss = move |model: &M, (x, target): &Batch| forward(model, x).cross_entropy(target);
+    train(model, loss, batch, rate, mode)
+}
+
 /// Random normal inputs and random classes.
-fn classified(dims: &[usize], n_classes: usize, device: &Device) -> Batch {
+pub(crate) fn classified(dims: &[usize], n_classes: usize, device: &Device) -> Batch {
     (Tensor::randn(dims, device), integers(&dims[..1], n_classes, device))
 }
 
@@ -54,7 +67,7 @@ fn classified(dims: &[usize], n_classes: usize, device: &Device) -> Batch {
 /// If the device fails.
 pub fn tiny_mlp(mode: Mode, device: &Device) -> Result<Case> {
     let model = Mlp::new(&[4, 32, 32, 2], device);
-    train(model, Mlp::forward, || classified(&[32, 4], 2, device), (1, "steps/s"), mode)
+    classify(model, Mlp::forward, || classified(&[32, 4], 2, device), (1, "steps/s"), mode)
 }
 
 /// 784, 512, 512, 10 numbers.
@@ -63,7 +76,7 @@ pub fn tiny_mlp(mode: Mode, device: &Device) -> Result<Case> {
 /// If the device fails.
 pub fn mnist_mlp(mode: Mode, device: &Device) -> Result<Case> {
     let model = Mlp::new(&[784, 512, 512, 10], device);
-    train(model, Mlp::forward, || classified(&[128, 784], 10, device), (128, "samples/s"), mode)
+    classify(model, Mlp::forward, || classified(&[128, 784], 10, device), (128, "samples/s"), mode)
 }
 
 /// The CNN on images of 28×28.
@@ -71,7 +84,7 @@ pub fn mnist_mlp(mode: Mode, device: &Device) -> Result<Case> {
 /// # Errors
 /// If the device fails.
 pub fn mnist_cnn(mode: Mode, device: &Device) -> Result<Case> {
-    train(Cnn::new(device), Cnn::forward, || classified(&[64, 1, 28, 28], 10, device), (64, "samples/s"), mode)
+    classify(Cnn::new(device), Cnn::forward, || classified(&[64, 1, 28, 28], 10, device), (64, "samples/s"), mode)
 }
 
 /// ResNet-18 on images of 32×32.
@@ -80,13 +93,13 @@ pub fn mnist_cnn(mode: Mode, device: &Device) -> Result<Case> {
 /// If the device fails.
 pub fn resnet18_cifar(mode: Mode, device: &Device) -> Result<Case> {
     let batch = || classified(&[32, 3, 32, 32], 10, device);
-    train(ResNet18::new(device), ResNet18::forward, batch, (32, "samples/s"), mode)
+    classify(ResNet18::new(device), ResNet18::forward, batch, (32, "samples/s"), mode)
 }
 
 /// A language model on random tokens `[b, t]`.
 fn gpt(size: GptSize, [b, t]: [usize; 2], mode: Mode, device: &Device) -> Result<Case> {
     let tokens = || integers(&[b, t], size.vocab, device);
-    train(Gpt::new(size, device), Gpt::forward, || (tokens(), tokens()), (b * t, "tokens/s"), mode)
+    classify(Gpt::new(size, device), Gpt::forward, || (tokens(), tokens()), (b * t, "tokens/s"), mode)
 }
 
 /// A model of characters, 6 blocks of 384.

@@ -13,6 +13,7 @@ use kiln_benches::profile::Profile;
 use kiln_benches::row::{Make, Mode};
 use kiln_benches::rows::{LIMITS, ROWS};
 use kiln_benches::rungs::LADDER;
+use kiln_benches::zoo::MODELS;
 use kiln_benches::{Row, timing};
 use regex_lite::Regex;
 
@@ -55,13 +56,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let rows = ROWS.iter().filter(|row| args.only.is_match(row.name));
-    // Limits and ladders are no workloads: they run only for whoever names them.
+    // The zoo would make the table long, limits and ladders are no workloads: they run only for whoever names them.
     let named = |prefix: &str| args.only.as_str().contains(prefix);
+    let models = MODELS.iter().filter(|row| named("model_") && args.only.is_match(row.name));
     let limits = LIMITS.iter().filter(|row| named("limit_") && args.only.is_match(row.name));
     let ladder = LADDER.iter().filter(|row| named("ladder_") && args.only.is_match(row.name));
     let mode = if args.jit { Mode::Jit } else { Mode::Implicit };
     if args.list {
-        rows.filter(|row| row.maker(mode).is_some()).for_each(|row| println!("{}", row.name));
+        rows.chain(models).filter(|row| row.maker(mode).is_some()).for_each(|row| println!("{}", row.name));
         return ExitCode::SUCCESS;
     }
     listen();
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(places) => {
-            rows.chain(limits).chain(ladder).for_each(|row| run(&places, (row, mode), &args));
+            rows.chain(models).chain(limits).chain(ladder).for_each(|row| run(&places, (row, mode), &args));
             ExitCode::SUCCESS
         }
     }
