@@ -32,7 +32,7 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
     let options = Options::parse(args)?;
     let table = built::program("kiln-benches", "table")?;
     let names = run::names(&table, &options)?;
-    let (jitted, peer, rust_peers) = (run::jitted(&table)?, Peer::find(&options)?, RustPeer::all(&options)?);
+    let (jitted, peer, rust_peers) = (run::jitted(&table, &options)?, Peer::find(&options)?, RustPeer::all(&options)?);
     let sides = Sides { table: &table, jitted, peer, rust_peers };
     let others = sides.others();
     let machine = Machine::here(&table, &options, sides.peer.as_ref().map(|peer| peer.version.as_str()));

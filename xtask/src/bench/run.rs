@@ -128,9 +128,9 @@ pub(super) fn names(table: &Path, options: &Options) -> Result<Vec<String>, Stri
     if names.is_empty() { Err(format!("--only: no row matches `{}`", options.only)) } else { Ok(names) }
 }
 
-/// The names of the rows that have steps to record once.
-pub(super) fn jitted(table: &Path) -> Result<Vec<String>, String> {
-    listed(table, &["--jit"])
+/// The names of the wanted rows that have steps to record once.
+pub(super) fn jitted(table: &Path, options: &Options) -> Result<Vec<String>, String> {
+    listed(table, &["--jit", "--only", &options.only])
 }
 
 fn listed(table: &Path, which: &[&str]) -> Result<Vec<String>, String> {

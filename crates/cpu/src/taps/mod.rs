@@ -42,7 +42,7 @@ pub(crate) enum Taps {
     /// They are its rows.
     Folded(Folded),
     /// They are its results.
-    Summed(Sums),
+    Summed(Box<Sums>),
 }
 
 /// A loop whose rows are taps.
@@ -80,7 +80,7 @@ struct Worker {
 impl Taps {
     /// The loop, if it is over taps and that pays.
     pub(crate) fn new(kernel: &Loop) -> Option<Taps> {
-        find::taps(kernel).map(Taps::Folded).or_else(|| Sums::new(kernel).map(Taps::Summed))
+        find::taps(kernel).map(Taps::Folded).or_else(|| Sums::new(kernel).map(|sums| Taps::Summed(Box::new(sums))))
     }
 
     pub(crate) fn run(&self, env: Env, parallel: bool) {
