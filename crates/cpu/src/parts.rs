@@ -9,6 +9,7 @@ use kiln_ir::kernel::{Access, Body, Instr, Loop, Store, Value};
 use kiln_ir::{Bound, DType, Index, PointOp};
 
 use crate::space::admitted;
+use crate::taps::TAPS_MOST;
 
 /// Parts of a loop, at most.
 const MOST: usize = 128;
@@ -52,14 +53,15 @@ pub(crate) fn parts(kernel: &Loop) -> Option<Vec<Loop>> {
     (parts.len() > 1 && parts.iter().all(pays)).then_some(parts)
 }
 
-/// A loop for each reduction, if there are several along rows, no store needs two of them, and none is where another one
-/// reads.
+/// A loop for each reduction, if there are several along rows of a few elements, no store needs two of them, and none is
+/// where another one reads.
 pub(crate) fn by_reduction(kernel: &Loop) -> Option<Vec<Loop>> {
     let body = &kernel.body;
     let reductions: Vec<usize> =
         (0..body.instrs.len()).filter(|&v| matches!(body.instrs[v], Instr::Reduce(..))).collect();
     let in_place = kernel.args.iter().any(|arg| arg.access == Access::ReadWrite);
-    if reductions.len() < 2 || body.reduces_columns() || in_place {
+    let few = kernel.row.iter().product::<usize>() <= TAPS_MOST;
+    if reductions.len() < 2 || !few || body.reduces_columns() || in_place {
         return None;
     }
     let mut left = body.stores.len();

@@ -12,7 +12,7 @@ use crate::order::reordered;
 use crate::panel::Panel;
 
 /// Rows of more elements than these are not worth a list.
-pub(super) const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 
 /// Rows of fewer without bounds are read well as they are, as columns or in pairs.
 const LEAST: usize = 5;

@@ -22,6 +22,7 @@ use std::ops::Range;
 use kiln_ir::kernel::Loop;
 use pulp::{Arch, Simd, WithSimd};
 
+pub(crate) use self::find::MOST as TAPS_MOST;
 use self::fold::{Line, Operands};
 use self::join::Fold;
 use self::lines::Lines;
