@@ -1,7 +1,7 @@
 //! Loops whose space falls into parts: tensors side by side, sums of what lies in different places.
 //!
 //! Where bounds cut an axis in two, each side has fewer elements to read and nothing to choose. A loop for each then only
-//! moves what all of it together would load twice and select.
+//! moves what all of it together would load twice and select. A loop of several reductions may fall into these just as well.
 
 use std::ops::Range;
 
