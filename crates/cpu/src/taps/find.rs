@@ -103,36 +103,31 @@ fn along_lines(index: &Index, dims: &[usize]) -> Option<(i64, Vec<i64>)> {
 
 /// What becomes of the result of the reduction, step `at`; `None` if that depends on the row's elements.
 pub(super) fn epilogue(body: &Body, (at, factor): (usize, Option<(PointOp, f64)>), outer: usize) -> Option<Body> {
-    let mut wanted = vec![false; body.instrs.len()];
-    body.stores.iter().for_each(|s| wanted[s.value as usize] = true);
-    for v in (0..body.instrs.len()).rev().filter(|&v| v != at) {
-        if wanted[v] {
-            body.instrs[v].operands().into_iter().for_each(|o| wanted[o as usize] = true);
-        }
-    }
+    let mut body = body.clone();
+    body.instrs[at] = Instr::Acc;
+    let live = body.live(false);
     let in_row = |axis: usize| axis >= outer;
     let bounded = |bounds: &[Bound]| bounds.iter().any(|b| b.index.uses(&in_row));
     let mut out = Body::default();
     let mut now: Vec<Value> = vec![0; body.instrs.len()];
-    for (v, instr) in body.instrs.iter().enumerate().filter(|(v, _)| wanted[*v]) {
-        let mut instr = if v == at { Instr::Acc } else { instr.clone() };
-        match &mut instr {
+    for (v, instr) in body.instrs.iter().enumerate().filter(|(v, _)| live[*v]) {
+        match instr {
             // A gathered coordinate has the number of the row's first axis here.
             Instr::Load { gather: Some(_), .. } => return None,
             Instr::Load { index, valid, .. } if index.uses(&in_row) || bounded(valid) => return None,
             Instr::Coord(index) if index.uses(&in_row) => return None,
             Instr::Inside(bounds) if bounded(bounds) => return None,
-            Instr::Op(_, args) => args.iter_mut().for_each(|a| *a = now[*a as usize]),
-            Instr::Cast(_, a) => *a = now[*a as usize],
             _ => {}
         }
+        let mut instr = instr.clone();
+        instr.map_operands(&|v| now[v as usize]);
         now[v] = out.push(instr, body.types[v]);
         if let Some((op, by)) = factor.filter(|_| v == at) {
             let by = out.push(Instr::Const(body.types[v], by), body.types[v]);
             now[v] = out.push(Instr::Op(op, [now[v], by, by]), body.types[v]);
         }
     }
-    out.stores = body.stores.clone();
+    out.stores = body.stores;
     out.stores.iter_mut().for_each(|s| s.value = now[s.value as usize]);
     (!out.stores.iter().any(|s| s.index.uses(&in_row))).then_some(out)
 }

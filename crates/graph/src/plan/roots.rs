@@ -63,7 +63,7 @@ pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
         }
     }
     if fuse {
-        let early = seen_often(graph).into_iter().chain(long_sums(graph));
+        let early = seen_often(graph, &live).into_iter().chain(long_sums(graph));
         early.filter(|&id| live[id as usize]).for_each(|id| roots[id as usize] = true);
     }
     for (root, node) in roots.iter_mut().zip(&graph.nodes) {

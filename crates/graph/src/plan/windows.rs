@@ -3,15 +3,13 @@
 use kiln_ir::{Expr, ExprNode, Graph, Movement, NodeId, Op, PointOp};
 use rustc_hash::FxHashSet as HashSet;
 
-use super::roots::live;
-
 /// Places of a window, at most: what is spread over more of them is a row's, and loops compute it once a row.
 const PLACES_MAX: usize = 64;
 
 /// Formulas that would be computed for each window that sees them, or each place of one: their values are computed
 /// first. What shifts or scales one of them by a number, or by what a place alone tells, is no reason to.
-pub(super) fn seen_often(graph: &Graph) -> Vec<NodeId> {
-    let [free, live] = [free(graph), live(graph)];
+pub(super) fn seen_often(graph: &Graph, live: &[bool]) -> Vec<NodeId> {
+    let free = free(graph);
     let mut found = Vec::new();
     for (_, node) in graph.nodes.iter().enumerate().filter(|(id, _)| live[*id]) {
         let dims = |id: NodeId| graph.nodes[id as usize].shape;
@@ -72,6 +70,7 @@ fn is_affine(formula: &Expr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::roots::live;
     use super::*;
     use kiln_ir::{Axes, DType, ReduceOp, Shape};
     use std::sync::Arc;
@@ -99,7 +98,7 @@ mod tests {
         let windows = view(Movement::Window { axis: 1, size, stride: 2, dilation: 1 }, g, padded);
         let sum = g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[2])), &[windows]);
         g.outputs = vec![sum];
-        seen_often(g)
+        seen_often(g, &live(g))
     }
 
     #[test]
@@ -124,6 +123,6 @@ mod tests {
         let spread = op(PointOp::Mul, &mut g, &[place, column]);
         let windows = view(Movement::Unwindow { axis: 1, len: 18, stride: 2, dilation: 1 }, &mut g, spread);
         g.outputs = vec![g.apply(Op::Reduce(ReduceOp::Sum, Axes::new(&[2])), &[windows])];
-        assert_eq!(seen_often(&g), [sum]);
+        assert_eq!(seen_often(&g, &live(&g)), [sum]);
     }
 }
