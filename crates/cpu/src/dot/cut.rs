@@ -96,7 +96,11 @@ impl Cut {
         let of_wave = of_wave.next_multiple_of(WIDTH[shared]).min(lines[shared]);
         let (in_tasks, in_room) = (lines[own].div_ceil(TASKS.div_ceil(batch)), ROOM / of_wave);
         let worth = SMALL / (of_wave * k);
-        let block = in_tasks.min(in_room).max(worth).min(LINES).next_multiple_of(WIDTH[own]).min(lines[own]);
+        let block = match own {
+            1 if n < 4 * COLUMNS => parted(lines, k).max(worth.next_multiple_of(VECTOR)),
+            _ => in_tasks.min(in_room).max(worth).min(LINES).next_multiple_of(WIDTH[own]),
+        };
+        let block = block.min(lines[own]);
         let mut cut = [block; 2];
         cut[shared] = of_wave;
         let batch = if of_wave < lines[shared] { 1 } else { (WAVE / (of_wave * k)).clamp(1, batch) };
@@ -115,6 +119,10 @@ impl Cut {
     /// nothing that another one has written. Of 128 rows, products with 784 × 512 take 600 µs so, and 840 where a wave
     /// packs; with more rows packing costs little, and with more columns they are better packed once.
     pub(super) fn by_columns(&self, batch: usize, [m, n]: [usize; 2], k: usize) -> Option<Cut> {
+        if self.shared == Sharing::Wave(0) && m < MANY_FINISHED && OWN / k >= COLUMNS {
+            let wide = parted([m, n], k).min(OWN / k / VECTOR * VECTOR).min(n);
+            return Some(Cut { shared: Sharing::Columns, batch: 1, lines: [m, wide], group: k, depth: depth(m, k) });
+        }
         let few = n * k <= MOST && (MANY_FINISHED..=LINES).contains(&m);
         if self.shared == Sharing::Nothing || !few || OWN / k < 4 * COLUMNS {
             return None;
@@ -125,6 +133,17 @@ impl Cut {
         let high = m.div_ceil(blocks).min(LINES).next_multiple_of(ROWS).min(m);
         Some(Cut { shared: Sharing::Columns, batch: 1, lines: [high, wide], group: k, depth: depth(high, k) })
     }
+}
+
+/// Columns of a task of few rows: whole strips, if there are enough of them, else equal parts, of which an even number
+/// leaves no thread waiting.
+fn parted([m, n]: [usize; 2], k: usize) -> usize {
+    let tasks = (m * n * k / (2 * SMALL)).clamp(4, TASKS);
+    if n >= 4 * COLUMNS {
+        return n.div_ceil(tasks).next_multiple_of(COLUMNS);
+    }
+    let mut equal = [4, 2].into_iter().map(|parts| n.div_ceil(parts).next_multiple_of(VECTOR));
+    equal.find(|wide| n.div_ceil(*wide) % 2 == 0).unwrap_or(n)
 }
 
 /// Equal parts of `k`, as long as that many lines leave room for.
@@ -168,13 +187,30 @@ mod tests {
         assert_eq!(Cut::new(1, [2048, 384], 384, false).shared, Sharing::Wave(1));
         assert_eq!(Cut::new(96, [64, 64], 32, false).shared, Sharing::Nothing);
     }
+
     #[test]
     fn threads_pack_columns_for_rows_that_lie() {
         let by_columns = |lines, k| Cut::new(1, lines, k, true).by_columns(1, lines, k);
         let cut = by_columns([128, 512], 784).expect("few rows and columns");
         assert_eq!((cut.shared, cut.lines, cut.group, cut.depth), (Sharing::Columns, [8, 256], 784, 784));
-        for (lines, k) in [([64, 512], 784), ([768, 512], 784), ([256, 2048], 2048), ([128, 128], 4096)] {
+        for (lines, k) in [([768, 512], 784), ([256, 2048], 2048), ([128, 128], 4096), ([64, 512], 8192)] {
             assert_eq!(by_columns(lines, k), None, "{lines:?} {k}");
         }
+    }
+
+    #[test]
+    fn few_rows_share_out_their_columns() {
+        let wide = |lines: [usize; 2], k| {
+            let cut = Cut::new(1, lines, k, true);
+            let own = cut.by_columns(1, lines, k).map(|own| own.lines);
+            (cut.lines, own)
+        };
+        for (lines, k, equal) in [([32, 128], 512, 32), ([64, 112], 784, 32), ([64, 96], 784, 48), ([32, 64], 784, 16)] {
+            assert_eq!(wide(lines, k), ([lines[0], equal], Some([lines[0], equal])), "{lines:?} {k}");
+        }
+        // Strips are whole where they are many, and a thread holds what it packs.
+        assert_eq!(wide([32, 512], 128).1, Some([32, 144]));
+        assert_eq!(wide([48, 3072], 768).1, Some([48, 192]));
+        assert_eq!(wide([48, 3072], 4096).1, Some([48, 64]));
     }
 }

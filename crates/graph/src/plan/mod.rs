@@ -13,6 +13,7 @@ mod cost;
 mod donate;
 mod emit;
 mod exchange;
+mod finished;
 mod fit;
 #[cfg(test)]
 mod fixture;

@@ -6,6 +6,7 @@
 
 use kiln_ir::{Caps, Graph, Movement, NodeId, Op, PointOp};
 
+use super::finished::finished;
 use super::windows::seen_often;
 
 /// Deepest formula between two roots: bounds the recursion of the emitter and the length of shaders.
@@ -63,7 +64,7 @@ pub(crate) fn roots(graph: &Graph, caps: &Caps, fuse: bool) -> Vec<bool> {
         }
     }
     if fuse {
-        let early = seen_often(graph, &live).into_iter().chain(long_sums(graph));
+        let early = seen_often(graph, &live).into_iter().chain(long_sums(graph)).chain(finished(graph, &live));
         early.filter(|&id| live[id as usize]).for_each(|id| roots[id as usize] = true);
     }
     for (root, node) in roots.iter_mut().zip(&graph.nodes) {
