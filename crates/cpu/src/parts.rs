@@ -134,6 +134,14 @@ fn decided(body: &Body, dims: &[usize]) -> Body {
             now.push(if truth != 0.0 { yes } else { no });
             continue;
         }
+        // A sum of what lies in different places is what lies in one, where that is.
+        let zero = |v: Value| matches!(out.instrs[v as usize], Instr::Const(_, 0.0));
+        if let Instr::Op(PointOp::Add, [a, b, _]) = instr
+            && (zero(a) || zero(b))
+        {
+            now.push(if zero(a) { b } else { a });
+            continue;
+        }
         let instr = match &instr {
             Instr::Load { valid, .. } if never(valid) => Instr::Const(dtype, 0.0),
             Instr::Inside(bounds) if never(bounds) => truth(false),
@@ -183,6 +191,13 @@ mod tests {
                 let [Instr::Load { arg, valid, .. }] = &part.body.instrs[..] else { panic!("{:?}", part.body) };
                 assert_eq!((*arg as usize, valid.len()), (second, 0));
             }
+            let mut sum = beside([100, 300], axis, at);
+            let chosen = sum.body.stores[0].value as usize;
+            let Instr::Op(PointOp::Select, [_, a, b]) = sum.body.instrs[chosen] else { panic!("{:?}", sum.body) };
+            sum.body.instrs[chosen] = Instr::Op(PointOp::Add, [a, b, 0]);
+            sum.body = sum.body.pruned();
+            let summed = super::parts(&sum).unwrap();
+            assert!(summed.iter().zip(&parts).all(|(sum, part)| sum.body == part.body), "{summed:?}");
             let along: Vec<usize> = parts.iter().map(|part| part.outer[axis]).collect();
             assert_eq!(along, [at, [100, 300][axis] - at]);
         }
