@@ -100,7 +100,7 @@ impl CpuBackend {
         let caps = Caps {
             name: format!("cpu, {n} thread{}", if n == 1 { "" } else { "s" }),
             dtypes: DType::ALL.to_vec(),
-            max_bindings: 64,
+            max_bindings: 192,
             max_binding_bytes: u64::MAX,
             max_workgroups: u32::MAX,
             bool_bytes: DType::Bool.size_bytes(),

@@ -12,7 +12,7 @@ use crate::space::admitted;
 use crate::taps::TAPS_MOST;
 
 /// Parts of a loop, at most.
-const MOST: usize = 128;
+const MOST: usize = 256;
 
 /// Points of each part, and neighbours along the axis that is cut, from which on parts pay.
 const LEAST: usize = 1 << 12;

@@ -205,7 +205,8 @@ mod tests {
             let own = cut.by_columns(1, lines, k).map(|own| own.lines);
             (cut.lines, own)
         };
-        for (lines, k, equal) in [([32, 128], 512, 32), ([64, 112], 784, 32), ([64, 96], 784, 48), ([32, 64], 784, 16)] {
+        for (lines, k, equal) in [([32, 128], 512, 32), ([64, 112], 784, 32), ([64, 96], 784, 48), ([32, 64], 784, 16)]
+        {
             assert_eq!(wide(lines, k), ([lines[0], equal], Some([lines[0], equal])), "{lines:?} {k}");
         }
         // Strips are whole where they are many, and a thread holds what it packs.

@@ -271,7 +271,6 @@ fn epilogues_join_their_contraction() {
     golden("plan_epilogues.txt", &(linear + &convolution + &norm));
 }
 
-/// Blocks read a sum of all blocks before them; each of their kernels reads it, not the blocks.
 #[test]
 fn gradients_of_windows_over_padding_are_one_sum() {
     let image = leaf(&[2, 4, 12, 12]);
@@ -296,6 +295,24 @@ fn a_pool_and_the_places_for_its_gradient_are_one_walk() {
     check("a pool and its gradient", vec![pool, grad], 2);
 }
 
+/// The gradient of a sequence whose times were read one by one: an affine layer's bias gets its sum.
+#[test]
+fn pieces_are_put_together_before_they_are_summed() {
+    let weight = leaf(&[16, 8]);
+    let plan = |n: usize| {
+        let time = |i: usize| leaf(&[4, 16]).exp().pad(0, 4 * i, 4 * (n - 1 - i));
+        let all = (1..n).fold(time(0), |sum, i| sum + time(i));
+        let product = all.matmul(&weight).sum_all();
+        (product + all.sum(&[0]).sum_all()).explain()
+    };
+    let many = "is apart from %N sum: it is put together of many pieces";
+    let numbered =
+        |plan: String| plan.split(' ').map(|w| if w.starts_with('%') { "%N" } else { w }).collect::<Vec<_>>().join(" ");
+    assert!(numbered(plan(8)).contains(many), "{}", plan(8));
+    assert!(!numbered(plan(7)).contains(many), "{}", plan(7));
+}
+
+/// Blocks read a sum of all blocks before them; each of their kernels reads it, not the blocks.
 #[test]
 fn a_residual_stream_is_added_up_once() {
     let [x, weight] = [leaf(&[64, 32]), leaf(&[32, 32])];
