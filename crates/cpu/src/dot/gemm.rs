@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use kiln_ir::kernel::{Dot, Instr};
-use kiln_ir::{DType, Index};
+use kiln_ir::kernel::{Dot, Instr, Value};
+use kiln_ir::{DType, PointOp};
 
 use super::cut::{Cut, Sharing, WIDTH};
 use super::operand::{Axes, Operand};
@@ -36,9 +36,16 @@ pub(crate) struct Gemm {
     pub(super) apart: Option<usize>,
     pub(super) epilogue: Panel,
     /// Where the sums go if that is all the epilogue does with them.
-    pub(super) direct: Option<Direct>,
+    pub(super) direct: Option<Goal>,
     /// How else it is computed, if it is a convolution for which that pays.
     winograd: Option<Winograd>,
+}
+
+/// A matrix that sums are written to.
+pub(super) struct Goal {
+    pub(super) to: Direct,
+    /// True iff they are added to what is there.
+    pub(super) adds: bool,
 }
 
 /// Columns of a block whose rows are read where they lie, at most: for more, packing pays.
@@ -51,8 +58,9 @@ impl Gemm {
         let [batch, m, n, k] = axes.map(numel);
         let epilogue = Panel::new(&kernel.epilogue, &kernel.args, [axes[0], axes[1], axes[2]], false);
         // Sums of groups are added up first.
-        let mut direct = plain_store(kernel).filter(|_| Cut::new(batch, [m, n], k, false).group == k);
-        let turned = direct.as_ref().map_or(epilogue.swapped, |of| of.strides[0] == 1 && of.strides[1] != 1);
+        let mut direct = goal(kernel).filter(|_| Cut::new(batch, [m, n], k, false).group == k);
+        let turned =
+            direct.as_ref().map_or(epilogue.swapped, |goal| goal.to.strides[0] == 1 && goal.to.strides[1] != 1);
         let mut operands =
             [Operand::new(&kernel.lhs, &kernel.args, axes, true), Operand::new(&kernel.rhs, &kernel.args, axes, false)];
         let mut lines = [m, n];
@@ -64,7 +72,8 @@ impl Gemm {
         let winograd = Winograd::new(batch, lines[0], &operands[1]).filter(|_| dtype == DType::F32);
         if let Some(winograd) = &winograd {
             // It writes along columns.
-            direct = plain_store(kernel).filter(|of| winograd.is_direct() && of.strides[usize::from(!turned)] == 1);
+            let along = |goal: &Goal| !goal.adds && goal.to.strides[usize::from(!turned)] == 1;
+            direct = goal(kernel).filter(|goal| winograd.is_direct() && along(goal));
         }
         let cut = Cut::new(batch, lines, k, direct.is_none());
         let lie = operands[0].along_k().and_then(Window::apart).filter(|_| winograd.is_none());
@@ -142,13 +151,26 @@ impl Gemm {
     }
 }
 
-/// The matrix that an epilogue only stores its sums into.
-fn plain_store(kernel: &Dot) -> Option<Direct> {
-    let ([Instr::Acc], [store]) = (&*kernel.epilogue.instrs, &*kernel.epilogue.stores) else { return None };
-    let dtype = kernel.args[store.arg as usize].dtype;
-    let index: &Index = &store.index;
-    let same = dtype == *kernel.epilogue.types.first()?;
-    same.then(|| Direct::new(index, store.arg as usize, [&kernel.batch, &kernel.m, &kernel.n])).flatten()
+/// The matrix that an epilogue only stores its sums into, or adds them to.
+fn goal(kernel: &Dot) -> Option<Goal> {
+    let (body, [store]) = (&kernel.epilogue, &*kernel.epilogue.stores) else { return None };
+    let there = |v: Value| match &body.instrs[v as usize] {
+        Instr::Load { arg, index, valid, gather: None } => {
+            *arg == store.arg && *index == store.index && valid.is_empty()
+        }
+        _ => false,
+    };
+    let adds = match body.instrs[store.value as usize] {
+        Instr::Acc => false,
+        Instr::Op(PointOp::Add, [a, b, _]) => {
+            let sums = |v: Value| body.instrs[v as usize] == Instr::Acc;
+            (sums(a) && there(b) || sums(b) && there(a)).then_some(true)?
+        }
+        _ => return None,
+    };
+    let same = kernel.args[store.arg as usize].dtype == body.types[store.value as usize];
+    let to = Direct::new(&store.index, store.arg as usize, [&kernel.batch, &kernel.m, &kernel.n]).filter(|_| same)?;
+    Some(Goal { to, adds })
 }
 
 impl Gemm {

@@ -202,6 +202,36 @@ fn epilogues_finish_and_update() {
     }
 }
 
+/// Products are added to what is there, row by row or column by column, or where it came from another place.
+#[test]
+fn sums_are_added_to_what_is_there() {
+    let mut rng = Rng::new(17);
+    for (b, m, n, k) in [(1, 512, 128, 32), (1, 32, 128, 300), (3, 40, 56, 9), (1, 24, 24, 4000), (1, 130, 200, 1500)] {
+        for (order, first, dtype) in
+            [([0, 1, 2], true, DType::F32), ([0, 2, 1], false, DType::F32), ([0, 1, 2], true, DType::F64)]
+        {
+            for elsewhere in [false, true] {
+                let o = [b, m, n];
+                let (to, from) =
+                    (permuted(&o, &order), if elsewhere { permuted(&o, &[1, 0, 2]) } else { permuted(&o, &order) });
+                let mut epilogue = Body::default();
+                let acc = epilogue.push(Instr::Acc, dtype);
+                let old = epilogue.push(load(if elsewhere { 3 } else { 2 }, from), dtype);
+                let [x, y] = if first { [acc, old] } else { [old, acc] };
+                let value = epilogue.push(Instr::Op(PointOp::Add, [x, y, y]), dtype);
+                epilogue.stores.push(Store { arg: 2, index: to, value });
+                let [lhs, rhs] = [(0, [b, m, k]), (1, [b, k, n])].map(|(arg, dims)| operand(arg, dtype, flat(&dims)));
+                let mut args = vec![read(dtype, b * m * k), read(dtype, b * k * n)];
+                args.push(Arg { dtype, numel: b * m * n, access: Access::ReadWrite });
+                args.extend(elsewhere.then(|| read(dtype, b * m * n)));
+                let values: Vec<Vec<f64>> = args.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
+                let dot = Dot { batch: vec![b], m: vec![m], n: vec![n], k: vec![k], args, lhs, rhs, epilogue };
+                check(&format!("more of {b} of {m}×{n}×{k}, {dtype}"), &Kernel::Dot(dot), &values, &[], 1e-3);
+            }
+        }
+    }
+}
+
 /// GELU in its tanh form beside the sums themselves, and its gradient by the formulas that rules give: sums are read
 /// where they lie, also by several steps.
 #[test]

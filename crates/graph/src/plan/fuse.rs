@@ -7,7 +7,7 @@
 
 use kiln_ir::index::IndexMap;
 use kiln_ir::kernel::Instr;
-use kiln_ir::{Error, ErrorKind, Kernel, NodeId, Op, Result};
+use kiln_ir::{Bound, Error, ErrorKind, Kernel, NodeId, Op, Result};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::cluster::{Cluster, Lowered, Scope, Space};
@@ -350,13 +350,19 @@ fn n_steps(unit: &Unit) -> usize {
     }
 }
 
-/// Loads of a kernel that only some of its points have.
+/// Parts of a kernel's space that have loads of their own.
 fn n_pieces(unit: &Unit) -> usize {
-    let partial = |instr: &&Instr| matches!(instr, Instr::Load { valid, .. } if !valid.is_empty());
-    match &unit.lowered.kernel {
-        Kernel::Loop(k) => k.body.instrs.iter().filter(partial).count(),
-        _ => 0,
+    let Kernel::Loop(kernel) = &unit.lowered.kernel else { return 0 };
+    let mut parts: Vec<&[Bound]> = Vec::new();
+    for instr in &kernel.body.instrs {
+        if let Instr::Load { valid, .. } = instr
+            && !valid.is_empty()
+            && !parts.contains(&&**valid)
+        {
+            parts.push(valid);
+        }
     }
+    parts.len()
 }
 
 fn refused(scope: &Scope, id: NodeId, why: &str) -> Error {
