@@ -119,7 +119,7 @@ impl Cut {
     /// nothing that another one has written. Of 128 rows, products with 784 × 512 take 600 µs so, and 840 where a wave
     /// packs; with more rows packing costs little, and with more columns they are better packed once.
     pub(super) fn by_columns(&self, batch: usize, [m, n]: [usize; 2], k: usize) -> Option<Cut> {
-        if self.shared == Sharing::Wave(0) && m < MANY_FINISHED && OWN / k >= COLUMNS {
+        if self.shared != Sharing::Nothing && m < MANY_FINISHED && OWN / k >= COLUMNS {
             let wide = parted([m, n], k).min(OWN / k / VECTOR * VECTOR).min(n);
             return Some(Cut { shared: Sharing::Columns, batch: 1, lines: [m, wide], group: k, depth: depth(m, k) });
         }
