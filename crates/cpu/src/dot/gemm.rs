@@ -14,7 +14,7 @@ use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::run::Run;
 use super::task::Task;
-use super::tile::Element;
+use super::tile::{Element, Lie};
 use super::window::Window;
 use super::winograd::Winograd;
 use crate::exec::Env;
@@ -32,8 +32,8 @@ pub(crate) struct Gemm {
     pub(super) operands: [Operand; 2],
     /// True iff columns have the role of rows.
     pub(super) turned: bool,
-    /// How far apart rows are that are read where they lie.
-    pub(super) apart: Option<usize>,
+    /// How rows lie that are read where they do.
+    pub(super) lie: Option<Lie>,
     pub(super) epilogue: Panel,
     /// Where the sums go if that is all the epilogue does with them.
     pub(super) direct: Option<Goal>,
@@ -50,6 +50,10 @@ pub(super) struct Goal {
 
 /// Columns of a block whose rows are read where they lie, at most: for more, packing pays.
 const FEW: usize = 256;
+
+/// Elements between the first step and the last of rows that are read across where they lie: the outer cache of a core
+/// holds them.
+const NEAR: usize = 1 << 18;
 
 impl Gemm {
     pub(crate) fn new(kernel: &Dot) -> Gemm {
@@ -76,10 +80,11 @@ impl Gemm {
             direct = goal(kernel).filter(|goal| winograd.is_direct() && along(goal));
         }
         let cut = Cut::new(batch, lines, k, direct.is_none());
-        let lie = operands[0].along_k().and_then(Window::apart).filter(|_| winograd.is_none());
+        let near = |lie: &Lie| matches!(lie, Lie::Along(_)) || k * lie.strides()[1] <= NEAR;
+        let lie = operands[0].window().and_then(Window::lie).filter(|lie| winograd.is_none() && near(lie));
         let cut = lie.and_then(|_| cut.by_columns(batch, lines, k)).unwrap_or(cut);
-        let apart = lie.filter(|_| cut.shared != Sharing::Wave(0) && cut.lines[1] <= FEW);
-        Gemm { dtype, batch, lines, k, cut, operands, turned, apart, epilogue, direct, winograd }
+        let lie = lie.filter(|_| cut.shared != Sharing::Wave(0) && cut.lines[1] <= FEW);
+        Gemm { dtype, batch, lines, k, cut, operands, turned, lie, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.

@@ -6,7 +6,7 @@ use super::cut::WIDTH;
 use super::gemm::Goal;
 use super::run::Run;
 use super::task::{Room, Task};
-use super::tile::{Element, Packed, QUAD, Rows, Target, multiply};
+use super::tile::{Element, Lie, Packed, QUAD, Rows, Target, multiply};
 use crate::memory::View;
 
 /// A block of the result, or a part of its sums.
@@ -58,9 +58,9 @@ impl<T: Element> Product<'_, T> {
             let (n, k, more) = (columns.len(), steps.len(), from > self.k.start || adds);
             let multiply = |m, lhs, out| multiply([m, n, k], lhs, rhs, out, more);
             // Rows that lie, as many as are read together; others are packed.
-            let lying = gemm.apart.map_or(0, |_| rows.len() / QUAD * QUAD);
-            if let Some(apart) = gemm.apart.filter(|_| lying > 0) {
-                multiply(lying, self.lying(apart, lying, &steps), out);
+            let lying = gemm.lie.map_or(0, |_| rows.len() / QUAD * QUAD);
+            if let Some(lie) = gemm.lie.filter(|_| lying > 0) {
+                multiply(lying, self.lying(lie, lying, &steps), out);
             }
             if lying < rows.len() {
                 let rest = rows.start + lying..rows.end;
@@ -72,11 +72,13 @@ impl<T: Element> Product<'_, T> {
     }
 
     /// The block's first rows over some steps, where they lie.
-    fn lying(&self, apart: usize, rows: usize, steps: &Range<usize>) -> Rows<'_, T> {
+    fn lying(&self, lie: Lie, rows: usize, steps: &Range<usize>) -> Rows<'_, T> {
         let Run { gemm, env, .. } = self.run;
-        let window = gemm.operands[0].along_k().expect("else it would be packed");
-        let data = window.lines(*env, self.batch).line(self.lines[0].start, (rows - 1) * apart + steps.end);
-        Rows::lying(&data[steps.start..], apart)
+        let window = gemm.operands[0].window().expect("else it would be packed");
+        let [row, step] = lie.strides();
+        let start = window.start(*env, self.batch) as usize + self.lines[0].start * row + steps.start * step;
+        let len = (rows - 1) * row + (steps.len() - 1) * step + 1;
+        Rows::lying(window.source(*env, env.scratch).slice(start, len), lie)
     }
 
     /// An operand over some steps if it is packed already.

@@ -69,30 +69,44 @@ pub(super) struct Packed<'a, T> {
     pub(super) pitch: usize,
 }
 
+/// How rows lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// A row's steps are neighbours, and rows so far apart.
+    Along(usize),
+    /// A step's rows are neighbours, and steps so far apart.
+    Across(usize),
+}
+
+impl Lie {
+    /// From a row to the next, and from a step to the next.
+    #[inline(always)]
+    pub(super) fn strides(self) -> [usize; 2] {
+        match self {
+            Lie::Along(apart) => [apart, 1],
+            Lie::Across(apart) => [1, apart],
+        }
+    }
+}
+
 /// The rows of a left operand, from some step along `k` on: packed, or where they lie.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a, T> {
     data: &'a [T],
+    lie: Lie,
     /// From the rows of a tile to those of the next.
     pitch: usize,
-    /// From a row to the next, whose steps are neighbours, unless they are packed.
-    apart: Option<usize>,
 }
 
 impl<'a, T> Rows<'a, T> {
     /// Where they lie: whole [`QUAD`]s of them.
-    pub(super) fn lying(data: &'a [T], apart: usize) -> Rows<'a, T> {
-        Rows { data, pitch: ROWS * apart, apart: Some(apart) }
-    }
-
-    /// From a row to the next, and from a step to the next.
-    fn strides(&self) -> [usize; 2] {
-        self.apart.map_or([1, ROWS], |apart| [apart, 1])
+    pub(super) fn lying(data: &'a [T], lie: Lie) -> Rows<'a, T> {
+        Rows { data, lie, pitch: ROWS * lie.strides()[0] }
     }
 
     /// True iff some rows and steps are all there: the last row, and the last one of whole tiles.
     fn hold(&self, rows: usize, steps: usize) -> bool {
-        let (read, [by_row, step]) = (rows.next_multiple_of(QUAD), self.strides());
+        let (read, [by_row, step]) = (rows.next_multiple_of(QUAD), self.lie.strides());
         let begin = |row: usize| row / ROWS * self.pitch + row % ROWS * by_row;
         let farthest = begin(read - 1).max(begin((read / ROWS * ROWS).saturating_sub(1)));
         farthest + (steps - 1) * step < self.data.len()
@@ -101,7 +115,7 @@ impl<'a, T> Rows<'a, T> {
 
 impl<'a, T> From<Packed<'a, T>> for Rows<'a, T> {
     fn from(Packed { data, pitch }: Packed<'a, T>) -> Rows<'a, T> {
-        Rows { data, pitch, apart: None }
+        Rows { data, lie: Lie::Across(ROWS), pitch }
     }
 }
 
@@ -145,7 +159,7 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
             let next = rhs.data.as_ptr().wrapping_add((column / COLUMNS + 1) * rhs.pitch);
             let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
             for row in (0..m).step_by(ROWS) {
-                let lhs = Left { at: lhs.data[row / ROWS * lhs.pitch..].as_ptr(), apart: lhs.apart };
+                let lhs = Left { at: lhs.data[row / ROWS * lhs.pitch..].as_ptr(), lie: lhs.lie };
                 let ahead = Ahead { at: next.wrapping_byte_add(row / ROWS * k * part), step: part };
                 let place = Place { out, rows: m, columns: n, more, ahead }.at(row, column);
                 // By how many there are of registers, and how long they are.
@@ -170,14 +184,13 @@ pub(super) const fn lanes<T: Element, S: Simd>() -> usize {
 #[derive(Clone, Copy)]
 struct Left<T> {
     at: *const T,
-    /// As those of [`Rows`].
-    apart: Option<usize>,
+    lie: Lie,
 }
 
 impl<T> Left<T> {
     #[inline(always)]
     fn below(self, rows: usize) -> Left<T> {
-        Left { at: self.at.wrapping_add(rows * self.apart.unwrap_or(1)), ..self }
+        Left { at: self.at.wrapping_add(rows * self.lie.strides()[0]), ..self }
     }
 }
 
@@ -253,22 +266,22 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left
 /// `M` rows of `N` vectors, at most; the operands begin at the first of them.
 #[inline(always)]
 fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
-    match lhs.apart {
-        None => sums_of::<T, S, M, N, false>(simd, lhs.at, 0, rhs, place),
-        Some(apart) => sums_of::<T, S, M, N, true>(simd, lhs.at, apart, rhs, place),
+    match lhs.lie {
+        Lie::Across(apart) => sums_of::<T, S, M, N, false>(simd, lhs.at, apart, rhs, place),
+        Lie::Along(apart) => sums_of::<T, S, M, N, true>(simd, lhs.at, apart, rhs, place),
     }
 }
 
-/// The same for rows that begin at an address, and are `apart` if they are `LYING` in memory.
+/// The same for rows that begin at an address: they are `apart` if they lie `ALONG` memory, else their steps are.
 #[inline(always)]
-fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: bool>(
+fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: bool>(
     simd: S,
     lhs: *const T,
     apart: usize,
     rhs: &[T],
     place: Place<T>,
 ) {
-    let [row, step] = if LYING { [apart, 1] } else { [1, ROWS] };
+    let [row, step] = if ALONG { [apart, 1] } else { [1, apart] };
     let width = N * lanes::<T, S>();
     let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
     if width == COLUMNS {
@@ -297,7 +310,7 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const LYING: boo
         // SAFETY: the columns of each step are within the slice, as asserted.
         let columns = unsafe { right.cast::<[T::Vector<S>; N]>().read_unaligned() };
         for i in 0..M {
-            let at = quads[i / QUAD].wrapping_add(if LYING { rows[i % QUAD] } else { i % QUAD });
+            let at = quads[i / QUAD].wrapping_add(if ALONG { rows[i % QUAD] } else { i % QUAD });
             // SAFETY: `multiply` has asserted that the rows a tile reads are there, for as many steps.
             let lhs = T::splat(simd, unsafe { *at });
             for j in 0..N {

@@ -13,7 +13,7 @@ use kiln_ir::kernel::{Arg, Body, Instr};
 
 use super::pack::{Lines, Strips};
 use super::padded::Padded;
-use super::tile::COLUMNS;
+use super::tile::{COLUMNS, Lie};
 use crate::exec::Env;
 use crate::memory::View;
 use crate::panel::{Begin, begin, begins};
@@ -104,10 +104,13 @@ impl Window {
         self.padded.is_none() && neighbours(&self.axes[2], 1) == n
     }
 
-    /// How far apart its lines are, if evenly.
-    pub(super) fn apart(&self) -> Option<usize> {
-        let [(_, apart)] = self.axes[1][..] else { return None };
-        apart.try_into().ok()
+    /// How its lines lie if they, or their steps, are neighbours in memory, and all equally far apart.
+    pub(super) fn lie(&self) -> Option<Lie> {
+        let apart = match self.axes[1][..] {
+            [(_, apart)] if self.lies_along_k() => apart.try_into().ok(),
+            _ => None,
+        };
+        apart.map(Lie::Along).or_else(|| self.pitch().map(Lie::Across))
     }
 
     /// How far apart steps are whose lines are neighbours in memory, as they are in the argument.

@@ -78,15 +78,18 @@ fn every_form_of_matmul() {
     }
 }
 
-/// Rows further apart than they are long, several times as many as a tile's and not a multiple, over two depths.
+/// Rows further apart than they are long, and steps further apart than there are rows; several times as many as a
+/// tile's and not a multiple, over two depths.
 #[test]
 fn rows_are_read_where_they_lie() {
     let mut rng = Rng::new(17);
     // Threads pack columns for themselves, of one block and of two, and then a wave does, for more rows.
-    for (batch, m, n, k) in [(1, 203, 130, 700), (2, 131, 397, 530), (1, 300, 130, 700)] {
-        for dtype in [DType::F32, DType::F64] {
-            let apart = k + 101;
-            let args = vec![read(dtype, batch * m * apart), read(dtype, batch * k * n), write(dtype, batch * m * n)];
+    for (batch, m, n, k) in [(1, 203, 130, 700), (2, 131, 397, 530), (1, 300, 130, 700), (1, 61, 100, 900)] {
+        for (dtype, along) in [(DType::F32, true), (DType::F32, false), (DType::F64, true), (DType::F64, false)] {
+            let (lines, apart) = if along { (m, k + 101) } else { (k, m + 37) };
+            let [row, step] = if along { [apart as i64, 1] } else { [1, apart as i64] };
+            let args =
+                vec![read(dtype, batch * lines * apart), read(dtype, batch * k * n), write(dtype, batch * m * n)];
             let values: Vec<Vec<f64>> = args.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
             let kernel = Kernel::Dot(Dot {
                 batch: vec![batch],
@@ -94,11 +97,11 @@ fn rows_are_read_where_they_lie() {
                 n: vec![n],
                 k: vec![k],
                 args,
-                lhs: operand(0, dtype, strided(&[batch, m, k], &[(m * apart) as i64, apart as i64, 1])),
+                lhs: operand(0, dtype, strided(&[batch, m, k], &[(lines * apart) as i64, row, step])),
                 rhs: operand(1, dtype, flat(&[batch, k, n])),
                 epilogue: store_acc(2, dtype, flat(&[batch, m, n])),
             });
-            check(&format!("{dtype} {m} rows apart"), &kernel, &values, &[], 1e-4);
+            check(&format!("{dtype} {m} rows, along memory: {along}"), &kernel, &values, &[], 1e-4);
         }
     }
 }
