@@ -30,6 +30,7 @@ mod parts;
 mod point;
 mod program;
 mod reduce;
+mod rows;
 mod scan;
 mod scatter;
 mod simd;

@@ -13,6 +13,7 @@ use crate::lower::{Goal, lower};
 use crate::order::{order, reordered};
 use crate::program::{Pass, Program, Rowed};
 use crate::reduce::{Partial, Rows, identity};
+use crate::rows::by_rows;
 use crate::simd::Reg;
 use crate::space::Span;
 use crate::split::split;
@@ -39,13 +40,14 @@ impl LoopExe {
         let (outer, row) = dims.split_at(groups[0]);
         let kernel = Loop { outer: outer.to_vec(), row: row.to_vec(), args: kernel.args.clone(), body };
         let taps = Taps::new(&kernel);
+        let is_map = kernel.row.is_empty();
+        let kernel = by_rows(kernel);
         let inner = !kernel.row.is_empty() && (inner_is_dense(&kernel) || kernel.body.reduces_columns());
         let kernel = &walked_well(kernel, inner);
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let tiling = Tiling::new(kernel, &space);
         // Where memory waits for what is computed, results are better computed in its lines.
-        let goal =
-            Goal { whole: tiling.whole, last: false, stream: kernel.row.is_empty() && computes_little(&kernel.body) };
+        let goal = Goal { whole: tiling.whole, last: false, stream: is_map && computes_little(&kernel.body) };
         let mut program = lower(&kernel.body, &kernel.args, &space, goal);
         let tiling = tiling.for_walks(kernel, &program);
         // Elsewhere the next tile does not begin where this one ends, or processors see that it does.

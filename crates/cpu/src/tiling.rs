@@ -164,7 +164,7 @@ fn computes_again(body: &Body, outer: usize, rank: usize) -> bool {
 }
 
 /// Rows this short are reduced side by side, as lanes, wherever there are enough of them.
-const SHORT_ROW: usize = 16;
+pub(crate) const SHORT_ROW: usize = 16;
 
 /// True iff the points of a row should be neighbours in a tile: unless rows are short, where the loads and
 /// stores of most bytes step by one element along the row rather than across rows.

@@ -99,23 +99,41 @@ pub(crate) fn pieces<T: Pod, const N: usize>(
     for (spread, x) in spread.iter_mut().zip(args).filter(|(_, x)| x.one) {
         spread.fill(x.lanes()[0]);
     }
-    for (i, out) in dst.lanes_mut()[..n].chunks_mut(PIECE).enumerate() {
+    let (whole, rest) = dst.lanes_mut()[..n].as_chunks_mut::<PIECE>();
+    let mut at = 0;
+    for out in whole {
         ahead.ask();
-        let len = out.len();
-        for (spread, _) in spread.iter_mut().zip(args).filter(|(_, x)| x.own) {
-            spread[..len].copy_from_slice(out);
-        }
-        let mut many: [&[T]; N] = [&[]; N];
+        piece_of_any(out, at, args, &mut spread, &f);
+        at += PIECE;
+    }
+    for out in rest.as_chunks_mut::<16>().0 {
+        piece_of_any(out, at, args, &mut spread, &f);
+        at += 16;
+    }
+}
+
+/// As [`piece`]. How many lanes there are is known to the compiler: it would compute some of any number one by one.
+#[inline(always)]
+fn piece_of_any<T: Pod, const N: usize, const LANES: usize>(
+    out: &mut [T; LANES],
+    at: usize,
+    args: &[Operand; N],
+    spread: &mut [[T; PIECE]; N],
+    f: &impl Fn([T; N]) -> T,
+) {
+    for (spread, _) in spread.iter_mut().zip(args).filter(|(_, x)| x.own) {
+        spread[..LANES].copy_from_slice(out);
+    }
+    let mut many: [&[T]; N] = [&[]; N];
+    for k in 0..N {
+        let x = args[k];
+        many[k] = if x.one || x.own { &spread[k][..LANES] } else { &x.lanes()[at..at + LANES] };
+    }
+    let mut x = [T::zeroed(); N];
+    for i in 0..LANES {
         for k in 0..N {
-            let x = args[k];
-            many[k] = if x.one || x.own { &spread[k][..len] } else { &x.lanes()[i * PIECE..][..len] };
+            x[k] = many[k][i];
         }
-        let mut x = [T::zeroed(); N];
-        for (j, out) in out.iter_mut().enumerate() {
-            for k in 0..N {
-                x[k] = many[k][j];
-            }
-            *out = f(x);
-        }
+        out[i] = f(x);
     }
 }
