@@ -100,6 +100,7 @@ impl CpuBackend {
         let caps = Caps {
             name: format!("cpu, {n} thread{}", if n == 1 { "" } else { "s" }),
             dtypes: DType::ALL.to_vec(),
+            // No limit but one on how long formulas grow: what 50 times of a GRU read is put together by one kernel.
             max_bindings: 192,
             max_binding_bytes: u64::MAX,
             max_workgroups: u32::MAX,

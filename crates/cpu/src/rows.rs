@@ -33,6 +33,9 @@ pub(crate) fn by_rows(kernel: Loop) -> Loop {
 fn pays(kernel: &Loop, first: usize) -> bool {
     let (outer, row) = kernel.outer.split_at(first);
     let [n_rows, len] = [outer, row].map(|dims| dims.iter().product::<usize>());
+    if n_rows < LINE || len <= SHORT_ROW {
+        return false;
+    }
     let within = |axis: usize| axis >= first;
     let step = |index: &Index| {
         let run = Runs::new(&kernel.outer, &[index], within);
@@ -53,11 +56,7 @@ fn pays(kernel: &Loop, first: usize) -> bool {
         Instr::Inside(bounds) => !bounds.iter().any(|bound| bound.index.uses(&within)),
         _ => true,
     });
-    n_rows >= LINE
-        && len > SHORT_ROW.max(LINE)
-        && loads
-        && kernel.body.stores.iter().all(|s| goes_on(&s.index))
-        && worth
+    loads && kernel.body.stores.iter().all(|store| goes_on(&store.index)) && worth
 }
 
 #[cfg(test)]

@@ -117,7 +117,8 @@ const MOST: usize = 1 << 20;
 impl Cut {
     /// The same where rows are read where they lie: a thread then packs no more than the columns of its own tasks, and reads
     /// nothing that another one has written. Of 128 rows, products with 784 × 512 take 600 µs so, and 840 where a wave
-    /// packs; with more rows packing costs little, and with more columns they are better packed once.
+    /// packs; with more rows packing costs little, and with more columns they are better packed once. Fewer rows are one
+    /// block, and no columns are packed twice: 64 × 1000 by 1000 × 64 takes 54 µs so, and 83 where a wave packs.
     pub(super) fn by_columns(&self, batch: usize, [m, n]: [usize; 2], k: usize) -> Option<Cut> {
         if self.shared != Sharing::Nothing && m < MANY_FINISHED && OWN / k >= COLUMNS {
             let wide = parted([m, n], k).min(OWN / k / VECTOR * VECTOR).min(n);

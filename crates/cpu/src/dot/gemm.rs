@@ -36,13 +36,13 @@ pub(crate) struct Gemm {
     pub(super) lie: Option<Lie>,
     pub(super) epilogue: Panel,
     /// Where the sums go if that is all the epilogue does with them.
-    pub(super) direct: Option<Goal>,
+    pub(super) direct: Option<Sink>,
     /// How else it is computed, if it is a convolution for which that pays.
     winograd: Option<Winograd>,
 }
 
 /// A matrix that sums are written to.
-pub(super) struct Goal {
+pub(super) struct Sink {
     pub(super) to: Direct,
     /// True iff they are added to what is there.
     pub(super) adds: bool,
@@ -62,9 +62,9 @@ impl Gemm {
         let [batch, m, n, k] = axes.map(numel);
         let epilogue = Panel::new(&kernel.epilogue, &kernel.args, [axes[0], axes[1], axes[2]], false);
         // Sums of groups are added up first.
-        let mut direct = goal(kernel).filter(|_| Cut::new(batch, [m, n], k, false).group == k);
+        let mut direct = sink(kernel).filter(|_| Cut::new(batch, [m, n], k, false).group == k);
         let turned =
-            direct.as_ref().map_or(epilogue.swapped, |goal| goal.to.strides[0] == 1 && goal.to.strides[1] != 1);
+            direct.as_ref().map_or(epilogue.swapped, |sink| sink.to.strides[0] == 1 && sink.to.strides[1] != 1);
         let mut operands =
             [Operand::new(&kernel.lhs, &kernel.args, axes, true), Operand::new(&kernel.rhs, &kernel.args, axes, false)];
         let mut lines = [m, n];
@@ -76,8 +76,8 @@ impl Gemm {
         let winograd = Winograd::new(batch, lines[0], &operands[1]).filter(|_| dtype == DType::F32);
         if let Some(winograd) = &winograd {
             // It writes along columns.
-            let along = |goal: &Goal| !goal.adds && goal.to.strides[usize::from(!turned)] == 1;
-            direct = goal(kernel).filter(|goal| winograd.is_direct() && along(goal));
+            let along = |sink: &Sink| !sink.adds && sink.to.strides[usize::from(!turned)] == 1;
+            direct = sink(kernel).filter(|sink| winograd.is_direct() && along(sink));
         }
         let cut = Cut::new(batch, lines, k, direct.is_none());
         let near = |lie: &Lie| matches!(lie, Lie::Along(_)) || k * lie.strides()[1] <= NEAR;
@@ -157,7 +157,7 @@ impl Gemm {
 }
 
 /// The matrix that an epilogue only stores its sums into, or adds them to.
-fn goal(kernel: &Dot) -> Option<Goal> {
+fn sink(kernel: &Dot) -> Option<Sink> {
     let (body, [store]) = (&kernel.epilogue, &*kernel.epilogue.stores) else { return None };
     let there = |v: Value| match &body.instrs[v as usize] {
         Instr::Load { arg, index, valid, gather: None } => {
@@ -175,7 +175,7 @@ fn goal(kernel: &Dot) -> Option<Goal> {
     };
     let same = kernel.args[store.arg as usize].dtype == body.types[store.value as usize];
     let to = Direct::new(&store.index, store.arg as usize, [&kernel.batch, &kernel.m, &kernel.n]).filter(|_| same)?;
-    Some(Goal { to, adds })
+    Some(Sink { to, adds })
 }
 
 impl Gemm {

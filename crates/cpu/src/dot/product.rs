@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::cut::WIDTH;
-use super::gemm::Goal;
+use super::gemm::Sink;
 use super::run::Run;
 use super::task::{Room, Task};
 use super::tile::{Element, Lie, Packed, QUAD, Rows, Target, multiply};
@@ -30,7 +30,7 @@ impl<T: Element> Product<'_, T> {
     pub(super) fn finish(&self, task: &mut Task, sum: impl FnOnce(&mut Task, Target)) {
         let Product { run: &Run { gemm, env, .. }, batch, ref lines, .. } = *self;
         let [rows, columns] = lines;
-        if let Some(Goal { to: out, .. }) = &gemm.direct {
+        if let Some(Sink { to: out, .. }) = &gemm.direct {
             let [rs, cs] = out.strides;
             let strides = if gemm.turned { [cs, rs] } else { [rs, cs] };
             let at = out.start(batch, env) + rows.start as isize * strides[0] + columns.start as isize * strides[1];
@@ -49,7 +49,7 @@ impl<T: Element> Product<'_, T> {
     pub(super) fn sum(&self, task: &mut Task, out: Target) {
         let gemm = self.run.gemm;
         let [rows, columns] = &self.lines;
-        let adds = gemm.direct.as_ref().is_some_and(|goal| goal.adds);
+        let adds = gemm.direct.as_ref().is_some_and(|sink| sink.adds);
         for from in self.k.clone().step_by(gemm.cut.depth) {
             let steps = from..self.k.end.min(from + gemm.cut.depth);
             let Room { workers: [first, second, _], panels: [left, right, _] } = &mut **task;

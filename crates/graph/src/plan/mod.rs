@@ -2,9 +2,9 @@
 //!
 //! Reading order: `linear` (affine maps taken apart), `anchors` (what the device lacks, composed), `formulas` (wide ones
 //! apart), `exchange` (products that are wanted turned), `layouts` (in a contraction's order), `split` (long sums in
-//! parts), `roots` (what gets a buffer) with `windows` (what these see often), `emit` (a formula becomes code, views become
-//! addresses), `cluster` (roots become a kernel), `fit` and `fuse` (clusters join), `order`, `donate` (results in place of
-//! leaves), `pack` (small loops share a dispatch), `memory`.
+//! parts), `roots` (what gets a buffer) with `windows` (what these see often) and `finished` (what becomes of products),
+//! `emit` (a formula becomes code, views become addresses), `cluster` (roots become a kernel), `fit` and `fuse` (clusters
+//! join), `order`, `donate` (results in place of leaves), `pack` (small loops share a dispatch), `memory`.
 
 mod anchors;
 mod chunks;
