@@ -121,7 +121,7 @@ impl Cut {
     /// block, and no columns are packed twice: 64 × 1000 by 1000 × 64 takes 54 µs so, and 83 where a wave packs.
     pub(super) fn by_columns(&self, batch: usize, [m, n]: [usize; 2], k: usize) -> Option<Cut> {
         if self.shared != Sharing::Nothing && m < MANY_FINISHED && OWN / k >= COLUMNS {
-            let wide = parted([m, n], k).min(OWN / k / VECTOR * VECTOR).min(n);
+            let wide = parted([m, n], k).min(LINES).min(OWN / k / VECTOR * VECTOR).min(n);
             return Some(Cut { shared: Sharing::Columns, batch: 1, lines: [m, wide], group: k, depth: depth(m, k) });
         }
         let few = n * k <= MOST && (MANY_FINISHED..=LINES).contains(&m);
@@ -214,5 +214,7 @@ mod tests {
         assert_eq!(wide([32, 512], 128).1, Some([32, 144]));
         assert_eq!(wide([48, 3072], 768).1, Some([48, 192]));
         assert_eq!(wide([48, 3072], 4096).1, Some([48, 64]));
+        // Rows are read where they lie by so many columns at most.
+        assert_eq!(wide([32, 50257], 768).1, Some([32, LINES]));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Everything else is computed inside the kernels that need it, as often as they do. A root is a
 //! result, a reduction or an anchor (contraction, attention, scatter, scan, sort); a node that one of those must find in
-//! memory, that windows see often, or in which a product ends before several read it; and a node where a formula would grow deeper or read more buffers than one kernel may.
+//! memory, that windows see often, or in which a product ends before several read it; and a node where a formula would
+//! grow deeper or read more buffers than one kernel may.
 
 use kiln_ir::{Caps, Graph, Movement, NodeId, Op, PointOp};
 
