@@ -12,6 +12,7 @@ use crate::scan::ScanExe;
 use crate::scatter::ScatterExe;
 use crate::sort::SortExe;
 use crate::task::{GRAIN, for_each};
+use crate::threads;
 
 /// A compiled kernel.
 pub(crate) enum Exe {
@@ -93,7 +94,7 @@ fn apart(kernel: &Loop) -> Option<Vec<LoopExe>> {
 /// Loops of which one is worth several threads run one after the other, those that share out well among themselves side
 /// by side.
 fn run_group(loops: &[LoopExe], env: Env, parallel: bool) {
-    let share = loops.iter().map(LoopExe::work).sum::<usize>() / (2 * rayon::current_num_threads());
+    let share = loops.iter().map(LoopExe::work).sum::<usize>() / (2 * threads::count());
     let is_large = |k: &&LoopExe| parallel && k.work() > GRAIN.max(share);
     let (large, small): (Vec<&LoopExe>, Vec<&LoopExe>) = loops.iter().partition(is_large);
     large.iter().for_each(|k| k.run(env, parallel));

@@ -13,6 +13,7 @@ mod backend;
 mod block;
 mod cast;
 mod columns;
+mod crew;
 mod dot;
 mod exe;
 mod exec;

@@ -14,6 +14,7 @@ use crate::exec::Env;
 use crate::memory::View;
 use crate::simd::{LINE, fence, prefetch_now, zero};
 use crate::task::{GRAIN, for_each};
+use crate::threads;
 
 /// Tasks into which the rows of a large result are divided.
 const PARTS: usize = 16;
@@ -85,7 +86,7 @@ impl ScatterExe {
     fn run_as<S: Stored, T: bytemuck::Pod>(&self, env: Env, parallel: bool, add: impl Fn(T, T) -> T + Sync + Send) {
         let parts = match () {
             _ if self.work() < GRAIN => 1,
-            _ if self.inner < WIDE => rayon::current_num_threads().div_ceil(self.outer.max(1)),
+            _ if self.inner < WIDE => threads::count().div_ceil(self.outer.max(1)),
             _ => PARTS,
         };
         let parts = parts.clamp(1, self.size.max(1));

@@ -1,8 +1,9 @@
-//! Tasks: independent items over the threads of the current pool.
+//! Tasks: independent items over the threads that help this one.
 
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::threads;
 
 /// Work below which a thread is not worth waking: some ten microseconds of it.
 pub(crate) const GRAIN: usize = 1 << 16;
@@ -29,13 +30,13 @@ pub(crate) fn for_each<W>(
         let mut worker = init();
         return (0..n).for_each(|i| body(&mut worker, i));
     }
-    let threads = rayon::current_num_threads().min(n.div_ceil(grain)).min(MOST);
-    let piece = n.div_ceil(threads * PIECES).max(grain);
-    let start = |t: usize| n * t / threads;
+    let n_threads = threads::count().min(n.div_ceil(grain)).min(MOST);
+    let piece = n.div_ceil(n_threads * PIECES).max(grain);
+    let start = |t: usize| n * t / n_threads;
     let next: [AtomicUsize; MOST] = std::array::from_fn(|t| AtomicUsize::new(start(t)));
-    join(0..threads, &|own| {
+    threads::share(n_threads, &|own| {
         let mut worker = None;
-        for t in (own..threads).chain(0..own) {
+        for t in (own..n_threads).chain(0..own) {
             let end = start(t + 1);
             let mut from = next[t].fetch_add(piece, Ordering::Relaxed);
             while from < end {
@@ -45,17 +46,6 @@ pub(crate) fn for_each<W>(
             }
         }
     });
-}
-
-/// Calls `f` with each of some numbers, on as many threads as have nothing else to do. It is compiled once: what threads
-/// hand over to each other would fill more of this crate than kernels do.
-fn join(numbers: Range<usize>, f: &(dyn Fn(usize) + Sync)) {
-    let half = numbers.start + numbers.len() / 2;
-    match numbers.len() {
-        0 => (),
-        1 => f(numbers.start),
-        _ => drop(rayon::join(|| join(numbers.start..half, f), || join(half..numbers.end, f))),
-    }
 }
 
 /// As [`for_each`], for items that are worth a thread each, collecting what `body` gives, in order.

@@ -1,101 +1,86 @@
-//! Threads: a pool whose threads stay awake while work comes.
+//! Threads: whoever asks for something computes it, and a crew helps.
 //!
-//! A thread that sleeps needs 20 to 40 µs to begin, which a step of many short kernels pays at each of them. Before they
-//! sleep, threads therefore look for work for a while longer than the pool lets them. They yield to whoever else wants the
-//! processor, and what they were not there for, others have done.
+//! The caller works itself: what is small never waits for another thread to wake, and each thread has the same share of
+//! one kernel after another, which its own caches may hold.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::RefCell;
+use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
+use crate::crew::Crew;
 
-/// How long a thread that has nothing to do stays awake: longer than what is between two kernels, or two short replays.
-const AWAKE: Duration = Duration::from_micros(200);
-
-/// A pool of threads.
+/// The caller's thread, and those that help it.
 #[derive(Clone)]
-pub(crate) struct Threads {
-    pool: Arc<ThreadPool>,
-    /// How many threads are being kept awake.
-    awake: Arc<AtomicUsize>,
-}
+pub(crate) struct Threads(Arc<Crew>);
 
 thread_local! {
-    /// True iff this thread is being kept awake, or runs what the others are kept awake for.
-    static BUSY: Cell<bool> = const { Cell::new(false) };
+    /// Who helps this thread.
+    static CREW: RefCell<Option<Arc<Crew>>> = const { RefCell::new(None) };
 }
 
 impl Threads {
     /// `n` threads, or as many as there are processors for 0.
     pub(crate) fn new(n: usize) -> Threads {
-        let builder = ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("kiln-cpu-{i}"));
-        let pool = builder.build().expect("the system lets a program start its threads");
-        Threads { pool: Arc::new(pool), awake: Arc::default() }
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let n = if n > 0 { n } else { processors() };
+        Threads(Arc::new(Crew::new(n - 1)))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.pool.current_num_threads()
+        self.0.len()
     }
 
-    /// Runs `f` on one of the threads, where it can split its work among all.
-    pub(crate) fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(|| {
-            let outer = BUSY.replace(true);
-            let others = self.awake.load(Ordering::Relaxed).saturating_sub(usize::from(outer));
-            if others + 1 < self.len() {
-                let awake = self.awake.clone();
-                self.pool.spawn_broadcast(move |_| stay_awake(&awake));
-            }
-            let result = catch_unwind(AssertUnwindSafe(f));
-            BUSY.set(outer);
-            result.unwrap_or_else(|panic| resume_unwind(panic))
-        })
+    /// Runs `f`, which can share its work among all of them.
+    pub(crate) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        let outer = CREW.replace(Some(self.0.clone()));
+        let _restored = Restored(outer);
+        f()
     }
 }
 
-/// Does what others leave to do, until there was nothing for a while.
-fn stay_awake(awake: &AtomicUsize) {
-    if BUSY.replace(true) {
-        return;
+/// Sets who helps this thread as it was, when dropped.
+struct Restored(Option<Arc<Crew>>);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        CREW.set(self.0.take());
     }
-    awake.fetch_add(1, Ordering::Relaxed);
-    let mut since = Instant::now();
-    while since.elapsed() < AWAKE {
-        match rayon::yield_now() {
-            Some(Yield::Executed) => since = Instant::now(),
-            _ => std::thread::yield_now(),
-        }
+}
+
+/// How many threads the work of this one can be shared among.
+pub(crate) fn count() -> usize {
+    CREW.with_borrow(|crew| crew.as_ref().map_or(1, |crew| crew.len()))
+}
+
+/// Calls `work` with 0, and with numbers below `n` on other threads that have nothing else to do.
+pub(crate) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) {
+    match CREW.with_borrow(Option::clone) {
+        Some(crew) => crew.share(n, work),
+        None => work(0),
     }
-    awake.fetch_sub(1, Ordering::Relaxed);
-    BUSY.set(false);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::task::{GRAIN, for_each};
 
-    /// A kernel's panic reaches the caller, and the pool works on; nobody stays awake for ever.
+    /// A kernel's panic reaches the caller, and the threads work on.
     #[test]
     fn threads_outlive_a_panic() {
         let threads = Threads::new(3);
         let fails = || threads.run(|| for_each(true, 100, GRAIN, || (), |(), i| assert!(i != 77, "as it should")));
         for _ in 0..20 {
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).is_err());
+            assert_eq!(count(), 1, "nobody helps after a run");
             let sum = AtomicUsize::new(0);
             let add = |(): &mut (), i: usize| {
                 sum.fetch_add(i, Ordering::Relaxed);
             };
             threads.run(|| for_each(true, 100, GRAIN, || (), add));
             assert_eq!(sum.into_inner(), 4950);
-        }
-        let asked = Instant::now();
-        while threads.awake.load(Ordering::Relaxed) > 0 {
-            assert!(asked.elapsed() < Duration::from_secs(10), "a thread stays awake");
-            std::thread::yield_now();
         }
     }
 }
