@@ -4,17 +4,21 @@
 //! or interleaved (*outer*: equal points of all rows are neighbours). Both give one partial result a
 //! row, which `tree` combines with those of other tiles.
 
+mod lines;
 mod outer;
 mod products;
+mod sums;
 
 use bytemuck::Pod;
 use kiln_ir::{DType, ReduceOp};
 
+use self::lines::extremes;
 use self::outer::{go_on, outer, pairs_in};
 pub(crate) use self::products::{sum_products, takes_one};
+use self::sums::{Term, sums};
 use crate::ahead::Ahead;
 use crate::program::Reduction;
-use crate::simd::{LINE, Operand, Reg, multiversion};
+use crate::simd::{LINE, Operand, Reg, WORDS, multiversion};
 use crate::tiling::TILE;
 use crate::walks::PIECE;
 
@@ -205,6 +209,14 @@ fn inner<T: Lane>(
     if dtype == DType::F32 && asks && shape.points > LONG {
         let n = shape.rows;
         return fold_rows(op, bytemuck::cast_slice(src), shape, bytemuck::cast_slice_mut(&mut best[..n]));
+    }
+    if dtype == DType::F32 && shape.rows > 1 && shape.points >= WORDS && op != ReduceOp::Prod {
+        let (src, points) = (bytemuck::cast_slice(&src[..shape.rows * shape.points]), shape.points);
+        let best = bytemuck::cast_slice_mut(&mut best[..shape.rows]);
+        return match op {
+            ReduceOp::Sum => sums(Term::Itself, [src; 2], points, best, ahead),
+            _ => extremes(src, points, op == ReduceOp::Min, best, ahead),
+        };
     }
     // Plain loops: what a closure calls would not be compiled for the instruction set at hand.
     with_fold!(op, f => {

@@ -96,6 +96,7 @@ impl Tiling {
             (false, false) if lies => rows,
             (false, false) => rows.min(BLOCK),
         };
+        let block = if whole && space.inner { in_lines(block, points, rows) } else { block };
         let chunk = match (whole, space.inner) {
             (true, _) => points,
             (false, true) => part_of_run(kernel).min(points),
@@ -117,6 +118,16 @@ impl Tiling {
         };
         let rows: usize = kernel.outer.iter().product();
         Tiling { block: rows.clamp(1, most), ..self }
+    }
+}
+
+/// About as many rows of a tile, of which all fill cache lines: lanes are then computed with and stored where they lie.
+fn in_lines(block: usize, points: usize, rows: usize) -> usize {
+    let least = (1..=LINE).find(|n| (n * points).is_multiple_of(LINE)).expect("a line's worth of rows");
+    match block / least * least {
+        0 if least <= rows && least * points <= several(usize::MAX) => least,
+        0 => block,
+        block => block,
     }
 }
 
@@ -209,6 +220,21 @@ mod tests {
             stores: vec![Store { arg: 1, index: Index::var(0), value: 0 }],
         };
         Loop { outer: vec![channels as usize], row: vec![images as usize, points as usize], args: Vec::new(), body }
+    }
+
+    #[test]
+    fn rows_of_a_tile_fill_lines() {
+        for ([block, points, rows], n) in [
+            ([20, 50, 1000], 16),
+            ([20, 197, 1000], 16),
+            ([5, 197, 1000], 16),
+            ([16, 64, 1000], 16),
+            ([1, 500, 1000], 4),
+            ([1, 577, 1000], 1),
+            ([3, 197, 3], 3),
+        ] {
+            assert_eq!(in_lines(block, points, rows), n, "{block} of {rows} rows of {points}");
+        }
     }
 
     #[test]

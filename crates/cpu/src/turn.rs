@@ -73,9 +73,9 @@ pub(crate) fn turn_lines<'a>(
     block: &mut Block,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if [lines, words] == [WORDS; 2] && isa() == Isa::Avx512 {
+    if isa() == Isa::Avx512 {
         // SAFETY: `isa` found this feature on this processor.
-        return unsafe { turn_wide(src, line, out, past) };
+        return unsafe { turn_wide(src, line, [lines, words], out, past) };
     }
     #[cfg(target_arch = "x86_64")]
     if [lines, words] == [WORDS; 2] && isa() == Isa::Avx2 {
@@ -104,19 +104,27 @@ fn put_lines<'a>(block: &Block, words: usize, out: impl Iterator<Item = &'a mut 
     }
 }
 
-/// [`turn_lines`] of whole ones, in registers: neighbours take turns, then pairs of them, and so on.
+/// [`turn_lines`] in registers: neighbours take turns, then pairs of them, and so on.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn turn_wide<'a>(src: &[u32], line: usize, out: impl Iterator<Item = &'a mut [u32]>, past: bool) {
+fn turn_wide<'a>(
+    src: &[u32],
+    line: usize,
+    [lines, words]: [usize; 2],
+    out: impl Iterator<Item = &'a mut [u32]>,
+    past: bool,
+) {
     use std::arch::x86_64::{
-        _mm512_loadu_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_stream_si512,
-        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+        _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+        _mm512_stream_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
     };
     let mut rows = [_mm512_setzero_si512(); WORDS];
-    for (i, row) in rows.iter_mut().enumerate() {
-        let words: &[u32; WORDS] = src[i * line..].first_chunk().expect("a whole line");
-        // SAFETY: as many words as a vector has.
-        *row = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+    let firsts = |n: usize| ((1u32 << n) - 1) as u16;
+    for (i, row) in rows.iter_mut().enumerate().take(lines) {
+        let line = &src[i * line..][..words];
+        // SAFETY: as many words as the slice has are read.
+        *row = unsafe { _mm512_maskz_loadu_epi32(firsts(line.len()), line.as_ptr().cast()) };
     }
     let (mut pairs, mut fours, mut eights) = (rows, rows, rows);
     for i in (0..WORDS).step_by(2) {
@@ -140,13 +148,13 @@ fn turn_wide<'a>(src: &[u32], line: usize, out: impl Iterator<Item = &'a mut [u3
         rows[j] = _mm512_shuffle_i32x4::<0x88>(eights[j], eights[8 + j]);
         rows[8 + j] = _mm512_shuffle_i32x4::<0xdd>(eights[j], eights[8 + j]);
     }
-    for (row, out) in rows.into_iter().zip(out) {
-        let out: &mut [u32; WORDS] = out.try_into().expect("a whole line");
-        // SAFETY: as many words as a vector has, where a line of the cache begins if they go past it.
+    for (row, out) in rows.into_iter().zip(out).take(words) {
+        let out = &mut out[..lines];
+        // SAFETY: as many words as the slice has are written, all of a line of the cache if they go past it.
         unsafe {
-            match past && out.as_ptr().addr().is_multiple_of(LINE) {
+            match past && lines == WORDS && out.as_ptr().addr().is_multiple_of(LINE) {
                 true => _mm512_stream_si512(out.as_mut_ptr().cast(), row),
-                false => _mm512_storeu_si512(out.as_mut_ptr().cast(), row),
+                false => _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), firsts(lines), row),
             }
         }
     }

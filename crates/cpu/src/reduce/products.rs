@@ -3,10 +3,11 @@
 use kiln_ir::DType;
 
 use super::outer::{halve_points, pairs_in};
+use super::sums::{Term, sums};
 use super::{LONG, Lane, Partial, Rows, WIDTH, fold_by, fold_onto, halve};
 use crate::ahead::Ahead;
 use crate::program::Reduction;
-use crate::simd::{Operand, multiversion};
+use crate::simd::{Operand, WORDS, multiversion};
 use crate::tiling::IN_TURN;
 
 multiversion! {
@@ -25,6 +26,11 @@ multiversion! {
             _ if r.squares && factors[1].one => {
                 let x = &factors[0].lanes()[..shape.points];
                 squares_long(x, factors[1].lanes()[0], ahead, &mut out.best.lanes_mut()[0]);
+            }
+            _ if shape.inner && shape.rows > 1 && shape.points >= WORDS => {
+                let term = if r.squares { Term::Square } else { Term::Product };
+                let out = &mut out.best.lanes_mut()[..shape.rows];
+                sums(term, factors.map(|x| &x.lanes()[..shape.rows * shape.points]), shape.points, out, ahead);
             }
             _ if r.squares => products::<f32, true>(*factors, *shape, more, out, ahead),
             _ if takes_one(shape) => {

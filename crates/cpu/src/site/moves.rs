@@ -127,8 +127,45 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
 /// Lines of a block that is turned: a cache line of `f32` each way, so that every line is read once.
 const TURNED: usize = 16;
 
+impl Plane {
+    /// True iff ranges of so many elements lie across, as words that can be turned.
+    fn turns<S: Stored>(&self, count: usize) -> bool {
+        size_of::<S>() == size_of::<u32>() && self.down == 1 && self.across >= count as i64
+    }
+}
+
+/// Loads a plane that lies across, block by block.
+fn turn_words(plane: &Plane, arg: View, out: &mut [u32], len: usize) {
+    let (head, across) = (plane.head as usize, plane.across as usize);
+    let mut block = Block::default();
+    for from in (0..len).step_by(WORDS) {
+        let lines = WORDS.min(len - from);
+        for (i, out) in out.chunks_mut(WORDS * len).enumerate() {
+            let words = out.len() / len;
+            let src = arg.slice(head + across * from + WORDS * i, (lines - 1) * across + words);
+            let out = out.chunks_exact_mut(len).map(|out| &mut out[from..][..lines]);
+            turn_lines(src, across, [lines, words], out, false, &mut block);
+        }
+    }
+}
+
+/// Stores `count` ranges of lanes as a plane that lies across.
+fn put_words(plane: &Plane, arg: View, src: &[u32], [count, len]: [usize; 2], past: bool) {
+    let (head, across) = (plane.head as usize, plane.across as usize);
+    let mut block = Block::default();
+    for from in (0..len).step_by(WORDS) {
+        let words = WORDS.min(len - from);
+        for first in (0..count).step_by(WORDS) {
+            let lines = WORDS.min(count - first);
+            // SAFETY: each point stores at an element of its own, which no other task touches.
+            let out = unsafe { arg.lines_mut(head + across * from + first, across, [words, lines]) };
+            turn_lines(&src[first * len + from..], len, [lines, words], out, past, &mut block);
+        }
+    }
+}
+
 fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usize) {
-    let Plane { head, down, across } = plane;
+    let &Plane { head, down, across } = &plane;
     match across {
         1 => {
             for (i, out) in out.chunks_exact_mut(len).enumerate() {
@@ -140,6 +177,7 @@ fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usiz
                 out.fill(arg.get::<S>((head + down * i as i64) as usize).widen());
             }
         }
+        _ if down == 1 && plane.turns::<S>(out.len() / len) => turn_words(&plane, arg, cast_slice_mut(out), len),
         _ if down == 1 => {
             for from in (0..len).step_by(TURNED) {
                 for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
@@ -187,12 +225,18 @@ fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, past: bool
         true => stream(cast_slice(src), cast_slice_mut(dst)),
         false => S::narrow_run(src, dst),
     };
-    if let Some(Plane { head, down, across: 1 }) = site.plane(span, w) {
-        for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
-            // SAFETY: as above, for the points of a range.
-            keep(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
+    match site.plane(span, w) {
+        Some(Plane { head, down, across: 1 }) => {
+            for (i, src) in src[..span.points()].chunks_exact(span.len).enumerate() {
+                // SAFETY: as above, for the points of a range.
+                keep(src, unsafe { arg.slice_mut((head + down * i as i64) as usize, span.len) });
+            }
+            return;
         }
-        return;
+        Some(plane) if plane.turns::<S>(span.count) => {
+            return put_words(&plane, arg, cast_slice(src), [span.count, span.len], past);
+        }
+        _ => {}
     }
     if site.eval(span, None, w) {
         let n = span.points();

@@ -15,7 +15,7 @@ mod lines;
 mod phase;
 mod source;
 mod sums;
-mod vector;
+pub(crate) mod vector;
 
 use std::ops::Range;
 

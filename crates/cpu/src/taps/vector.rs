@@ -9,7 +9,7 @@ use crate::simd::firsts;
 
 /// Points of a vector.
 #[inline(always)]
-pub(super) const fn lanes<S: Simd>() -> usize {
+pub(crate) const fn lanes<S: Simd>() -> usize {
     size_of::<S::f32s>() / size_of::<f32>()
 }
 
@@ -21,7 +21,7 @@ pub(super) fn span(values: &[f32], head: i64, n: usize) -> Option<&[f32]> {
 
 /// A vector that begins with some elements.
 #[inline(always)]
-pub(super) fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
+pub(crate) fn vector<V: Pod, T: Pod>(elements: &[T]) -> V {
     bytemuck::pod_read_unaligned(&bytemuck::cast_slice(elements)[..size_of::<V>()])
 }
 
@@ -41,7 +41,7 @@ pub(super) fn among<S: Simd>(simd: S, numbers: S::u32s, range: &Range<usize>) ->
 
 /// Which of a vector's points, the first of which has number `at`, are within a range.
 #[inline(always)]
-pub(super) fn exists<S: Simd>(simd: S, at: usize, range: Range<usize>) -> S::m32s {
+pub(crate) fn exists<S: Simd>(simd: S, at: usize, range: Range<usize>) -> S::m32s {
     among(simd, numbers(simd, at), &range)
 }
 
