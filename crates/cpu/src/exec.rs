@@ -168,6 +168,7 @@ impl Worker {
         let setup = Tile { span: Span::range(0, 1), ..Tile::flat(0, lanes) };
         self.run(program, &program.setup, &setup, &env);
         program.setup.iter().for_each(|micro| self.held[micro.dst()] = Held::One);
+        self.run(program, &program.again, &Tile::flat(0, lanes), &env);
     }
 
     /// Computes a step's lanes.

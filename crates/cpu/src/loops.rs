@@ -47,7 +47,9 @@ impl LoopExe {
         let space = Rowed { outer: kernel.outer.clone(), row: kernel.row.clone(), inner };
         let tiling = Tiling::new(kernel, &space);
         // Where memory waits for what is computed, results are better computed in its lines.
-        let goal = Goal { whole: tiling.whole, last: false, stream: is_map && computes_little(&kernel.body) };
+        let stream = is_map && computes_little(&kernel.body);
+        let again = tiling.again.filter(|_| Turned::axis(kernel).is_none());
+        let goal = Goal { whole: tiling.whole, last: false, stream, again };
         let mut program = lower(&kernel.body, &kernel.args, &space, goal);
         let tiling = tiling.for_walks(kernel, &program);
         // Elsewhere the next tile does not begin where this one ends, or processors see that it does.

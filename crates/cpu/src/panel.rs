@@ -48,8 +48,12 @@ impl Panel {
         let swapped = runs(&bodies[1], &dims[1]) > runs(&bodies[0], &dims[0]);
         let outer = dims[swapped as usize].clone();
         let space = Rowed { outer, row: Vec::new(), inner: false };
-        let program =
-            lower(&bodies[swapped as usize], args, &space, Goal { whole: true, last: operand, stream: false });
+        let program = lower(
+            &bodies[swapped as usize],
+            args,
+            &space,
+            Goal { whole: true, last: operand, stream: false, again: None },
+        );
         Panel { program, dims: [rows.iter().product(), columns.iter().product()], swapped }
     }
 

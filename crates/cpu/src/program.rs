@@ -125,6 +125,8 @@ pub(crate) struct Pass {
 pub(crate) struct Program {
     /// Done once a worker; these registers keep their values.
     pub(crate) setup: Vec<Micro>,
+    /// Loads that give the same for each tile: done once a worker, over a tile's points.
+    pub(crate) again: Vec<Micro>,
     /// In order; all but the last end in reductions.
     pub(crate) passes: Vec<Pass>,
     /// Stores of every point, pass by pass, of every row, and of what is reduced over all rows.

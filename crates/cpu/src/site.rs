@@ -230,6 +230,12 @@ impl Site {
         usize::try_from(stride).ok()
     }
 
+    /// Where runs begin, if a span's points are one range, all that is touched exists, and each run has one address.
+    fn repeats(&self, span: Span) -> Option<Series> {
+        let one = self.runs.steps[0] == 0 && self.bounds.is_empty() && self.gather.is_none();
+        self.series.filter(|_| one && span.count == 1 && span.len > 0)
+    }
+
     /// True iff a span's points all have one address, and exist.
     pub(crate) fn is_constant(&self, span: Span, walker: &mut Walker) -> bool {
         self.runs.steps[0] == 0 && self.whole_run(span, None, walker).is_some()

@@ -64,6 +64,15 @@ pub(crate) struct Tiling {
     pub(crate) group: usize,
     /// True iff a tile holds whole rows.
     pub(crate) whole: bool,
+    /// The first of the last axes along which all tiles are alike, if something is loaded along these only.
+    pub(crate) again: Option<usize>,
+}
+
+/// What several tiles are alike in: the first of the last axes that they all hold, and how many points those have.
+#[derive(Clone, Copy)]
+struct Again {
+    first: usize,
+    points: usize,
 }
 
 impl Tiling {
@@ -96,7 +105,12 @@ impl Tiling {
             (false, false) if lies => rows,
             (false, false) => rows.min(BLOCK),
         };
-        let block = if whole && space.inner { in_lines(block, points, rows) } else { block };
+        let again = again_in(kernel, whole && space.inner && block > 1);
+        let block = match again {
+            _ if whole && space.inner => in_lines(block, points, rows),
+            Some(again) => again.block(TILE),
+            None => block,
+        };
         let chunk = match (whole, space.inner) {
             (true, _) => points,
             (false, true) => part_of_run(kernel).min(points),
@@ -105,7 +119,7 @@ impl Tiling {
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
-        Tiling { block, chunk, group, whole }
+        Tiling { block, chunk, group, whole, again: again.map(|again| again.first) }
     }
 
     /// The same for a program that is better walked far at a time.
@@ -117,8 +131,45 @@ impl Tiling {
             _ => return self,
         };
         let rows: usize = kernel.outer.iter().product();
-        Tiling { block: rows.clamp(1, most), ..self }
+        let block = again_in(kernel, false).map_or(most, |again| again.block(most));
+        Tiling { block: rows.clamp(1, block), ..self }
     }
+}
+
+impl Again {
+    /// The fewest points that are whole ones, and fill cache lines.
+    fn least(self) -> usize {
+        (1..=LINE).map(|n| n * self.points).find(|n| n.is_multiple_of(LINE)).expect("a line's worth of them")
+    }
+
+    /// Points of a tile, of about so many.
+    fn block(self, most: usize) -> usize {
+        most / self.least().min(most) * self.least()
+    }
+}
+
+/// What tiles are alike in: the rows that they hold, or as many points of a map as something is loaded along.
+fn again_in(kernel: &Loop, rows: bool) -> Option<Again> {
+    let dims = [&kernel.outer[..], &kernel.row].concat();
+    let loaded = |first: usize| {
+        let within = |index: &Index| (first..dims.len()).any(|axis| index.uses(&|a| a == axis));
+        let before = |index: &Index| index.uses(&|axis| axis < first);
+        kernel.body.instrs.iter().any(|instr| match instr {
+            Instr::Load { index, valid, gather: None, .. } => {
+                within(index) && !before(index) && !valid.iter().any(|bound| before(&bound.index))
+            }
+            _ => false,
+        })
+    };
+    let points = |first: usize| dims[first..].iter().product();
+    let firsts = match (rows, kernel.row.is_empty()) {
+        (true, _) => kernel.outer.len()..kernel.outer.len() + 1,
+        (false, true) => 1..dims.len(),
+        (false, false) => return None,
+    };
+    let all: usize = points(0);
+    let fits = |again: &Again| rows || all > 0 && again.least() <= several(usize::MAX) && 4 * again.least() <= all;
+    firsts.filter(|&first| loaded(first)).map(|first| Again { first, points: points(first) }).find(fits)
 }
 
 /// About as many rows of a tile, of which all fill cache lines: lanes are then computed with and stored where they lie.

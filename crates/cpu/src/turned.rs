@@ -35,6 +35,11 @@ const TILES: usize = 32;
 impl Turned {
     /// The way of a map, if it is one.
     pub(crate) fn new(kernel: &Loop, program: &Program) -> Option<Turned> {
+        Turned::axis(kernel).map(|axis| Turned { axis, moves: moves(program) })
+    }
+
+    /// The axis along which what a map reads is dense, if it is not the last.
+    pub(crate) fn axis(kernel: &Loop) -> Option<usize> {
         let last = kernel.outer.len().checked_sub(1)?;
         if !kernel.row.is_empty() || kernel.outer[last] < LINE {
             return None;
@@ -44,8 +49,7 @@ impl Turned {
             let far = valid.is_empty() && index.affine(last + 1).is_some_and(|strides| strides[last].abs() > 1);
             (0..last).rev().filter(|&axis| kernel.outer[axis] >= LINE && far).find(|&a| stride(index, a) == Some(1))
         };
-        let axis = kernel.body.instrs.iter().find_map(across)?;
-        Some(Turned { axis, moves: moves(program) })
+        kernel.body.instrs.iter().find_map(across)
     }
 }
 

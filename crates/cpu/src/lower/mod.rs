@@ -37,6 +37,8 @@ struct Lowering<'a> {
     wanted: bool,
     /// True iff large results go past the caches.
     stream: bool,
+    /// For each step, whether it is a load that gives the same for each tile.
+    again: Vec<bool>,
     class: Vec<Class>,
     /// The pass before which all reductions that a value needs are done.
     level: Vec<usize>,
@@ -69,13 +71,16 @@ pub(crate) struct Goal {
     pub(crate) last: bool,
     /// Results that no cache would keep until they are read may go past all of them.
     pub(crate) stream: bool,
+    /// All tiles are alike along the axes from this one on: each begins where these do, and holds whole ones.
+    pub(crate) again: Option<usize>,
 }
 
 /// Lowers a body.
 pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Program {
-    let Goal { whole, last, stream } = goal;
+    let Goal { whole, last, stream, again } = goal;
     let out = Program {
         setup: Vec::new(),
+        again: Vec::new(),
         passes: Vec::new(),
         puts: Vec::new(),
         row_puts: Vec::new(),
@@ -96,6 +101,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
         whole,
         wanted: last,
         stream,
+        again: vec![false; n],
         class: Vec::with_capacity(n),
         level: Vec::with_capacity(n),
         axes: Vec::with_capacity(n),
@@ -111,6 +117,7 @@ pub(crate) fn lower(body: &Body, args: &[Arg], space: &Rowed, goal: Goal) -> Pro
         out,
     };
     this.classify();
+    this.find_again(again);
     this.emit(last);
     this.mark_single();
     this.out.busy = this.out.passes.iter().map(|pass| n_ops(&pass.points)).sum::<usize>() >= BUSY;
@@ -205,6 +212,13 @@ impl Lowering<'_> {
                 if self.folded[i] {
                     continue;
                 }
+                if self.again[i] {
+                    if self.reg[i].is_none() {
+                        let micro = self.micro(i, Class::Point).1;
+                        self.out.again.push(micro);
+                    }
+                    continue;
+                }
                 let sources = self.sources(i);
                 for &v in &sources {
                     self.as_points(v as usize, pass);
@@ -268,7 +282,7 @@ impl Lowering<'_> {
     }
 
     fn release(&mut self, v: usize) {
-        if self.class[v] == Class::Point {
+        if self.class[v] == Class::Point && !self.again[v] {
             self.uses[v] -= 1;
             if self.uses[v] == 0 && self.direct(v).is_none() {
                 self.free.extend(self.reg[v]);
@@ -289,10 +303,10 @@ impl Lowering<'_> {
             }
             return;
         }
-        let shared = |i: usize| self.uses[i] > 0 && self.direct(i).is_none();
+        let shared = |i: usize| self.uses[i] > 0 && !self.again[i] && self.direct(i).is_none();
         let held: Vec<RegId> = points.iter().filter(|&&i| shared(i)).filter_map(|&i| self.reg[i]).collect();
         self.free.extend(held);
-        for &i in points {
+        for &i in points.iter().filter(|&&i| !self.again[i]) {
             (self.uses[i], self.reg[i]) = (0, None);
         }
     }

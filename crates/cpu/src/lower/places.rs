@@ -278,6 +278,18 @@ impl Lowering<'_> {
         pass.points = adam::join(std::mem::take(&mut pass.points), &kept, &in_place);
     }
 
+    /// Finds the loads that depend on no axis before one from which on all tiles are alike.
+    pub(super) fn find_again(&mut self, from: Option<usize>) {
+        let Some(from) = from else { return };
+        for i in 0..self.body.instrs.len() {
+            let load = matches!(self.body.instrs[i], Instr::Load { gather: None, .. });
+            self.again[i] = load
+                && self.class[i] == Class::Point
+                && self.axes[i] & ((1 << from) - 1) == 0
+                && self.direct(i).is_none();
+        }
+    }
+
     /// Marks what is read only by steps that take a single value as well.
     pub(super) fn mark_single(&mut self) {
         let out = &mut self.out;

@@ -55,7 +55,7 @@ impl Lowering<'_> {
 
     /// The step `i` for one class, with a register for its value.
     pub(super) fn micro(&mut self, i: usize, class: Class) -> (RegId, Micro) {
-        let own = class != Class::Point || self.direct(i).is_some();
+        let own = class != Class::Point || self.direct(i).is_some() || self.again[i];
         let dst = if own { self.fresh() } else { self.alloc() };
         let types = &self.body.types;
         let read = |v: Value| {

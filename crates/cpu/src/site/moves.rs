@@ -8,6 +8,7 @@ use kiln_ir::DType;
 
 use super::{Plane, Segment, Site, Walker};
 use crate::cast::{Stored, with_stored};
+use crate::heads::Series;
 use crate::lanes::Points;
 use crate::memory::View;
 use crate::simd::{Operand, Out, WORDS, stream};
@@ -94,11 +95,17 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
     if let Some(plane) = site.plane(span, w) {
         return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
     }
+    if let Some(series) = site.repeats(span) {
+        return repeat_each::<S>(series, site.runs.len, arg, span, out);
+    }
     if site.eval(span, gather, w) {
         let n = span.points();
         return S::collect(arg, &w.offsets.lanes()[..n], &w.mask.lanes()[..n], &mut out[..n]);
     }
     site.walk(span, gather, w, |first, n, segment| {
+        if let Segment::Run { head, step: 0 } = segment {
+            return repeat(arg.get::<S>(head as usize).widen(), first, n, out);
+        }
         let out = &mut out[first..first + n];
         match segment {
             Segment::Absent => out.fill(S::Lane::zeroed()),
@@ -108,7 +115,6 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
                 }
                 S::widen_run(arg.slice(head as usize, n), out);
             }
-            Segment::Run { head, step: 0 } => out.fill(arg.get::<S>(head as usize).widen()),
             Segment::Run { head, step: 2 } => {
                 // Pairs of neighbours, which vectors can take apart; behind the last element there may be nothing.
                 let src = arg.slice::<S>(head as usize, 2 * n - 1);
@@ -122,6 +128,29 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
             }
         }
     });
+}
+
+/// Sets `n` lanes from the `first` on, a cache line at a time: those after them are set later.
+#[inline(always)]
+fn repeat<T: Copy>(x: T, first: usize, n: usize, out: &mut [T]) {
+    for at in (first..first + n).step_by(WORDS) {
+        match out[at..].first_chunk_mut() {
+            Some(line) => *line = [x; WORDS],
+            None => out[at..first + n].fill(x),
+        }
+    }
+}
+
+/// Loads the points of a range, of which each run has one element, and these are a series.
+fn repeat_each<S: Stored>(Series { head, stride }: Series, run: usize, arg: View, span: Span, out: &mut [S::Lane]) {
+    let (number, mut skip) = (span.start / run, span.start % run);
+    let n_runs = (skip + span.len).div_ceil(run);
+    let mut at = 0;
+    for x in arg.stepped::<S>(head + stride * number as i64, stride, n_runs) {
+        let n = (run - skip).min(span.len - at);
+        repeat(x.widen(), at, n, out);
+        (at, skip) = (at + n, 0);
+    }
 }
 
 /// Lines of a block that is turned: a cache line of `f32` each way, so that every line is read once.

@@ -316,6 +316,47 @@ fn what_lies_across_is_turned() {
     }
 }
 
+/// What depends on the last axes only is loaded once for all tiles, and what does on the first ones is spread over runs:
+/// points one by one, along the last axis as rows, some of it masked and some of it stored as it is.
+#[test]
+fn what_tiles_have_in_common_is_theirs() {
+    let mut rng = Rng::new(21);
+    for k in [2, 3, 4, 10, 16, 17, 32, 50, 64, 100, 197, 256, 300] {
+        for (rows, middle) in [(7, 3), (9000 / k, 3), (12_000 / k, 1)] {
+            let dims = [rows, middle, k];
+            let n = rows * middle * k;
+            for dtype in [DType::F32, DType::F16, DType::I32, DType::F64] {
+                let compute = dtype.compute();
+                let mut body = Body::default();
+                let bound = Bound { index: Index::var(2), lo: 1, hi: k as i64 - 1 };
+                let plane = Index::var(1).scale(k as i64).add(&Index::var(2), &dims);
+                let masked = Instr::Load { arg: 1, index: Index::var(2), valid: vec![bound], gather: None };
+                let loads =
+                    [load(0, flat(&dims)), load(1, Index::var(2)), masked, load(2, plane), load(3, Index::var(0))];
+                let mut value = body.push(loads[0].clone(), compute);
+                for other in &loads[1..] {
+                    let other = body.push(other.clone(), compute);
+                    value = body.push(Instr::Op(PointOp::Max, [value, other, other]), compute);
+                }
+                body.stores.push(Store { arg: 4, index: flat(&dims), value });
+                body.stores.push(Store { arg: 5, index: flat(&dims), value: 1 });
+                let reads = [n, k, middle * k, rows].map(|n| read(dtype, n));
+                let mut args = [&reads[..], &[write(dtype, n), write(dtype, n)]].concat();
+                let mut values: Vec<Vec<f64>> = reads.iter().map(|arg| rng.values(dtype, arg.numel)).collect();
+                values.extend([vec![0.0; n], vec![0.0; n]]);
+                let map = Loop { outer: dims.to_vec(), row: vec![], args: args.clone(), body: body.clone() };
+                check(&format!("{dtype} {dims:?}"), &Kernel::Loop(map), &values, &[], 0.0);
+                let most = body.push(Instr::Reduce(ReduceOp::Max, value), compute);
+                body.stores.push(Store { arg: 6, index: flat(&dims[..2]), value: most });
+                args.push(write(dtype, rows * middle));
+                values.push(vec![0.0; rows * middle]);
+                let by_row = Loop { outer: dims[..2].to_vec(), row: vec![k], args, body };
+                check(&format!("{dtype} {dims:?} by rows"), &Kernel::Loop(by_row), &values, &[], 0.0);
+            }
+        }
+    }
+}
+
 /// Results of 16 MiB and more go past the caches: turned, moved as they are, and along rows that begin anywhere in a cache
 /// line.
 #[test]
