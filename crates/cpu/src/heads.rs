@@ -60,12 +60,18 @@ impl Heads {
         self.strides.as_ref().map(|strides| strides[axis][e])
     }
 
-    /// All runs as a series, if at most one axis tells them apart.
+    /// All runs as a series, if they are one: each axis goes on where the next one ends.
     pub(crate) fn whole_series(&self) -> Option<Series> {
         let strides = self.strides.as_ref()?;
-        let mut axes = (0..self.lead).filter(|&axis| self.dims[axis] > 1);
-        let stride = axes.next().map_or(0, |axis| strides[axis][0]);
-        axes.next().is_none().then_some(Series { head: self.constants[0], stride })
+        let mut series: Option<(i64, i64)> = None;
+        for axis in (0..self.lead).rev().filter(|&axis| self.dims[axis] > 1) {
+            let (stride, runs) = series.unwrap_or((strides[axis][0], 1));
+            if strides[axis][0] != stride * runs {
+                return None;
+            }
+            series = Some((stride, runs * self.dims[axis] as i64));
+        }
+        Some(Series { head: self.constants[0], stride: series.map_or(0, |(stride, _)| stride) })
     }
 
     /// Goes to the run with this number.
@@ -143,6 +149,18 @@ impl Heads {
 mod tests {
     use super::*;
     use kiln_ir::Atom;
+
+    #[test]
+    fn runs_are_a_series_where_axes_go_on() {
+        let stride = |strides: [i64; 4]| {
+            let terms = strides.iter().enumerate().map(|(v, &c)| (c, Atom::Var(v))).collect();
+            let heads = Heads::new(&[3, 1, 4, 5], 3, &[&Index { constant: 7, terms }]);
+            heads.whole_series().map(|series| (series.head, series.stride))
+        };
+        assert_eq!(stride([28, 99, 7, 1]), Some((7, 7)));
+        assert_eq!(stride([27, 99, 7, 1]), None);
+        assert_eq!(stride([0, 0, 0, 1]), Some((7, 0)));
+    }
 
     #[test]
     fn going_on_equals_going_there() {

@@ -8,7 +8,7 @@ use kiln_ir::Index;
 use kiln_ir::kernel::{Instr, Loop};
 
 use crate::space::Runs;
-use crate::tiling::{LINE, SHORT_ROW};
+use crate::tiling::{LINE, SHORT_ROW, fills_lines};
 
 /// Points of a map that caches hold: it pays for rows too that something is read again in each of them, from where it
 /// lies. From memory, tiles of many rows come faster.
@@ -33,7 +33,7 @@ pub(crate) fn by_rows(kernel: Loop) -> Loop {
 fn pays(kernel: &Loop, first: usize) -> bool {
     let (outer, row) = kernel.outer.split_at(first);
     let [n_rows, len] = [outer, row].map(|dims| dims.iter().product::<usize>());
-    if n_rows < LINE || len <= SHORT_ROW {
+    if n_rows < LINE || len <= SHORT_ROW || !fills_lines(len) {
         return false;
     }
     let within = |axis: usize| axis >= first;

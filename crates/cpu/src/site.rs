@@ -23,6 +23,8 @@ pub(crate) struct Site {
     bounds: Vec<Bound>,
     /// A lane value clamped to `0..n` is coordinate `rank`.
     gather: Option<(DType, usize)>,
+    /// True iff no gathered coordinate varies: it is where a window begins.
+    fixed: bool,
     runs: Runs,
     heads: Heads,
     /// Where runs begin, if that is so simple.
@@ -78,7 +80,8 @@ impl Site {
         let series = heads.whole_series();
         let plain = is_sum && bounds.is_empty() && gather.is_none();
         let pairs = plain.then(|| pairs::Lines::new(dims, &runs, index, |axis| heads.stride(0, axis))).flatten();
-        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, runs, heads, series, lanes, pairs }
+        let fixed = gather.is_none() || !(0..dims.len()).any(gathered);
+        Site { dims: dims.to_vec(), bounds: bounds.to_vec(), gather, fixed, runs, heads, series, lanes, pairs }
     }
 
     /// The coordinate that a gathered value stands for.
@@ -230,10 +233,12 @@ impl Site {
         usize::try_from(stride).ok()
     }
 
-    /// Where runs begin, if a span's points are one range, all that is touched exists, and each run has one address.
-    fn repeats(&self, span: Span) -> Option<Series> {
-        let one = self.runs.steps[0] == 0 && self.bounds.is_empty() && self.gather.is_none();
-        self.series.filter(|_| one && span.count == 1 && span.len > 0)
+    /// Where runs begin, if that is a series, a span's points are one range, and all that is touched exists.
+    fn series(&self, span: Span, gather: Option<Operand>) -> Option<Series> {
+        let plain = self.bounds.is_empty() && self.fixed && span.count == 1 && span.len > 0;
+        let Series { head, stride } = self.series.filter(|_| plain)?;
+        let gathered = self.gathered(gather, 0).unwrap_or(0) as i64;
+        Some(Series { head: head + self.heads.stride(0, self.dims.len())? * gathered, stride })
     }
 
     /// True iff a span's points all have one address, and exist.

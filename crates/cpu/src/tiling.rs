@@ -53,6 +53,9 @@ pub(crate) const IN_TURN: usize = 8;
 /// Points of a block that are worth a group of their own.
 const GROUP: usize = 1 << 16;
 
+/// Lanes of a tile that holds several rows, or whole ones of what tiles are alike in, at most.
+const MANY: usize = 4 * TILE;
+
 /// The sizes of a loop's tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiling {
@@ -168,15 +171,20 @@ fn again_in(kernel: &Loop, rows: bool) -> Option<Again> {
         (false, false) => return None,
     };
     let all: usize = points(0);
-    let fits = |again: &Again| rows || all > 0 && again.least() <= several(usize::MAX) && 4 * again.least() <= all;
+    let fits = |again: &Again| rows || all > 0 && again.least() <= MANY && 4 * again.least() <= all;
     firsts.filter(|&first| loaded(first)).map(|first| Again { first, points: points(first) }).find(fits)
+}
+
+/// True iff rows of so many points fill cache lines, each by itself or as many as a tile holds.
+pub(crate) fn fills_lines(points: usize) -> bool {
+    points.is_multiple_of(LINE) || Again { first: 0, points }.least() <= MANY
 }
 
 /// About as many rows of a tile, of which all fill cache lines: lanes are then computed with and stored where they lie.
 fn in_lines(block: usize, points: usize, rows: usize) -> usize {
-    let least = (1..=LINE).find(|n| (n * points).is_multiple_of(LINE)).expect("a line's worth of rows");
+    let least = Again { first: 0, points }.least() / points;
     match block / least * least {
-        0 if least <= rows && least * points <= several(usize::MAX) => least,
+        0 if least <= rows && least * points <= MANY => least,
         0 => block,
         block => block,
     }
@@ -201,7 +209,7 @@ fn part_of_run(kernel: &Loop) -> usize {
 /// out point by point, and steps cost less the further they go. Layer normalisation of 2048 rows of 384, and its
 /// gradients, take 1.3 ms so, and 1.7 with a quarter of it; where one row fills a tile, several take half as long again.
 fn several(points: usize) -> usize {
-    (points / TILES).clamp(TILE, 4 * TILE)
+    (points / TILES).clamp(TILE, MANY)
 }
 
 /// True iff few steps are computed, so that few registers are in use, and memory has more to do than the processor.

@@ -95,8 +95,8 @@ fn load<S: Stored>(site: &Site, arg: View, span: Span, gather: Option<Operand>, 
     if let Some(plane) = site.plane(span, w) {
         return load_plane::<S>(plane, arg, &mut out[..span.points()], span.len);
     }
-    if let Some(series) = site.repeats(span) {
-        return repeat_each::<S>(series, site.runs.len, arg, span, out);
+    if let (Some(series), step @ (0 | 1)) = (site.series(span, gather), site.runs.steps[0]) {
+        return load_series::<S>(series, [site.runs.len, step as usize], arg, span, out);
     }
     if site.eval(span, gather, w) {
         let n = span.points();
@@ -141,15 +141,24 @@ fn repeat<T: Copy>(x: T, first: usize, n: usize, out: &mut [T]) {
     }
 }
 
-/// Loads the points of a range, of which each run has one element, and these are a series.
-fn repeat_each<S: Stored>(Series { head, stride }: Series, run: usize, arg: View, span: Span, out: &mut [S::Lane]) {
+/// Loads the points of a range, of which each run has one element or neighbours, and runs begin in a series.
+fn load_series<S: Stored>(
+    Series { head, stride }: Series,
+    [run, step]: [usize; 2],
+    arg: View,
+    span: Span,
+    out: &mut [S::Lane],
+) {
     let (number, mut skip) = (span.start / run, span.start % run);
-    let n_runs = (skip + span.len).div_ceil(run);
+    let mut head = head + stride * number as i64;
     let mut at = 0;
-    for x in arg.stepped::<S>(head + stride * number as i64, stride, n_runs) {
+    while at < span.len {
         let n = (run - skip).min(span.len - at);
-        repeat(x.widen(), at, n, out);
-        (at, skip) = (at + n, 0);
+        match step {
+            0 => repeat(arg.get::<S>(head as usize).widen(), at, n, out),
+            _ => S::widen_run(arg.slice(head as usize + skip, n), &mut out[at..at + n]),
+        }
+        (at, skip, head) = (at + n, 0, head + stride);
     }
 }
 

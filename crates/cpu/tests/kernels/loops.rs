@@ -200,6 +200,34 @@ fn gathers_clamp_and_find_their_row() {
     }
 }
 
+/// Windows into larger tensors, whose beginning is a number that is read: it may be too large, and is clamped.
+#[test]
+fn windows_begin_where_they_are_said_to() {
+    let mut rng = Rng::new(22);
+    for (high, wide) in [(1, 1), (3, 4), (5, 46), (40, 7), (90, 16), (70, 33)] {
+        for (dtype, begin) in [(DType::F32, 0), (DType::F32, 2), (DType::F16, 3), (DType::I32, 9), (DType::F64, 1)] {
+            let (dims, pitch) = ([3, high, wide], wide + 3);
+            let (n, whole) = (3 * high * wide, 3 * high * pitch);
+            for pitches in [[high * pitch, pitch], [high * pitch, 0]] {
+                let mut body = Body::default();
+                let first = body.push(load(0, Index::constant(0)), DType::I32);
+                let all = [&dims[..], &[4]].concat();
+                let index = (0..2).fold(Index::var(2).add(&Index::var(3), &all), |index, axis| {
+                    index.add(&Index::var(axis).scale(pitches[axis] as i64), &all)
+                });
+                let window = Instr::Load { arg: 1, index, valid: vec![], gather: Some((first, 4)) };
+                let value = body.push(window, dtype.compute());
+                let twice = body.push(Instr::Op(PointOp::Add, [value; 3]), dtype.compute());
+                body.stores.push(Store { arg: 2, index: flat(&dims), value: twice });
+                let args = vec![read(DType::I32, 1), read(dtype, whole), write(dtype, n)];
+                let kernel = Kernel::Loop(Loop { outer: dims.to_vec(), row: vec![], args, body });
+                let values = [vec![begin as f64], rng.values(dtype, whole), vec![0.0; n]];
+                check(&format!("{dtype}, {high} lines of {wide} from {begin} on"), &kernel, &values, &[], 0.0);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_reduction_in_every_layout() {
     let mut rng = Rng::new(5);
