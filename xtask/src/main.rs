@@ -4,13 +4,13 @@
 //! as programs, from the repository root.
 #![forbid(unsafe_code)]
 
-mod asan;
 mod bench;
 mod bless;
 mod built;
 mod ci;
 mod cost;
 mod pack;
+mod sanitize;
 mod shell;
 mod tidy;
 mod tree;
@@ -26,6 +26,7 @@ usage: cargo xtask <command>
   bless               run the tests with KILN_BLESS=1, then list the golden files that changed
   tree <package> ...  count the crates a package builds from; further arguments go to cargo tree
   asan                the tests of the CPU backend under AddressSanitizer; needs a nightly toolchain
+  tsan                its kernels' under ThreadSanitizer, likewise
   bench [--help]      the benchmark table beside its peers, row by row in turn, as Markdown
   pack <dir>          release programs and a run.sh for a machine that has a GPU and no Rust";
 
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["cost"] => cost::run(),
-        ["asan"] => asan::run(),
+        ["asan"] => sanitize::address(),
+        ["tsan"] => sanitize::thread(),
         ["bless"] => bless::run(),
         ["tree", package, rest @ ..] => tree::run(package, rest),
         ["bench", rest @ ..] => bench::run(rest),

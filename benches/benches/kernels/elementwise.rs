@@ -40,7 +40,7 @@ pub(crate) fn all(c: &mut Criterion) {
         });
         family.stepping(&format!("adamw_{size}"), Bytes(28 * n), |device| Ok(memory::adamw(1, &[n], device)?.step));
     }
-    for (size, [m, n]) in [("64x256", [64, 256]), ("8kx2k", [8192, 2048])] {
+    for (size, [m, n]) in [("64x256", [64, 256]), ("8kx2k", [8192, 2048]), ("50kx10", [50_000, 10])] {
         family.computing(&format!("bias_relu_{size}"), Bytes(8 * m * n), |device| {
             let [x, bias] = normals([&[m, n], &[n]], device)?;
             Ok(move || (&x + &bias).relu())

@@ -6,9 +6,13 @@ use kiln_benches::row::normals;
 
 use crate::family::{Family, Work::Bytes};
 
+/// Rows that caches hold and rows that none does; rows of a few classes, and rows that no cache line ends with.
+const SIZES: [(&str, [usize; 2]); 4] =
+    [("64x256", [64, 256]), ("4kx4k", [4096, 4096]), ("50kx10", [50_000, 10]), ("2kx197", [2048, 197])];
+
 pub(crate) fn all(c: &mut Criterion) {
     let mut family = Family::new(c, "reduction");
-    for (size, [m, n]) in [("64x256", [64, 256]), ("4kx4k", [4096, 4096])] {
+    for (size, [m, n]) in SIZES {
         let mut fold = |name: &str, fold: fn(&Tensor) -> Tensor| {
             family.computing(&format!("{name}_{size}"), Bytes(4 * m * n), |device| {
                 let [x] = normals([&[m, n]], device)?;

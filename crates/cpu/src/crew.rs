@@ -22,7 +22,7 @@ const AWAKE: Duration = Duration::from_micros(200);
 /// Looks at the word before the processor is offered to others: a few microseconds.
 const LOOKS: usize = 64;
 
-/// How many help: the lowest bits of the word.
+/// How many help: the lowest bits of the word. For how many threads the job is, and its number, come after the flags.
 const HELPERS: u64 = (1 << 14) - 1;
 
 /// Set while helpers may enter.
@@ -129,9 +129,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many threads a job is for.
+fn seats(word: u64) -> usize {
+    (word >> 16 & 0xffff) as usize
+}
+
 /// True iff a job is open, another than the one last `seen`, and the thread of a number is to take part.
 fn calls(word: u64, me: usize, seen: u64) -> bool {
-    word & OPEN != 0 && word >> 32 != seen && me < (word >> 16 & 0xffff) as usize
+    word & OPEN != 0 && word >> 32 != seen && me < seats(word)
 }
 
 /// Waits for a while until something is so; true iff it is.
@@ -206,7 +211,7 @@ impl Shared {
     fn enter(&self, me: usize, seen: u64) -> Option<u64> {
         let one_more = |word| calls(word, me, seen).then_some(word + 1);
         let word = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).ok()?;
-        self.wake(me, (word >> 16 & 0xffff) as usize);
+        self.wake(me, seats(word));
         // SAFETY: it was open when this thread entered, so the owner waits until it has left.
         let job = unsafe { *self.job.get() };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.inspect(|work| work(me)))) {

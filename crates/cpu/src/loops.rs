@@ -48,7 +48,7 @@ impl LoopExe {
         let tiling = Tiling::new(kernel, &space);
         // Where memory waits for what is computed, results are better computed in its lines.
         let stream = is_map && computes_little(&kernel.body);
-        let again = tiling.again.filter(|_| Turned::axis(kernel).is_none());
+        let again = tiling.again.filter(|_| Turned::axis(kernel).is_none()).map(|again| again.first);
         let goal = Goal { whole: tiling.whole, last: false, stream, again };
         let mut program = lower(&kernel.body, &kernel.args, &space, goal);
         let tiling = tiling.for_walks(kernel, &program);

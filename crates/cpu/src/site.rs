@@ -43,6 +43,7 @@ pub(crate) enum Segment {
 }
 
 /// A tile as a matrix: the address of point `j` of range `i` is `head + i·down + j·across`.
+#[derive(Clone, Copy)]
 struct Plane {
     head: i64,
     down: i64,

@@ -53,7 +53,7 @@ pub(crate) const IN_TURN: usize = 8;
 /// Points of a block that are worth a group of their own.
 const GROUP: usize = 1 << 16;
 
-/// Lanes of a tile that holds several rows, or whole ones of what tiles are alike in, at most.
+/// Lanes of a tile of several rows, or of whole ones of what comes again, at most.
 const MANY: usize = 4 * TILE;
 
 /// The sizes of a loop's tiles.
@@ -67,14 +67,16 @@ pub(crate) struct Tiling {
     pub(crate) group: usize,
     /// True iff a tile holds whole rows.
     pub(crate) whole: bool,
-    /// The first of the last axes along which all tiles are alike, if something is loaded along these only.
-    pub(crate) again: Option<usize>,
+    /// What all tiles hold whole ones of, if something is loaded along it only.
+    pub(crate) again: Option<Again>,
 }
 
-/// What several tiles are alike in: the first of the last axes that they all hold, and how many points those have.
+/// What comes again in each tile: the last axes of a loop.
 #[derive(Clone, Copy)]
-struct Again {
-    first: usize,
+pub(crate) struct Again {
+    /// The first of these axes.
+    pub(crate) first: usize,
+    /// How many points they have.
     points: usize,
 }
 
@@ -122,7 +124,7 @@ impl Tiling {
         let n_blocks = rows.div_ceil(block);
         let groups = (block * points / GROUP).min(64 / n_blocks.min(64)).max(1);
         let group = if whole || groups == 1 { points } else { points.div_ceil(groups).next_multiple_of(chunk) };
-        Tiling { block, chunk, group, whole, again: again.map(|again| again.first) }
+        Tiling { block, chunk, group, whole, again }
     }
 
     /// The same for a program that is better walked far at a time.
@@ -134,24 +136,25 @@ impl Tiling {
             _ => return self,
         };
         let rows: usize = kernel.outer.iter().product();
-        let block = again_in(kernel, false).map_or(most, |again| again.block(most));
+        let block = self.again.map_or(most, |again| again.block(most));
         Tiling { block: rows.clamp(1, block), ..self }
     }
 }
 
 impl Again {
-    /// The fewest points that are whole ones, and fill cache lines.
-    fn least(self) -> usize {
-        (1..=LINE).map(|n| n * self.points).find(|n| n.is_multiple_of(LINE)).expect("a line's worth of them")
-    }
-
     /// Points of a tile, of about so many.
     fn block(self, most: usize) -> usize {
-        most / self.least().min(most) * self.least()
+        let least = in_whole_lines(self.points);
+        most / least.min(most) * least
     }
 }
 
-/// What tiles are alike in: the rows that they hold, or as many points of a map as something is loaded along.
+/// How many points rows of so many have, as few of them as fill cache lines.
+fn in_whole_lines(points: usize) -> usize {
+    (1..=LINE).map(|rows| rows * points).find(|n| n.is_multiple_of(LINE)).expect("a line's worth of rows")
+}
+
+/// What comes again: the rows that tiles hold, or as many points of a map as something is loaded along.
 fn again_in(kernel: &Loop, rows: bool) -> Option<Again> {
     let dims = [&kernel.outer[..], &kernel.row].concat();
     let loaded = |first: usize| {
@@ -171,18 +174,21 @@ fn again_in(kernel: &Loop, rows: bool) -> Option<Again> {
         (false, false) => return None,
     };
     let all: usize = points(0);
-    let fits = |again: &Again| rows || all > 0 && again.least() <= MANY && 4 * again.least() <= all;
+    let fits = |again: &Again| {
+        let least = in_whole_lines(again.points);
+        rows || all > 0 && least <= MANY && 4 * least <= all
+    };
     firsts.filter(|&first| loaded(first)).map(|first| Again { first, points: points(first) }).find(fits)
 }
 
 /// True iff rows of so many points fill cache lines, each by itself or as many as a tile holds.
 pub(crate) fn fills_lines(points: usize) -> bool {
-    points.is_multiple_of(LINE) || Again { first: 0, points }.least() <= MANY
+    points.is_multiple_of(LINE) || in_whole_lines(points) <= MANY
 }
 
 /// About as many rows of a tile, of which all fill cache lines: lanes are then computed with and stored where they lie.
 fn in_lines(block: usize, points: usize, rows: usize) -> usize {
-    let least = Again { first: 0, points }.least() / points;
+    let least = in_whole_lines(points) / points;
     match block / least * least {
         0 if least <= rows && least * points <= MANY => least,
         0 => block,

@@ -37,7 +37,7 @@ struct Lowering<'a> {
     wanted: bool,
     /// True iff large results go past the caches.
     stream: bool,
-    /// For each step, whether it is a load that gives the same for each tile.
+    /// True iff a step is a load that gives the same for each tile.
     again: Vec<bool>,
     class: Vec<Class>,
     /// The pass before which all reductions that a value needs are done.
@@ -71,7 +71,7 @@ pub(crate) struct Goal {
     pub(crate) last: bool,
     /// Results that no cache would keep until they are read may go past all of them.
     pub(crate) stream: bool,
-    /// All tiles are alike along the axes from this one on: each begins where these do, and holds whole ones.
+    /// The axes from this one on come again: each tile begins where they do, and holds all of them.
     pub(crate) again: Option<usize>,
 }
 

@@ -278,7 +278,7 @@ impl Lowering<'_> {
         pass.points = adam::join(std::mem::take(&mut pass.points), &kept, &in_place);
     }
 
-    /// Finds the loads that depend on no axis before one from which on all tiles are alike.
+    /// Finds the loads that depend on nothing but what comes again in each tile.
     pub(super) fn find_again(&mut self, from: Option<usize>) {
         let Some(from) = from else { return };
         for i in 0..self.body.instrs.len() {

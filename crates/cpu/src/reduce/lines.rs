@@ -2,7 +2,7 @@
 //!
 //! A row by itself ends with a few lanes, which are compared with each other in ever smaller parts of a vector, and compilers
 //! do that one by one. So each row is folded only as far as a cache line goes; the lines of sixteen rows are turned, and what
-//! is left of all rows is folded side by side. Of rows of 32, the greatest take a third of the time so, of 256 two thirds.
+//! is left of all rows is folded side by side. Of rows of 32, the greatest take a quarter of the time so, of 256 two thirds.
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Arch, Simd, WithSimd};

@@ -167,13 +167,13 @@ const TURNED: usize = 16;
 
 impl Plane {
     /// True iff ranges of so many elements lie across, as words that can be turned.
-    fn turns<S: Stored>(&self, count: usize) -> bool {
+    fn turns<S: Stored>(self, count: usize) -> bool {
         size_of::<S>() == size_of::<u32>() && self.down == 1 && self.across >= count as i64
     }
 }
 
 /// Loads a plane that lies across, block by block.
-fn turn_words(plane: &Plane, arg: View, out: &mut [u32], len: usize) {
+fn turn_words(plane: Plane, arg: View, out: &mut [u32], len: usize) {
     let (head, across) = (plane.head as usize, plane.across as usize);
     let mut block = Block::default();
     for from in (0..len).step_by(WORDS) {
@@ -188,7 +188,7 @@ fn turn_words(plane: &Plane, arg: View, out: &mut [u32], len: usize) {
 }
 
 /// Stores `count` ranges of lanes as a plane that lies across.
-fn put_words(plane: &Plane, arg: View, src: &[u32], [count, len]: [usize; 2], past: bool) {
+fn put_words(plane: Plane, arg: View, src: &[u32], [count, len]: [usize; 2], past: bool) {
     let (head, across) = (plane.head as usize, plane.across as usize);
     let mut block = Block::default();
     for from in (0..len).step_by(WORDS) {
@@ -203,7 +203,7 @@ fn put_words(plane: &Plane, arg: View, src: &[u32], [count, len]: [usize; 2], pa
 }
 
 fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usize) {
-    let &Plane { head, down, across } = &plane;
+    let Plane { head, down, across } = plane;
     match across {
         1 => {
             for (i, out) in out.chunks_exact_mut(len).enumerate() {
@@ -215,7 +215,7 @@ fn load_plane<S: Stored>(plane: Plane, arg: View, out: &mut [S::Lane], len: usiz
                 out.fill(arg.get::<S>((head + down * i as i64) as usize).widen());
             }
         }
-        _ if down == 1 && plane.turns::<S>(out.len() / len) => turn_words(&plane, arg, cast_slice_mut(out), len),
+        _ if plane.turns::<S>(out.len() / len) => turn_words(plane, arg, cast_slice_mut(out), len),
         _ if down == 1 => {
             for from in (0..len).step_by(TURNED) {
                 for (i, out) in out.chunks_mut(TURNED * len).enumerate() {
@@ -272,7 +272,7 @@ fn store<S: Stored>(site: &Site, arg: View, span: Span, src: Operand, past: bool
             return;
         }
         Some(plane) if plane.turns::<S>(span.count) => {
-            return put_words(&plane, arg, cast_slice(src), [span.count, span.len], past);
+            return put_words(plane, arg, cast_slice(src), [span.count, span.len], past);
         }
         _ => {}
     }
