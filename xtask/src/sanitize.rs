@@ -26,7 +26,8 @@ pub(crate) fn thread() -> Result<(), String> {
     let mut command = tests("thread", &["kiln-cpu"])?;
     // The standard library comes without checks, so that what tests tell their harness looks like a race.
     let known = root().join("target").join("known_races");
-    std::fs::create_dir_all(root().join("target")).and_then(|()| std::fs::write(&known, "race:test::\nrace:core::profiling\n"))
+    std::fs::create_dir_all(root().join("target"))
+        .and_then(|()| std::fs::write(&known, "race:test::\nrace:core::profiling\n"))
         .map_err(|error| format!("{}: {error}", known.display()))?;
     command.env("TSAN_OPTIONS", format!("suppressions={}", known.display()));
     command.env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer");
