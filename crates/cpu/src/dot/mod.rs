@@ -6,6 +6,8 @@
 //! A single row or column is multiplied line by line (`slim`) where lines lie so. It or a few rows are multiplied with a
 //! matrix across them as it lies (`thin`). What is left, and what has nothing to sum, is a loop with a reduction.
 
+#[cfg(target_arch = "x86_64")]
+mod by_hand;
 mod cut;
 mod gemm;
 mod operand;

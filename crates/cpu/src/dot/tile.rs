@@ -7,11 +7,15 @@
 //! Rows are numbers rather than vectors, and so they may also be read where they lie.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
+#[cfg(target_arch = "x86_64")]
+use std::any::TypeId;
 use std::ops::{Add, AddAssign, Mul};
 
 use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
+#[cfg(target_arch = "x86_64")]
+use super::by_hand;
 use crate::memory::View;
 use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
 
@@ -32,6 +36,28 @@ pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Se
     fn across<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
     fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
     fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
+
+    /// The sums of a tile, if there is code for it that compilers do not write; returns false if not.
+    ///
+    /// # Safety
+    ///
+    /// All rows and columns are there for each step, of which there is one.
+    unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
+        walk: Walk<Self>,
+        sums: &mut [[Self::Vector<S>; N]; M],
+    ) -> bool;
+}
+
+/// What a tile multiplies, step by step along `k`.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<T> {
+    /// The first row's number.
+    pub(super) lhs: *const T,
+    /// From a row to the next, and from a step to the next.
+    pub(super) strides: [usize; 2],
+    /// The columns of the first step.
+    pub(super) rhs: *const T,
+    pub(super) steps: usize,
 }
 
 macro_rules! element {
@@ -53,6 +79,21 @@ macro_rules! element {
             #[inline(always)]
             fn mul_add<S: Simd>(simd: S, x: S::$vector, by: S::$vector, to: S::$vector) -> S::$vector {
                 simd.$mul_add(x, by, to)
+            }
+            #[inline(always)]
+            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
+            unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
+                walk: Walk<$t>,
+                sums: &mut [[S::$vector; N]; M],
+            ) -> bool {
+                #[cfg(target_arch = "x86_64")]
+                if [M, N] == by_hand::TILE && TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
+                    let sums: &mut [_] = bytemuck::cast_slice_mut(sums.as_flattened_mut());
+                    // SAFETY: the caller's, on a processor that this was dispatched for.
+                    unsafe { by_hand::$vector(walk, sums.try_into().expect("as many")) };
+                    return true;
+                }
+                false
             }
         }
     };
@@ -281,13 +322,41 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
     rhs: &[T],
     place: Place<T>,
 ) {
-    let [row, step] = if ALONG { [apart, 1] } else { [1, apart] };
+    let strides = if ALONG { [apart, 1] } else { [1, apart] };
     let width = N * lanes::<T, S>();
-    let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
+    let steps = rhs.len().div_ceil(COLUMNS);
+    assert!(steps == 0 || rhs.len() >= (steps - 1) * COLUMNS + width, "the last step's columns are all there");
     if width == COLUMNS {
         place.ask(M);
     }
-    let mut ahead = place.ahead.at;
+    let walk = Walk { lhs, strides, rhs: rhs.as_ptr(), steps };
+    let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
+    // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has.
+    if steps == 0 || !unsafe { T::by_hand::<S, M, N>(walk, &mut spilled) } {
+        // SAFETY: as above.
+        unsafe { add_up::<T, S, M, N, ALONG>(simd, walk, place.ahead, &mut spilled) };
+    }
+    if place.out.strides[1] == 1 && place.columns >= width {
+        return whole::<T, S, N>(simd, &spilled, place);
+    }
+    let spilled: &[T] = bytemuck::cast_slice(spilled.as_flattened());
+    ragged(spilled, width, Place { rows: place.rows.min(M), columns: place.columns.min(width), ..place });
+}
+
+/// The sums of a tile.
+///
+/// # Safety
+///
+/// All rows and columns are there for each step.
+#[inline(always)]
+unsafe fn add_up<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: bool>(
+    simd: S,
+    walk: Walk<T>,
+    mut ahead: Ahead<T>,
+    spilled: &mut [[T::Vector<S>; N]; M],
+) {
+    let Walk { lhs, strides: [row, step], rhs: mut right, steps } = walk;
+    let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
     // Few addresses and few distances: a compiler that knew how they hang together would keep one for each row, for which
     // there are no registers.
     let mut quads: [*const T; ROWS / QUAD] = [lhs; ROWS / QUAD];
@@ -295,23 +364,20 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
         *quad = lhs.wrapping_add(i * QUAD * row);
     }
     let rows: [usize; QUAD] = std::hint::black_box([0, row, 2 * row, 3 * row]);
-    let steps = rhs.len().div_ceil(COLUMNS);
-    assert!(steps == 0 || rhs.len() >= (steps - 1) * COLUMNS + width, "the last step's columns are all there");
-    let mut right = rhs.as_ptr();
     for _ in 0..steps {
         // Narrower parts of a strip would each ask again.
-        if width == COLUMNS {
+        if N * lanes::<T, S>() == COLUMNS {
             for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
                 prefetch_now(right.wrapping_add(STEPS_AHEAD * COLUMNS + i));
             }
-            prefetch(ahead);
-            ahead = ahead.wrapping_byte_add(place.ahead.step);
+            prefetch(ahead.at);
+            ahead.at = ahead.at.wrapping_byte_add(ahead.step);
         }
-        // SAFETY: the columns of each step are within the slice, as asserted.
+        // SAFETY: the caller's.
         let columns = unsafe { right.cast::<[T::Vector<S>; N]>().read_unaligned() };
         for i in 0..M {
             let at = quads[i / QUAD].wrapping_add(if ALONG { rows[i % QUAD] } else { i % QUAD });
-            // SAFETY: `multiply` has asserted that the rows a tile reads are there, for as many steps.
+            // SAFETY: the caller's.
             let lhs = T::splat(simd, unsafe { *at });
             for j in 0..N {
                 sums[i][j] = T::mul_add(simd, lhs, columns[j], sums[i][j]);
@@ -323,17 +389,11 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
         right = right.wrapping_add(COLUMNS);
     }
     // What is chosen by number has to be in memory: these copies are, so that the sums themselves need not be.
-    let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
     for i in 0..M {
         for j in 0..N {
             spilled[i][j] = sums[i][j];
         }
     }
-    if place.out.strides[1] == 1 && place.columns >= width {
-        return whole::<T, S, N>(simd, &spilled, place);
-    }
-    let spilled: &[T] = bytemuck::cast_slice(spilled.as_flattened());
-    ragged(spilled, width, Place { rows: place.rows.min(M), columns: place.columns.min(width), ..place });
 }
 
 /// Writes whole vectors of a tile.
