@@ -1,7 +1,7 @@
 //! The loop over a tile of 4 × 3 vectors of AVX2, by hand.
 //!
 //! Twelve sums, three vectors of columns and a row's number take all sixteen registers. LLVM gets by with as many for
-//! one step, but moves ten of them about and keeps one in memory from step to step: a core of an EPYC of the third
+//! one step, but moves nine sums about from step to step, one of them through memory: a core of an EPYC of the third
 //! generation reached 44 GFLOP/s so, and 90 by hand.
 
 use std::arch::asm;
