@@ -37,7 +37,7 @@ pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Se
     fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
     fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// The sums of a tile, if there is code for it that compilers do not write; returns false if not.
+    /// Adds all steps to the sums of a tile and returns true, if there is code for it that compilers do not write.
     ///
     /// # Safety
     ///
