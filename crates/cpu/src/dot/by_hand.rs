@@ -7,7 +7,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm256_loadu_pd, _mm256_loadu_ps, _mm256_storeu_pd, _mm256_storeu_ps};
 
-use super::tile::{COLUMNS, Walk};
+use super::tile::Walk;
 
 /// Rows and vectors of such a tile.
 pub(super) const TILE: [usize; 2] = [4, 3];
@@ -23,7 +23,7 @@ macro_rules! by_hand {
         /// All of [`TILE`]'s rows and columns are there for each step, of which there is one, and AVX2 and FMA are.
         #[target_feature(enable = "avx2,fma")]
         pub(super) unsafe fn $name(walk: Walk<$t>, sums: &mut [[$t; 32 / size_of::<$t>()]; SUMS]) {
-            let Walk { lhs, strides, rhs, steps } = walk;
+            let Walk { lhs, strides, rhs, pitch, steps } = walk;
             let [row, step] = strides.map(|elements| elements * size_of::<$t>());
             // SAFETY: as long as a vector each.
             let mut vectors = sums.each_ref().map(|sum| unsafe { $load(sum.as_ptr()) });
@@ -66,7 +66,7 @@ macro_rules! by_hand {
                     row = in(reg) row,
                     last = in(reg) 3 * row,
                     step = in(reg) step,
-                    pitch = const COLUMNS * size_of::<$t>(),
+                    pitch = in(reg) pitch * size_of::<$t>(),
                     options(nostack, readonly),
                 );
             }
@@ -99,19 +99,19 @@ mod tests {
                     return;
                 }
                 const WIDE: usize = 32 / size_of::<$t>();
-                for steps in [1, 2, 37] {
+                for (steps, pitch) in [(1, 48), (2, 3 * WIDE), (37, 48), (37, 3 * WIDE)] {
                     // Rows that lie along memory, and steps that do.
                     for strides in [[steps + 3, 1], [1, 8]] {
                         let numbers = |n: usize| -> Vec<$t> { (0..n).map(|i| number(i) as $t).collect() };
                         let at = |row: usize, step: usize| row * strides[0] + step * strides[1];
-                        let (lhs, rhs) = (numbers(at(3, steps - 1) + 1), numbers(steps * COLUMNS));
-                        let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), steps };
+                        let (lhs, rhs) = (numbers(at(3, steps - 1) + 1), numbers(steps * pitch));
+                        let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch, steps };
                         let mut sums = [[1.0; WIDE]; SUMS];
                         // SAFETY: the last row's last number and the last step's columns are there.
                         unsafe { $name(walk, &mut sums) };
                         for (i, &sum) in sums.as_flattened().iter().enumerate() {
                             let (row, column) = (i / (3 * WIDE), i % (3 * WIDE));
-                            let want: $t = (0..steps).map(|p| lhs[at(row, p)] * rhs[p * COLUMNS + column]).sum();
+                            let want: $t = (0..steps).map(|p| lhs[at(row, p)] * rhs[p * pitch + column]).sum();
                             assert_eq!(sum, 1.0 + want, "row {row}, column {column}, {steps} steps, {strides:?}");
                         }
                     }

@@ -71,8 +71,8 @@ pub(super) struct Cut {
     pub(super) depth: usize,
 }
 
-/// Lines in a strip of either operand.
-pub(super) const WIDTH: [usize; 2] = [ROWS, COLUMNS];
+/// Lines of a strip of either operand, or of a few strips.
+const WIDTH: [usize; 2] = [ROWS, COLUMNS];
 
 impl Cut {
     /// For a batch of products of `lines[0]` rows and `lines[1]` columns, each a sum of `k`; `finished` iff the sums are

@@ -9,12 +9,12 @@ use std::ops::Range;
 use kiln_ir::kernel::{Dot, Instr, Value};
 use kiln_ir::{DType, PointOp};
 
-use super::cut::{Cut, Sharing, WIDTH};
+use super::cut::{Cut, Sharing};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::run::Run;
 use super::task::Task;
-use super::tile::{Element, Lie};
+use super::tile::{Element, Lie, ROWS, columns};
 use super::window::Window;
 use super::winograd::Winograd;
 use crate::exec::Env;
@@ -28,6 +28,8 @@ pub(crate) struct Gemm {
     pub(super) lines: [usize; 2],
     pub(super) k: usize,
     pub(super) cut: Cut,
+    /// Lines of a strip, by role.
+    pub(super) widths: [usize; 2],
     /// By role.
     pub(super) operands: [Operand; 2],
     /// True iff columns have the role of rows.
@@ -84,7 +86,8 @@ impl Gemm {
         let lie = operands[0].window().and_then(Window::lie).filter(|lie| winograd.is_none() && near(lie));
         let cut = lie.and_then(|_| cut.by_columns(batch, lines, k)).unwrap_or(cut);
         let lie = lie.filter(|_| cut.shared != Sharing::Wave(0) && cut.lines[1] <= FEW);
-        Gemm { dtype, batch, lines, k, cut, operands, turned, lie, epilogue, direct, winograd }
+        let widths = [ROWS, if dtype == DType::F64 { columns::<f64>() } else { columns::<f32>() }];
+        Gemm { dtype, batch, lines, k, cut, widths, operands, turned, lie, epilogue, direct, winograd }
     }
 
     /// A measure of the work: a multiply-add costs a fraction of a step of a loop.
@@ -136,7 +139,7 @@ impl Gemm {
 
     /// The strips of an operand that is packed for all of `k` at once.
     pub(super) fn strips(&self, role: usize) -> Strips {
-        Strips { width: WIDTH[role], depth: self.k }
+        Strips { width: self.widths[role], depth: self.k }
     }
 
     pub(super) fn groups(&self) -> usize {

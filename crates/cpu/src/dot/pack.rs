@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::tile::{COLUMNS, ROWS};
+use super::tile::{COLUMNS, Packed, ROWS};
 use crate::simd::{LINE, multiversion, prefetch, prefetch_now};
 use crate::turn::{SQUARE, turn, turn_eights};
 
@@ -21,6 +21,11 @@ pub(super) struct Lines<'a, T> {
     pub(super) step: usize,
 }
 
+/// Lines of strips of columns, by how long vectors are.
+const WIDTHS: [usize; 3] = [QUARTER, HALF, COLUMNS];
+const QUARTER: usize = COLUMNS / 4;
+const HALF: usize = COLUMNS / 2;
+
 impl<'a, T: Pod> Lines<'a, T> {
     /// The same as bits.
     fn cast<U: Pod>(self) -> Lines<'a, U> {
@@ -32,6 +37,11 @@ impl Strips {
     /// Elements of so many lines, of which the last strip is filled up.
     pub(super) fn len(self, lines: usize) -> usize {
         lines.next_multiple_of(self.width) * self.depth
+    }
+
+    /// What is packed so.
+    pub(super) fn packed<T>(self, data: &[T]) -> Packed<'_, T> {
+        Packed { data, width: self.width, pitch: self.width * self.depth }
     }
 
     /// Where a line has its element of a step.
@@ -52,7 +62,7 @@ impl Strips {
     /// Packs `dims` lines and steps, to line and step `at` of these strips.
     pub(super) fn put<T: Pod>(self, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
         let ([first, from], [lines, steps]) = (at, dims);
-        if src.line == 1 && matches!(self.width, ROWS | COLUMNS) && lines > self.width {
+        if src.line == 1 && (self.width == ROWS || WIDTHS.contains(&self.width)) && lines > self.width {
             // Both only move bits.
             let to = [first, from];
             return match size_of::<T>() {
@@ -98,6 +108,8 @@ const AHEAD: usize = 8192;
 fn abreast<T: Pod>(strips: Strips, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
     match strips.width {
         ROWS => step_by_step::<T, ROWS>(strips, src, at, dims, out),
+        QUARTER => step_by_step::<T, QUARTER>(strips, src, at, dims, out),
+        HALF => step_by_step::<T, HALF>(strips, src, at, dims, out),
         _ => step_by_step::<T, COLUMNS>(strips, src, at, dims, out),
     }
 }
@@ -145,6 +157,8 @@ const STEPS_AHEAD: usize = 32;
 fn across<T: Pod>(src: Lines<'_, T>, [lines, steps]: [usize; 2], out: &mut [T], width: usize) {
     match lines {
         ROWS => copy::<T, ROWS>(src, steps, out, width),
+        QUARTER => copy::<T, QUARTER>(src, steps, out, width),
+        HALF => copy::<T, HALF>(src, steps, out, width),
         COLUMNS => copy::<T, COLUMNS>(src, steps, out, width),
         _ => (0..steps).for_each(|p| out[p * width..][..lines].copy_from_slice(&src.data[p * src.step..][..lines])),
     }
@@ -204,7 +218,15 @@ mod tests {
 
     #[test]
     fn every_layout_is_packed_alike() {
-        for (width, [lines, steps]) in [(ROWS, [29, 7]), (COLUMNS, [100, 9]), (COLUMNS, [5, 3]), (ROWS, [ROWS, 16])] {
+        for (width, [lines, steps]) in [
+            (ROWS, [29, 7]),
+            (COLUMNS, [100, 9]),
+            (COLUMNS, [5, 3]),
+            (ROWS, [ROWS, 16]),
+            (HALF, [100, 9]),
+            (QUARTER, [25, 16]),
+            (QUARTER, [12, 9]),
+        ] {
             let strips = Strips { width, depth: steps + 2 };
             for (line, step) in [(1, lines + 1), (steps + 3, 1), (2 * steps, 2)] {
                 let data: Vec<u32> = (0..(lines * line + steps * step) as u32).collect();

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::cut::WIDTH;
 use super::gemm::Sink;
 use super::run::Run;
 use super::task::{Room, Task};
@@ -84,6 +83,6 @@ impl<T: Element> Product<'_, T> {
     /// An operand over some steps if it is packed already.
     fn shared(&self, role: usize, steps: &Range<usize>) -> Option<Packed<'_, T>> {
         let (of, whole) = self.shared.as_ref()?;
-        (*of == role).then(|| Packed { data: &whole.data[steps.start * WIDTH[role]..], pitch: whole.pitch })
+        (*of == role).then(|| Packed { data: &whole.data[steps.start * whole.width..], ..*whole })
     }
 }

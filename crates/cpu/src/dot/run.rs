@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::cut::WIDTH;
 use super::gemm::Gemm;
 use super::pack::Strips;
 use super::product::Product;
@@ -103,8 +102,7 @@ impl Run<'_> {
                         let block = gemm.lines_of(own, i % blocks);
                         let data = env.scratch.slice::<T>(i / blocks * len, len);
                         let lines = if shared == 0 { [wave.clone(), block] } else { [block, wave.clone()] };
-                        let packed = Packed { data, pitch: strips.width * strips.depth };
-                        let (batch, shared) = (first + i / blocks, Some((shared, packed)));
+                        let (batch, shared) = (first + i / blocks, Some((shared, strips.packed(data))));
                         Product { run: self, batch, lines, k: 0..gemm.k, shared }.run(task);
                     },
                 );
@@ -126,7 +124,7 @@ impl Run<'_> {
             if packed.replace((batch, part)) != Some((batch, part)) {
                 self.packed::<T>(1, batch, &columns, &mut task.workers[1], &mut panel, &(0..gemm.k));
             }
-            let shared = Some((1, Packed { data: panel.lanes::<T>(), pitch: strips.width * strips.depth }));
+            let shared = Some((1, strips.packed(panel.lanes::<T>())));
             Product { run: self, batch, lines: [gemm.lines_of(0, block), columns], k: 0..gemm.k, shared }.run(task);
             task.panels[1] = panel;
         });
@@ -143,12 +141,12 @@ impl Run<'_> {
         steps: &Range<usize>,
     ) -> Packed<'p, T> {
         let Run { gemm, env, sources, .. } = *self;
-        let strips = Strips { width: WIDTH[role], depth: steps.len() };
+        let strips = Strips { width: gemm.widths[role], depth: steps.len() };
         let len = strips.len(lines.len());
         panel.reserve_bytes(len * size_of::<T>());
         let out = &mut panel.lanes_mut::<T>()[..len];
         gemm.operands[role].pack(worker, (sources[role], env), batch, lines, steps, (strips.width, &mut *out));
-        Packed { data: out, pitch: strips.width * strips.depth }
+        strips.packed(out)
     }
 
     /// Packs some lines of an operand, for some of the batch, into the scratch memory.

@@ -9,6 +9,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::any::TypeId;
+use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Mul};
 
 use bytemuck::Pod;
@@ -25,8 +26,28 @@ pub(super) const ROWS: usize = 8;
 /// Rows that are read together: fewer than that are filled up.
 pub(super) const QUAD: usize = 4;
 
-/// Lines of a strip of the right operand.
+/// Lines of a strip of the right operand, where vectors are the longest; a multiple of what it is elsewhere.
 pub(super) const COLUMNS: usize = 48;
+
+/// Lines of a strip of the right operand: what three vectors hold. A part of wider strips takes every other cache line or
+/// two, for which an EPYC of the third generation needs up to a third longer.
+pub(super) fn columns<T: Element>() -> usize {
+    Arch::new().dispatch(Columns::<T>(PhantomData))
+}
+
+struct Columns<T>(PhantomData<T>);
+
+impl<T: Element> WithSimd for Columns<T> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        match lanes::<T, S>() {
+            lanes @ (4 | 8 | 16) => 3 * lanes,
+            _ => COLUMNS,
+        }
+    }
+}
 
 /// What is multiplied.
 pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Self> + Send + Sync {
@@ -55,8 +76,9 @@ pub(super) struct Walk<T> {
     pub(super) lhs: *const T,
     /// From a row to the next, and from a step to the next.
     pub(super) strides: [usize; 2],
-    /// The columns of the first step.
+    /// The columns of the first step, and from a step to the next.
     pub(super) rhs: *const T,
+    pub(super) pitch: usize,
     pub(super) steps: usize,
 }
 
@@ -106,6 +128,8 @@ element!(f64, f64s, splat_f64s, reduce_sum_f64s, add_f64s, mul_add_e_f64s);
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a, T> {
     pub(super) data: &'a [T],
+    /// Lines of a strip.
+    pub(super) width: usize,
     /// From the start of a strip to that of the next.
     pub(super) pitch: usize,
 }
@@ -155,7 +179,8 @@ impl<'a, T> Rows<'a, T> {
 }
 
 impl<'a, T> From<Packed<'a, T>> for Rows<'a, T> {
-    fn from(Packed { data, pitch }: Packed<'a, T>) -> Rows<'a, T> {
+    fn from(Packed { data, width, pitch }: Packed<'a, T>) -> Rows<'a, T> {
+        assert_eq!(width, ROWS, "strips of rows");
         Rows { data, lie: Lie::Across(ROWS), pitch }
     }
 }
@@ -194,11 +219,12 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Multiply { dims: [m, n, k], lhs, rhs, out, more } = self;
         assert!(lhs.hold(m, k), "rows are filled up to those that are read together");
+        let Packed { data, width, pitch } = rhs;
         // Bytes of the next columns' steps that each tile of these asks for.
-        let part = COLUMNS * size_of::<T>() / m.div_ceil(ROWS);
-        for column in (0..n).step_by(COLUMNS) {
-            let next = rhs.data.as_ptr().wrapping_add((column / COLUMNS + 1) * rhs.pitch);
-            let rhs = &rhs.data[column / COLUMNS * rhs.pitch..][..k * COLUMNS];
+        let part = width * size_of::<T>() / m.div_ceil(ROWS);
+        for column in (0..n).step_by(width) {
+            let next = data.as_ptr().wrapping_add((column / width + 1) * pitch);
+            let rhs = Strip { steps: &data[column / width * pitch..][..k * width], width };
             for row in (0..m).step_by(ROWS) {
                 let lhs = Left { at: lhs.data[row / ROWS * lhs.pitch..].as_ptr(), lie: lhs.lie };
                 let ahead = Ahead { at: next.wrapping_byte_add(row / ROWS * k * part), step: part };
@@ -235,6 +261,13 @@ impl<T> Left<T> {
     }
 }
 
+/// Columns step by step, from some of a strip on.
+#[derive(Clone, Copy)]
+struct Strip<'a, T> {
+    steps: &'a [T],
+    width: usize,
+}
+
 /// Where a tile goes.
 #[derive(Clone, Copy)]
 struct Place<T> {
@@ -254,14 +287,14 @@ struct Ahead<T> {
 }
 
 impl<T: Copy> Place<T> {
-    /// Asks for where its first rows lie, to write them.
+    /// Asks for where its first rows and columns lie, to write them.
     #[inline(always)]
-    fn ask(self, rows: usize) {
+    fn ask(self, rows: usize, columns: usize) {
         let Target { view, at, strides: [rs, cs] } = self.out;
         if cs == 1 {
             for i in 0..rows.min(self.rows) {
                 let row = view.start_at::<T>((at + i as isize * rs) as usize);
-                (0..COLUMNS).step_by(LINE / size_of::<T>()).for_each(|j| prefetch_mut(row.wrapping_add(j)));
+                (0..columns).step_by(LINE / size_of::<T>()).for_each(|j| prefetch_mut(row.wrapping_add(j)));
             }
         }
     }
@@ -279,7 +312,8 @@ const STEPS_AHEAD: usize = 8;
 
 /// A whole tile at once, no higher and no wider than is needed.
 #[inline(always)]
-fn high<T: Element, S: Simd>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+fn high<T: Element, S: Simd>(simd: S, lhs: Left<T>, rhs: Strip<T>, place: Place<T>) {
+    assert_eq!(rhs.width, COLUMNS, "strips are as wide as three vectors");
     match (place.rows > QUAD, place.columns.div_ceil(lanes::<T, S>())) {
         (false, 1) => sums::<T, S, 4, 1>(simd, lhs, rhs, place),
         (false, 2) => sums::<T, S, 4, 2>(simd, lhs, rhs, place),
@@ -292,13 +326,18 @@ fn high<T: Element, S: Simd>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) 
 
 /// A tile in parts of `M` rows, or [`QUAD`]s where that would be too many, and `N` vectors.
 #[inline(always)]
-fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+fn parts<T: Element, S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    lhs: Left<T>,
+    Strip { steps, width }: Strip<T>,
+    place: Place<T>,
+) {
     if place.rows < ROWS && M != QUAD {
-        return parts::<T, S, QUAD, N>(simd, lhs, rhs, place);
+        return parts::<T, S, QUAD, N>(simd, lhs, Strip { steps, width }, place);
     }
     for row in (0..place.rows.min(ROWS)).step_by(M) {
-        for column in (0..place.columns.min(COLUMNS)).step_by(N * lanes::<T, S>()) {
-            let rhs = rhs.get(column..).unwrap_or(&[]);
+        for column in (0..place.columns.min(width)).step_by(N * lanes::<T, S>()) {
+            let rhs = Strip { steps: steps.get(column..).unwrap_or(&[]), width };
             sums::<T, S, M, N>(simd, lhs.below(row), rhs, place.at(row, column));
         }
     }
@@ -306,7 +345,7 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left
 
 /// `M` rows of `N` vectors, at most; the operands begin at the first of them.
 #[inline(always)]
-fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: &[T], place: Place<T>) {
+fn sums<T: Element, S: Simd, const M: usize, const N: usize>(simd: S, lhs: Left<T>, rhs: Strip<T>, place: Place<T>) {
     match lhs.lie {
         Lie::Across(apart) => sums_of::<T, S, M, N, false>(simd, lhs.at, apart, rhs, place),
         Lie::Along(apart) => sums_of::<T, S, M, N, true>(simd, lhs.at, apart, rhs, place),
@@ -319,17 +358,18 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
     simd: S,
     lhs: *const T,
     apart: usize,
-    rhs: &[T],
+    rhs: Strip<T>,
     place: Place<T>,
 ) {
     let strides = if ALONG { [apart, 1] } else { [1, apart] };
-    let width = N * lanes::<T, S>();
-    let steps = rhs.len().div_ceil(COLUMNS);
-    assert!(steps == 0 || rhs.len() >= (steps - 1) * COLUMNS + width, "the last step's columns are all there");
-    if width == COLUMNS {
-        place.ask(M);
+    let (width, pitch) = (N * lanes::<T, S>(), rhs.width);
+    let steps = rhs.steps.len().div_ceil(pitch);
+    let holds = steps == 0 || rhs.steps.len() >= (steps - 1) * pitch + width;
+    assert!(holds, "the last step's columns are all there");
+    if width == pitch {
+        place.ask(M, width);
     }
-    let walk = Walk { lhs, strides, rhs: rhs.as_ptr(), steps };
+    let walk = Walk { lhs, strides, rhs: rhs.steps.as_ptr(), pitch, steps };
     let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
     // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has.
     if steps == 0 || !unsafe { T::by_hand::<S, M, N>(walk, &mut spilled) } {
@@ -355,7 +395,7 @@ unsafe fn add_up<T: Element, S: Simd, const M: usize, const N: usize, const ALON
     mut ahead: Ahead<T>,
     spilled: &mut [[T::Vector<S>; N]; M],
 ) {
-    let Walk { lhs, strides: [row, step], rhs: mut right, steps } = walk;
+    let Walk { lhs, strides: [row, step], rhs: mut right, pitch, steps } = walk;
     let mut sums = [[T::splat(simd, T::zeroed()); N]; M];
     // Few addresses and few distances: a compiler that knew how they hang together would keep one for each row, for which
     // there are no registers.
@@ -366,9 +406,9 @@ unsafe fn add_up<T: Element, S: Simd, const M: usize, const N: usize, const ALON
     let rows: [usize; QUAD] = std::hint::black_box([0, row, 2 * row, 3 * row]);
     for _ in 0..steps {
         // Narrower parts of a strip would each ask again.
-        if N * lanes::<T, S>() == COLUMNS {
-            for i in (0..COLUMNS).step_by(LINE / size_of::<T>()) {
-                prefetch_now(right.wrapping_add(STEPS_AHEAD * COLUMNS + i));
+        if N * lanes::<T, S>() == pitch {
+            for i in (0..pitch).step_by(LINE / size_of::<T>()) {
+                prefetch_now(right.wrapping_add(STEPS_AHEAD * pitch + i));
             }
             prefetch(ahead.at);
             ahead.at = ahead.at.wrapping_byte_add(ahead.step);
@@ -386,7 +426,7 @@ unsafe fn add_up<T: Element, S: Simd, const M: usize, const N: usize, const ALON
         for quad in &mut quads {
             *quad = quad.wrapping_add(step);
         }
-        right = right.wrapping_add(COLUMNS);
+        right = right.wrapping_add(pitch);
     }
     // What is chosen by number has to be in memory: these copies are, so that the sums themselves need not be.
     for i in 0..M {

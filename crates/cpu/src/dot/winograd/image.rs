@@ -32,7 +32,7 @@ impl Images {
 
     /// The strips of a place.
     pub(super) fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
-        Packed { data: &data[place * self.pitch()..], pitch: PLACES * self.pitch() }
+        Packed { data: &data[place * self.pitch()..], width: COLUMNS, pitch: PLACES * self.pitch() }
     }
 
     /// Transforms what tiles see in `src`; `apart` has room for a channel's rows.

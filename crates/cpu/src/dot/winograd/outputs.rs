@@ -178,7 +178,7 @@ impl Outputs {
         for place in 0..PLACES {
             let at = (batch * PLACES + place) * self.pitch() + rows.start * channels;
             let strips = rows.len().next_multiple_of(ROWS) * channels;
-            let lhs = Packed { data: run.env.scratch.slice(at, strips), pitch: ROWS * channels };
+            let lhs = Packed { data: run.env.scratch.slice(at, strips), width: ROWS, pitch: ROWS * channels };
             let rhs = of_images.packed(images, place);
             let to = Target { view, at: (place * pitch) as isize, strides: [wide as isize, 1] };
             multiply([rows.len(), wide, channels], lhs, rhs, to, false);

@@ -44,7 +44,7 @@ impl Steps {
 
     /// The strips of a place.
     pub(super) fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
-        Packed { data: &data[place * self.pitch()..], pitch: PLACES * self.pitch() }
+        Packed { data: &data[place * self.pitch()..], width: self.width, pitch: PLACES * self.pitch() }
     }
 }
 
