@@ -1,8 +1,8 @@
 //! Products of operands in strips: a tile of sums held in registers, walked along `k`.
 //!
-//! An operand is packed in *strips* of [`ROWS`] or [`COLUMNS`] lines: what the lines have for one step along `k`
-//! lies together. A step then reads a few vectors of columns and multiplies each by every row's number. The tile of
-//! 8 × 48 sums fills 24 of AVX-512's 32 registers; other processors compute it in parts that fit theirs. One of 12 × 32
+//! An operand is packed in *strips* of [`ROWS`] or [`columns`] lines: what the lines have for one step along `k`
+//! lies together. A step then reads three vectors of columns and multiplies each by every row's number. The tile of
+//! 8 × 48 sums fills 24 of AVX-512's 32 registers; where there are fewer, it is 4 rows high. One of 12 × 32
 //! does as well where a thread has its core to itself, but takes more instructions, which counts where another shares it.
 //! Rows are numbers rather than vectors, and so they may also be read where they lie.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
