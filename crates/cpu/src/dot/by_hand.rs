@@ -7,7 +7,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{_mm256_loadu_pd, _mm256_loadu_ps, _mm256_storeu_pd, _mm256_storeu_ps};
 
-use super::tile::Walk;
+use super::element::Walk;
 
 /// Rows and vectors of such a tile.
 pub(super) const TILE: [usize; 2] = [4, 3];

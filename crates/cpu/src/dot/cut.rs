@@ -7,7 +7,7 @@
 //! Small results over long sums are cut along `k` instead, into *groups* whose sums are added in order; a
 //! batch of small products is cut by its elements only.
 
-use super::tile::{COLUMNS, ROWS};
+use super::lie::{COLUMNS, ROWS};
 
 /// Elements of an operand that a wave packs: 32 MiB of `f32`.
 const WAVE: usize = 1 << 23;

@@ -10,11 +10,12 @@ use kiln_ir::kernel::{Dot, Instr, Value};
 use kiln_ir::{DType, PointOp};
 
 use super::cut::{Cut, Sharing};
+use super::element::Element;
+use super::lie::{Lie, ROWS, columns};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::run::Run;
 use super::task::Task;
-use super::tile::{Element, Lie, ROWS, columns};
 use super::window::Window;
 use super::winograd::Winograd;
 use crate::exec::Env;

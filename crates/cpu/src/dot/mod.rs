@@ -1,7 +1,8 @@
 //! Contractions: operands packed into strips, multiplied in tiles of registers, finished while in cache.
 //!
-//! Reading order: `tile` (the product of packed strips), `pack` (how strips lie), `operand` with `window`, `padded`
-//! and the crate's `panel` (where their elements come from), `cut` (which tasks there are), `gemm` (how they run).
+//! Reading order: `element` and `lie` (what is multiplied, and how it lies), `tile` (the product of strips), `pack` (how
+//! strips are made), `operand` with `window`, `padded` and the crate's `panel` (where their elements come from), `cut`
+//! (which tasks there are), `gemm` (how they run).
 //! Windows of 3 × 3 have a schedule of their own (`winograd`).
 //! A single row or column is multiplied line by line (`slim`) where lines lie so. It or a few rows are multiplied with a
 //! matrix across them as it lies (`thin`). What is left, and what has nothing to sum, is a loop with a reduction.
@@ -9,12 +10,15 @@
 #[cfg(target_arch = "x86_64")]
 mod by_hand;
 mod cut;
+mod element;
 mod gemm;
+mod lie;
 mod operand;
 mod pack;
 mod padded;
 mod product;
 mod run;
+mod runs;
 mod slim;
 mod task;
 mod thin;

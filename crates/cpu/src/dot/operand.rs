@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use kiln_ir::kernel::{Arg, Body};
 
+use super::element::Element;
 use super::pack::{Lines, Strips};
-use super::tile::Element;
 use super::window::Window;
 use crate::exec::{Env, Worker};
 use crate::memory::View;

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::tile::{COLUMNS, Packed, ROWS};
+use super::lie::{COLUMNS, Packed, ROWS};
 use crate::simd::{LINE, multiversion, prefetch, prefetch_now};
 use crate::turn::{SQUARE, turn, turn_eights};
 

@@ -7,7 +7,7 @@
 use bytemuck::Pod;
 use kiln_ir::{Bound, Index};
 
-use super::window::{Axis, address};
+use super::runs::{Axis, address};
 use crate::memory::View;
 use crate::task::for_each;
 

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::element::Element;
 use super::gemm::Sink;
+use super::lie::{Lie, Packed, QUAD, Rows};
 use super::run::Run;
 use super::task::{Room, Task};
-use super::tile::{Element, Lie, Packed, QUAD, Rows, Target, multiply};
+use super::tile::{Target, multiply};
 use crate::memory::View;
 
 /// A block of the result, or a part of its sums.

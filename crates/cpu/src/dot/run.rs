@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::element::Element;
 use super::gemm::Gemm;
+use super::lie::Packed;
 use super::pack::Strips;
 use super::product::Product;
-use super::tile::{Element, Packed, Target};
+use super::tile::Target;
 use crate::exec::{Env, Loan, Worker};
 use crate::memory::View;
 use crate::simd::Reg;

@@ -6,9 +6,9 @@ use kiln_ir::DType;
 use kiln_ir::kernel::Dot;
 use pulp::{Arch, Simd, WithSimd};
 
+use super::element::{Element, lanes};
 use super::operand::{Axes, Operand};
 use super::task::{Room, Task};
-use super::tile::{Element, lanes};
 use super::window::AlongK;
 use crate::exec::Env;
 use crate::memory::View;

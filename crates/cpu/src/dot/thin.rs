@@ -11,10 +11,10 @@ use kiln_ir::kernel::Dot;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::cut::TASKS;
+use super::element::{Element, lanes};
 use super::operand::{Axes, Operand};
 use super::pack::Strips;
 use super::task::{Room, Task};
-use super::tile::{Element, lanes};
 use crate::exec::{Env, Loan};
 use crate::memory::View;
 use crate::panel::{Block, Panel};

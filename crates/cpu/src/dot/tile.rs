@@ -7,183 +7,12 @@
 //! Rows are numbers rather than vectors, and so they may also be read where they lie.
 //! Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
-#[cfg(target_arch = "x86_64")]
-use std::any::TypeId;
-use std::marker::PhantomData;
-use std::ops::{Add, AddAssign, Mul};
-
-use bytemuck::Pod;
 use pulp::{Arch, Simd, WithSimd};
 
-#[cfg(target_arch = "x86_64")]
-use super::by_hand;
+use super::element::{Element, Walk, lanes};
+use super::lie::{COLUMNS, Lie, Packed, QUAD, ROWS, Rows};
 use crate::memory::View;
 use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
-
-/// Lines of a strip of the left operand.
-pub(super) const ROWS: usize = 8;
-
-/// Rows that are read together: fewer than that are filled up.
-pub(super) const QUAD: usize = 4;
-
-/// Lines of a strip of the right operand, where vectors are the longest; a multiple of what it is elsewhere.
-pub(super) const COLUMNS: usize = 48;
-
-/// Lines of a strip of the right operand: what three vectors hold. A part of wider strips takes every other cache line or
-/// two, for which an EPYC of the third generation needs up to a third longer.
-pub(super) fn columns<T: Element>() -> usize {
-    Arch::new().dispatch(Columns::<T>(PhantomData))
-}
-
-struct Columns<T>(PhantomData<T>);
-
-impl<T: Element> WithSimd for Columns<T> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        match lanes::<T, S>() {
-            lanes @ (4 | 8 | 16) => 3 * lanes,
-            _ => COLUMNS,
-        }
-    }
-}
-
-/// What is multiplied.
-pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Self> + Send + Sync {
-    type Vector<S: Simd>: Pod;
-    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
-    /// The sum of a vector's elements.
-    fn across<S: Simd>(simd: S, x: Self::Vector<S>) -> Self;
-    fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
-    fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
-
-    /// Adds all steps to the sums of a tile and returns true, if there is code for it that compilers do not write.
-    ///
-    /// # Safety
-    ///
-    /// All rows and columns are there for each step, of which there is one.
-    unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
-        walk: Walk<Self>,
-        sums: &mut [[Self::Vector<S>; N]; M],
-    ) -> bool;
-}
-
-/// What a tile multiplies, step by step along `k`.
-#[derive(Clone, Copy)]
-pub(super) struct Walk<T> {
-    /// The first row's number.
-    pub(super) lhs: *const T,
-    /// From a row to the next, and from a step to the next.
-    pub(super) strides: [usize; 2],
-    /// The columns of the first step, and from a step to the next.
-    pub(super) rhs: *const T,
-    pub(super) pitch: usize,
-    pub(super) steps: usize,
-}
-
-macro_rules! element {
-    ($t:ty, $vector:ident, $splat:ident, $across:ident, $add:ident, $mul_add:ident) => {
-        impl Element for $t {
-            type Vector<S: Simd> = S::$vector;
-            #[inline(always)]
-            fn splat<S: Simd>(simd: S, x: $t) -> S::$vector {
-                simd.$splat(x)
-            }
-            #[inline(always)]
-            fn across<S: Simd>(simd: S, x: S::$vector) -> $t {
-                simd.$across(x)
-            }
-            #[inline(always)]
-            fn sum<S: Simd>(simd: S, x: S::$vector, y: S::$vector) -> S::$vector {
-                simd.$add(x, y)
-            }
-            #[inline(always)]
-            fn mul_add<S: Simd>(simd: S, x: S::$vector, by: S::$vector, to: S::$vector) -> S::$vector {
-                simd.$mul_add(x, by, to)
-            }
-            #[inline(always)]
-            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
-            unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
-                walk: Walk<$t>,
-                sums: &mut [[S::$vector; N]; M],
-            ) -> bool {
-                #[cfg(target_arch = "x86_64")]
-                if [M, N] == by_hand::TILE && TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
-                    let sums: &mut [_] = bytemuck::cast_slice_mut(sums.as_flattened_mut());
-                    // SAFETY: the caller's, on a processor that this was dispatched for.
-                    unsafe { by_hand::$vector(walk, sums.try_into().expect("as many")) };
-                    return true;
-                }
-                false
-            }
-        }
-    };
-}
-
-element!(f32, f32s, splat_f32s, reduce_sum_f32s, add_f32s, mul_add_e_f32s);
-element!(f64, f64s, splat_f64s, reduce_sum_f64s, add_f64s, mul_add_e_f64s);
-
-/// Strips of an operand, from some step along `k` on.
-#[derive(Clone, Copy)]
-pub(super) struct Packed<'a, T> {
-    pub(super) data: &'a [T],
-    /// Lines of a strip.
-    pub(super) width: usize,
-    /// From the start of a strip to that of the next.
-    pub(super) pitch: usize,
-}
-
-/// How rows lie in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lie {
-    /// A row's steps are neighbours, and rows so far apart.
-    Along(usize),
-    /// A step's rows are neighbours, and steps so far apart.
-    Across(usize),
-}
-
-impl Lie {
-    /// From a row to the next, and from a step to the next.
-    #[inline(always)]
-    pub(super) fn strides(self) -> [usize; 2] {
-        match self {
-            Lie::Along(apart) => [apart, 1],
-            Lie::Across(apart) => [1, apart],
-        }
-    }
-}
-
-/// The rows of a left operand, from some step along `k` on: packed, or where they lie.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a, T> {
-    data: &'a [T],
-    lie: Lie,
-    /// From the rows of a tile to those of the next.
-    pitch: usize,
-}
-
-impl<'a, T> Rows<'a, T> {
-    /// Where they lie: whole [`QUAD`]s of them.
-    pub(super) fn lying(data: &'a [T], lie: Lie) -> Rows<'a, T> {
-        Rows { data, lie, pitch: ROWS * lie.strides()[0] }
-    }
-
-    /// True iff some rows and steps are all there: the last row, and the last one of whole tiles.
-    fn hold(&self, rows: usize, steps: usize) -> bool {
-        let (read, [by_row, step]) = (rows.next_multiple_of(QUAD), self.lie.strides());
-        let begin = |row: usize| row / ROWS * self.pitch + row % ROWS * by_row;
-        let farthest = begin(read - 1).max(begin((read / ROWS * ROWS).saturating_sub(1)));
-        farthest + (steps - 1) * step < self.data.len()
-    }
-}
-
-impl<'a, T> From<Packed<'a, T>> for Rows<'a, T> {
-    fn from(Packed { data, width, pitch }: Packed<'a, T>) -> Rows<'a, T> {
-        assert_eq!(width, ROWS, "strips of rows");
-        Rows { data, lie: Lie::Across(ROWS), pitch }
-    }
-}
 
 /// A matrix to write into.
 #[derive(Clone, Copy)]
@@ -240,11 +69,6 @@ impl<T: Element> WithSimd for Multiply<'_, T> {
             }
         }
     }
-}
-
-/// Elements of a vector.
-pub(super) const fn lanes<T: Element, S: Simd>() -> usize {
-    size_of::<T::Vector<S>>() / size_of::<T>()
 }
 
 /// A tile's rows, which all are there.

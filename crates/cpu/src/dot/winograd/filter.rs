@@ -3,9 +3,9 @@
 use super::PLACES;
 use super::outputs::Outputs;
 use super::vector::{add, half, sub};
+use crate::dot::lie::ROWS;
 use crate::dot::run::Run;
 use crate::dot::task::{Room, Task};
-use crate::dot::tile::ROWS;
 use crate::memory::View;
 use crate::simd::multiversion;
 use crate::task::for_each;

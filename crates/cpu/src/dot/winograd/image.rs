@@ -8,7 +8,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::plane::{Plane, Tiles};
 use super::{LANES, PLACES};
-use crate::dot::tile::{COLUMNS, Element, Packed, lanes};
+use crate::dot::element::{Element, lanes};
+use crate::dot::lie::{COLUMNS, Packed};
 use crate::memory::View;
 
 /// The transformed images of a block: so many tiles, in strips that have each place of all channels.

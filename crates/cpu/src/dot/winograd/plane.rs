@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::LANES;
-use crate::dot::tile::COLUMNS;
-use crate::dot::window::{Axis, address};
+use crate::dot::lie::COLUMNS;
+use crate::dot::runs::{Axis, address};
 
 /// The images of an operand, and where its windows lie.
 ///

@@ -8,10 +8,11 @@ use super::steps::{Part, Steps};
 use super::taps::Taps;
 use super::windows;
 use super::{LANES, PLACES};
+use crate::dot::lie::{COLUMNS, ROWS};
 use crate::dot::product::Product;
 use crate::dot::run::Run;
 use crate::dot::task::{Room, Task};
-use crate::dot::tile::{COLUMNS, ROWS, Target, multiply};
+use crate::dot::tile::{Target, multiply};
 use crate::memory::View;
 use crate::task::for_each;
 

@@ -11,9 +11,10 @@ use super::image::{between, load, store};
 use super::plane::{self, Plane};
 use super::taps::Taps;
 use super::{LANES, PLACES};
+use crate::dot::element::{Element, lanes};
+use crate::dot::lie::{COLUMNS, Packed, ROWS};
 use crate::dot::pack::Strips;
 use crate::dot::run::Run;
-use crate::dot::tile::{COLUMNS, Element, Packed, ROWS, lanes};
 use crate::exec::Worker;
 
 /// Strips of so many lines, each of which has all places of so many tiles.

@@ -6,8 +6,8 @@
 use super::plane::Plane;
 use super::steps::Steps;
 use super::{PLACES, TASKS};
+use crate::dot::lie::ROWS;
 use crate::dot::run::Run;
-use crate::dot::tile::ROWS;
 use crate::dot::window::Window;
 
 /// Tiles of a group, at least.
