@@ -21,8 +21,8 @@ pub(super) struct Lines<'a, T> {
     pub(super) step: usize,
 }
 
-/// Lines of strips of columns, by how long vectors are.
-const WIDTHS: [usize; 3] = [QUARTER, HALF, COLUMNS];
+/// Lines of strips of rows, and of columns by how long vectors are.
+const WIDTHS: [usize; 4] = [ROWS, QUARTER, HALF, COLUMNS];
 const QUARTER: usize = COLUMNS / 4;
 const HALF: usize = COLUMNS / 2;
 
@@ -62,7 +62,7 @@ impl Strips {
     /// Packs `dims` lines and steps, to line and step `at` of these strips.
     pub(super) fn put<T: Pod>(self, src: Lines<'_, T>, at: [usize; 2], dims: [usize; 2], out: &mut [T]) {
         let ([first, from], [lines, steps]) = (at, dims);
-        if src.line == 1 && (self.width == ROWS || WIDTHS.contains(&self.width)) && lines > self.width {
+        if src.line == 1 && WIDTHS.contains(&self.width) && lines > self.width {
             // Both only move bits.
             let to = [first, from];
             return match size_of::<T>() {
