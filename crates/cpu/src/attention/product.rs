@@ -3,6 +3,8 @@
 //! The left operand is read one element at a time, which any layout serves; rows of the right one and of the
 //! result are vectors. All products of attention are arranged so that this is how their operands lie.
 
+#[cfg(target_arch = "x86_64")]
+use crate::dot::{by_hand, element::Walk};
 use crate::math::fma;
 use crate::simd::multiversion;
 #[cfg(target_arch = "x86_64")]
@@ -98,13 +100,60 @@ impl Block<'_> {
     /// `M` rows of `N` vectors.
     #[inline(always)]
     fn sums<const FMA: bool, const M: usize, const N: usize>(&self, row: usize, column: usize, out: &mut [f32]) {
+        let mut sums = [[[0.0; LANES]; N]; M];
+        if !self.by_hand::<FMA, M, N>(row, column, &mut sums) {
+            self.step_by_step::<FMA, M, N>(row, column, &mut sums);
+        }
+        for i in 0..M {
+            let out = &mut out[(row + i) * self.pitch + column..][..N * LANES];
+            for j in 0..N {
+                let out: &mut [f32; LANES] = (&mut out[j * LANES..][..LANES]).try_into().expect("as long as the slice");
+                for l in 0..LANES {
+                    out[l] = if self.more { out[l] + sums[i][j][l] } else { sums[i][j][l] };
+                }
+            }
+        }
+    }
+
+    /// Adds all steps to the sums and returns true, if there is code for it that compilers do not write.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
+    fn by_hand<const FMA: bool, const M: usize, const N: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        sums: &mut [[[f32; LANES]; N]; M],
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if FMA && [M, N] == [6, 1] && isa() == Isa::Avx2 && self.k > 0 {
+            let Left { data, pitch, turned } = self.lhs;
+            let strides = if turned { [1, pitch] } else { [pitch, 1] };
+            let (lhs, rhs) = (&data[row * strides[0]..], &self.rhs[column..]);
+            let last = self.k - 1;
+            assert!((M - 1) * strides[0] + last * strides[1] < lhs.len() && last * self.pitch + N * LANES <= rhs.len());
+            let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch: self.pitch, steps: self.k };
+            let sums = bytemuck::cast_slice_mut(sums.as_flattened_mut().as_flattened_mut());
+            // SAFETY: the last step's last row and columns are there, on a processor that has AVX2 and FMA.
+            unsafe { by_hand::tall(walk, sums.try_into().expect("as many")) };
+            return true;
+        }
+        false
+    }
+
+    /// Adds all steps to the sums.
+    #[inline(always)]
+    fn step_by_step<const FMA: bool, const M: usize, const N: usize>(
+        &self,
+        row: usize,
+        column: usize,
+        sums: &mut [[[f32; LANES]; N]; M],
+    ) {
         let Left { data, pitch, turned } = self.lhs;
         let rhs = self.rhs[column..].chunks(self.pitch).take(self.k);
-        let mut sums = [[[0.0; LANES]; N]; M];
         if turned {
             for (lhs, rhs) in data[row..].chunks(pitch).zip(rhs) {
                 let lhs: [f32; M] = lhs[..M].try_into().expect("as long as the slice");
-                step::<FMA, M, N>(&mut sums, lhs, rhs);
+                step::<FMA, M, N>(sums, lhs, rhs);
             }
         } else {
             let (mut rows, mut lhs) = ([&data[..0]; M], [0.0; M]);
@@ -115,16 +164,7 @@ impl Block<'_> {
                 for i in 0..M {
                     lhs[i] = rows[i][p];
                 }
-                step::<FMA, M, N>(&mut sums, lhs, rhs);
-            }
-        }
-        for i in 0..M {
-            let out = &mut out[(row + i) * self.pitch + column..][..N * LANES];
-            for j in 0..N {
-                let out: &mut [f32; LANES] = (&mut out[j * LANES..][..LANES]).try_into().expect("as long as the slice");
-                for l in 0..LANES {
-                    out[l] = if self.more { out[l] + sums[i][j][l] } else { sums[i][j][l] };
-                }
+                step::<FMA, M, N>(sums, lhs, rhs);
             }
         }
     }

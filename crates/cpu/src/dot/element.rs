@@ -32,15 +32,15 @@ pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Se
 
 /// What a tile multiplies, step by step along `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Walk<T> {
+pub(crate) struct Walk<T> {
     /// The first row's number.
-    pub(super) lhs: *const T,
+    pub(crate) lhs: *const T,
     /// From a row to the next, and from a step to the next.
-    pub(super) strides: [usize; 2],
+    pub(crate) strides: [usize; 2],
     /// The columns of the first step, and from a step to the next.
-    pub(super) rhs: *const T,
-    pub(super) pitch: usize,
-    pub(super) steps: usize,
+    pub(crate) rhs: *const T,
+    pub(crate) pitch: usize,
+    pub(crate) steps: usize,
 }
 
 macro_rules! element {

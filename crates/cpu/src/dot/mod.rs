@@ -8,9 +8,9 @@
 //! matrix across them as it lies (`thin`). What is left, and what has nothing to sum, is a loop with a reduction.
 
 #[cfg(target_arch = "x86_64")]
-mod by_hand;
+pub(crate) mod by_hand;
 mod cut;
-mod element;
+pub(crate) mod element;
 mod gemm;
 mod lie;
 mod operand;
