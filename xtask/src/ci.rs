@@ -16,10 +16,10 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", run: || pass(cargo(&["fmt", "--all", "--check"])) },
     Step { name: "clippy", run: || pass(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])) },
     Step { name: "tidy", run: tidy::run },
+    Step { name: "crates", run: || cost::crates().map(drop) },
     Step { name: "test", run: || pass(cargo(&["test", "--workspace"])) },
     Step { name: "doc", run: doc },
     Step { name: "examples", run: examples },
-    Step { name: "cost", run: cost::run },
 ];
 
 pub(crate) fn run() -> Result<(), String> {

@@ -23,10 +23,16 @@ pub(crate) fn run() -> Result<(), String> {
     let start = Instant::now();
     pass(build)?;
     let seconds = start.elapsed().as_secs_f64();
-    let n_crates = tree::count("kiln", &[])?;
+    let n_crates = crates()?;
     println!("cost: a cold release build of kiln with wgpu takes {seconds:.0} s and {n_crates} crates");
+    Ok(())
+}
+
+/// The part that CI checks, since it takes no time: how many crates there are.
+pub(crate) fn crates() -> Result<usize, String> {
+    let n_crates = tree::count("kiln", &[])?;
     match n_crates <= CRATES_MAX {
-        true => Ok(()),
+        true => Ok(n_crates),
         false => Err(format!("cost: {n_crates} crates, at most {CRATES_MAX} are wanted")),
     }
 }
