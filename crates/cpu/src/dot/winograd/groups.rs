@@ -81,11 +81,11 @@ impl Taps {
             part(rows, some.clone()).transform_outputs(worker, raw_outputs, outputs);
             part(channels, some).transform_images(raw_images, images);
             let view = View::of(&mut *products);
+            let (lhs, rhs) = (Steps::of_outputs(tiles), Steps::of_images(tiles));
+            let dims = [rows, wide.min(rhs.lines(channels)), tiles];
             for place in 0..PLACES {
-                let lhs = Steps::of_outputs(tiles).packed(outputs, place);
-                let rhs = Steps::of_images(tiles).packed(images, place);
                 let out = Target { view, at: (place * pitch) as isize, strides: [wide as isize, 1] };
-                multiply([rows, wide, tiles], lhs, rhs, out, from > bands.start);
+                multiply(dims, lhs.packed(outputs, place), rhs.packed(images, place), out, from > bands.start);
             }
         }
         let mut is_finite = true;

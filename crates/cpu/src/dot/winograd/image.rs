@@ -7,33 +7,44 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::plane::{Plane, Tiles};
-use super::{LANES, PLACES};
+use super::{LANES, PLACES, width};
 use crate::dot::element::{Element, lanes};
-use crate::dot::lie::{COLUMNS, Packed};
+use crate::dot::lie::Packed;
 use crate::memory::View;
 
 /// The transformed images of a block: so many tiles, in strips that have each place of all channels.
 #[derive(Clone, Copy)]
 pub(super) struct Images {
-    pub(super) tiles: usize,
-    pub(super) channels: usize,
+    tiles: usize,
+    channels: usize,
+    /// Tiles of a strip.
+    width: usize,
 }
 
 impl Images {
+    pub(super) fn new(tiles: usize, channels: usize) -> Images {
+        Images { tiles, channels, width: width() }
+    }
+
+    /// Tiles of all strips: the last ones may be none.
+    pub(super) fn columns(self) -> usize {
+        self.tiles.next_multiple_of(self.width)
+    }
+
     /// Elements of all strips.
     pub(super) fn len(self) -> usize {
-        self.tiles.div_ceil(COLUMNS) * PLACES * self.pitch()
+        self.tiles.div_ceil(self.width) * PLACES * self.pitch()
     }
 
     /// From a place of a strip to the next: the last vector may go beyond it. Not a power of two, or all places would
     /// compete for the same lines of the cache.
     fn pitch(self) -> usize {
-        COLUMNS * self.channels + LANES
+        self.width * self.channels + LANES
     }
 
     /// The strips of a place.
     pub(super) fn packed(self, data: &[f32], place: usize) -> Packed<'_, f32> {
-        Packed { data: &data[place * self.pitch()..], width: COLUMNS, pitch: PLACES * self.pitch() }
+        Packed { data: &data[place * self.pitch()..], width: self.width, pitch: PLACES * self.pitch() }
     }
 
     /// Transforms what tiles see in `src`; `apart` has room for a channel's rows.
@@ -76,11 +87,13 @@ impl WithSimd for Transform<'_> {
                 let mut rows = [(&apart[..0], &apart[..0]); 4];
                 for r in 0..4 {
                     let (first, second) = apart[segment.rows[r] * 2 * half..][..2 * half].split_at(half);
-                    rows[r] = (&first[segment.pair..][..LANES + 1], &second[segment.pair..][..LANES + 1]);
+                    rows[r] = (&first[segment.pair..][..2 * LANES], &second[segment.pair..][..2 * LANES]);
                 }
-                let at = segment.tile / COLUMNS * PLACES * pitch + c * COLUMNS + segment.tile % COLUMNS;
-                for from in (0..LANES).step_by(lanes::<f32, S>()) {
-                    transform_tiles(simd, rows, from, &mut out[at + from..], pitch);
+                let (width, mut from) = (images.width, 0);
+                while from < segment.tiles {
+                    let (strip, tile) = ((segment.tile + from) / width, (segment.tile + from) % width);
+                    transform_tiles(simd, rows, from, &mut out[strip * PLACES * pitch + c * width + tile..], pitch);
+                    from += lanes::<f32, S>().min(width - tile);
                 }
             }
         }

@@ -33,6 +33,7 @@ mod windows;
 use self::outputs::Outputs;
 use self::plane::Plane;
 use self::taps::Taps;
+use super::lie::{COLUMNS, columns};
 use super::operand::Operand;
 use super::run::Run;
 
@@ -44,6 +45,11 @@ const LANES: usize = 16;
 
 /// Tasks that keep all threads busy.
 const TASKS: usize = 16;
+
+/// Lines of a strip of transformed images: what products read fastest, where that holds what is transformed at once.
+fn width() -> usize {
+    Some(columns::<f32>()).filter(|&width| width >= LANES).unwrap_or(COLUMNS)
+}
 
 /// A contraction whose right operand is an image's windows.
 pub(super) enum Winograd {

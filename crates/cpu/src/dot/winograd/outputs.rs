@@ -72,7 +72,7 @@ impl Outputs {
 
     /// The images of so many tiles.
     fn images(&self, tiles: usize) -> Images {
-        Images { tiles, channels: self.plane.channels() }
+        Images::new(tiles, self.plane.channels())
     }
 
     /// Elements of the images of a whole block.
@@ -182,7 +182,7 @@ impl Outputs {
             let lhs = Packed { data: run.env.scratch.slice(at, strips), width: ROWS, pitch: ROWS * channels };
             let rhs = of_images.packed(images, place);
             let to = Target { view, at: (place * pitch) as isize, strides: [wide as isize, 1] };
-            multiply([rows.len(), wide, channels], lhs, rhs, to, false);
+            multiply([rows.len(), wide.min(of_images.columns()), channels], lhs, rhs, to, false);
         }
         let mut is_finite = true;
         let products = Products { data, rows: rows.len(), wide };

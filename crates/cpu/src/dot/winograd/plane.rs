@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::LANES;
-use crate::dot::lie::COLUMNS;
 use crate::dot::runs::{Axis, address};
 
 /// The images of an operand, and where its windows lie.
@@ -21,14 +20,15 @@ pub(super) struct Plane {
     below: i64,
 }
 
-/// Tiles beside each other: of one band, in one strip, no more than are transformed at once.
+/// Tiles beside each other: of one band, no more than are transformed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     /// Which of the block's rows they see, and from which pair of elements on.
     pub(super) rows: [usize; 4],
     pub(super) pair: usize,
-    /// The number of the first one in the block.
+    /// The number of the first one in the block, and how many they are.
     pub(super) tile: usize,
+    pub(super) tiles: usize,
     /// The first output in the block, and how many they are in a row.
     pub(super) column: usize,
     pub(super) columns: usize,
@@ -152,11 +152,12 @@ impl Plane {
             let mut x = 0;
             while x < across {
                 let tile = (band - bands.start) * across + x;
-                let n = (across - x).min(LANES).min(COLUMNS - tile % COLUMNS);
+                let n = (across - x).min(LANES);
                 segments.push(Segment {
                     rows: [0, 1, 2, 3].map(|r| upper + r.min(seen - 1)),
                     pair: x,
                     tile,
+                    tiles: n,
                     column: self.first(band) - first + 2 * x,
                     columns: (2 * n).min(self.width - 2 * x),
                     is_whole: seen == 4,

@@ -8,7 +8,6 @@ use super::steps::{Part, Steps};
 use super::taps::Taps;
 use super::windows;
 use super::{LANES, PLACES};
-use crate::dot::lie::{COLUMNS, ROWS};
 use crate::dot::product::Product;
 use crate::dot::run::Run;
 use crate::dot::task::{Room, Task};
@@ -43,8 +42,9 @@ impl Taps {
     /// Transforms both operands: the left one's strips come first.
     fn transform_strips(&self, run: &Run, batch: usize) {
         let (plane, tiles) = (&self.plane, self.plane.tiles());
-        let (rows, channels) = (self.rows.div_ceil(ROWS), plane.channels().div_ceil(COLUMNS));
-        let work = PLACES * COLUMNS * tiles;
+        let (left, right) = (Steps::of_outputs(tiles), Steps::of_images(tiles));
+        let (rows, channels) = (self.rows.div_ceil(left.width), plane.channels().div_ceil(right.width));
+        let work = PLACES * right.width * tiles;
         for_each(
             run.parallel,
             rows + channels,
@@ -52,12 +52,13 @@ impl Taps {
             || run.gemm.task(run.env),
             |task, i| {
                 let is_left = i < rows;
-                let (steps, strip, width, most) = match is_left {
-                    true => (Steps::of_outputs(tiles), i, ROWS, self.rows),
-                    false => (Steps::of_images(tiles), i - rows, COLUMNS, plane.channels()),
+                let (steps, strip, most) = match is_left {
+                    true => (left, i, self.rows),
+                    false => (right, i - rows, plane.channels()),
                 };
+                let width = steps.width;
                 let lines = strip * width..most.min((strip + 1) * width);
-                let at = if is_left { 0 } else { Steps::of_outputs(tiles).len(self.rows) } + steps.len(strip * width);
+                let at = if is_left { 0 } else { left.len(self.rows) } + steps.len(strip * width);
                 // SAFETY: each task fills strips of its own.
                 let out = unsafe { run.env.scratch.slice_mut::<f32>(at, steps.len(width)) };
                 let part = Part { taps: self, run, batch, lines, bands: 0..plane.bands() };
@@ -87,7 +88,8 @@ impl Taps {
         let view = View::of(&mut *products);
         for place in 0..PLACES {
             let out = Target { view, at: (place * pitch) as isize, strides: [wide as isize, 1] };
-            multiply([rows.len(), wide, tiles], left.packed(outputs, place), right.packed(images, place), out, false);
+            let dims = [rows.len(), wide.min(right.lines(channels)), tiles];
+            multiply(dims, left.packed(outputs, place), right.packed(images, place), out, false);
         }
         let mut is_finite = true;
         windows::transform(Products { data: products, rows: rows.len(), wide }, channels, out, &mut is_finite);

@@ -10,9 +10,9 @@ use pulp::{Arch, Simd, WithSimd};
 use super::image::{between, load, store};
 use super::plane::{self, Plane};
 use super::taps::Taps;
-use super::{LANES, PLACES};
+use super::{LANES, PLACES, width};
 use crate::dot::element::{Element, lanes};
-use crate::dot::lie::{COLUMNS, Packed, ROWS};
+use crate::dot::lie::{Packed, ROWS};
 use crate::dot::pack::Strips;
 use crate::dot::run::Run;
 use crate::exec::Worker;
@@ -20,13 +20,13 @@ use crate::exec::Worker;
 /// Strips of so many lines, each of which has all places of so many tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Steps {
-    width: usize,
+    pub(super) width: usize,
     tiles: usize,
 }
 
 impl Steps {
     pub(super) fn of_images(tiles: usize) -> Steps {
-        Steps { width: COLUMNS, tiles }
+        Steps { width: width(), tiles }
     }
 
     pub(super) fn of_outputs(tiles: usize) -> Steps {
@@ -36,6 +36,11 @@ impl Steps {
     /// From a place of a strip to the next: the last vector may go beyond it.
     fn pitch(self) -> usize {
         self.width * self.tiles + LANES
+    }
+
+    /// Lines of all strips that so many take.
+    pub(super) fn lines(self, lines: usize) -> usize {
+        lines.next_multiple_of(self.width)
     }
 
     /// Elements of so many lines.
@@ -66,7 +71,7 @@ impl Part<'_> {
     /// Elements that an image's lines are packed into first.
     pub(super) fn raw_images(&self) -> usize {
         let [high, wide] = self.taps.plane.seen();
-        self.lines.len().next_multiple_of(COLUMNS) * wide * high.min(2 * self.bands.len() + 2)
+        self.lines.len().next_multiple_of(width()) * wide * high.min(2 * self.bands.len() + 2)
     }
 
     /// Elements that outputs are packed into first.
@@ -81,7 +86,7 @@ impl Part<'_> {
         taps.plane.parts(bands.clone(), |part| {
             let (from, to) = (2 * part.bands.start, high.min(2 * part.bands.end + 2));
             let steps = (part.image * high + from) * wide..(part.image * high + to) * wide;
-            let strips = Strips { width: COLUMNS, depth: steps.len() };
+            let strips = Strips { width: places.width, depth: steps.len() };
             let raw = &mut raw[..strips.len(lines.len())];
             strips.pad(lines.len(), raw);
             taps.seen.pack((run.sources[1], run.env), self.batch, [lines, &steps], strips, raw);
@@ -131,12 +136,12 @@ impl WithSimd for ImageTiles<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let ImageTiles { raw, seen: Seen { rows, wide, bands, across }, first, places, out } = self;
-        let pitch = places.pitch();
-        for (s, raw) in raw.chunks_exact(rows * wide * COLUMNS).enumerate() {
+        let (pitch, width) = (places.pitch(), places.width);
+        for (s, raw) in raw.chunks_exact(rows * wide * width).enumerate() {
             for tile in 0..bands * across {
                 let (band, x) = (tile / across, tile % across);
-                let at = s * PLACES * pitch + (first + tile) * COLUMNS;
-                for from in (0..COLUMNS).step_by(lanes::<f32, S>()) {
+                let at = s * PLACES * pitch + (first + tile) * width;
+                for from in (0..width).step_by(lanes::<f32, S>()) {
                     let zero = f32::splat(simd, 0.0);
                     // By columns: [x, y]. A tile's last row or column is not there if no output sees it.
                     let mut tall = [[zero; 4]; 4];
@@ -144,7 +149,7 @@ impl WithSimd for ImageTiles<'_> {
                         let mut column = [zero; 4];
                         for (j, seen) in column.iter_mut().enumerate() {
                             let (row, element) = ((2 * band + j).min(rows - 1), (2 * x + i).min(wide - 1));
-                            *seen = load(simd, &raw[(row * wide + element) * COLUMNS + from..]);
+                            *seen = load(simd, &raw[(row * wide + element) * width + from..]);
                         }
                         *tall = between(simd, column);
                     }
