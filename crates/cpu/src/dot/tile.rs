@@ -148,7 +148,7 @@ fn high<T: Element, S: Simd>(simd: S, lhs: Left<T>, rhs: Strip<T>, place: Place<
     }
 }
 
-/// A tile in parts of `M` rows, or [`QUAD`]s where that would be too many, and `N` vectors.
+/// A tile in parts of `M` rows, or [`QUAD`]s where that would be too many, and `N` vectors, or as many as are needed.
 #[inline(always)]
 fn parts<T: Element, S: Simd, const M: usize, const N: usize>(
     simd: S,
@@ -162,7 +162,12 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(
     for row in (0..place.rows.min(ROWS)).step_by(M) {
         for column in (0..place.columns.min(width)).step_by(N * lanes::<T, S>()) {
             let rhs = Strip { steps: steps.get(column..).unwrap_or(&[]), width };
-            sums::<T, S, M, N>(simd, lhs.below(row), rhs, place.at(row, column));
+            let (lhs, place) = (lhs.below(row), place.at(row, column));
+            match place.columns.div_ceil(lanes::<T, S>()) {
+                1 => sums::<T, S, M, 1>(simd, lhs, rhs, place),
+                2 => sums::<T, S, M, 2>(simd, lhs, rhs, place),
+                _ => sums::<T, S, M, N>(simd, lhs, rhs, place),
+            }
         }
     }
 }
