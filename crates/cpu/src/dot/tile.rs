@@ -159,12 +159,16 @@ fn parts<T: Element, S: Simd, const M: usize, const N: usize>(
     if place.rows < ROWS && M != QUAD {
         return parts::<T, S, QUAD, N>(simd, lhs, Strip { steps, width }, place);
     }
-    for row in (0..place.rows.min(ROWS)).step_by(M) {
-        for column in (0..place.columns.min(width)).step_by(N * lanes::<T, S>()) {
-            let rhs = Strip { steps: steps.get(column..).unwrap_or(&[]), width };
+    for column in (0..place.columns.min(width)).step_by(N * lanes::<T, S>()) {
+        let rhs = Strip { steps: steps.get(column..).unwrap_or(&[]), width };
+        let vectors = (place.columns - column).div_ceil(lanes::<T, S>());
+        // One vector leaves registers for all rows, and their sums enough to do meanwhile.
+        let high = if vectors == 1 { ROWS } else { M };
+        for row in (0..place.rows.min(ROWS)).step_by(high) {
             let (lhs, place) = (lhs.below(row), place.at(row, column));
-            match place.columns.div_ceil(lanes::<T, S>()) {
-                1 => sums::<T, S, M, 1>(simd, lhs, rhs, place),
+            match vectors {
+                1 if place.rows > QUAD => sums::<T, S, ROWS, 1>(simd, lhs, rhs, place),
+                1 => sums::<T, S, QUAD, 1>(simd, lhs, rhs, place),
                 2 => sums::<T, S, M, 2>(simd, lhs, rhs, place),
                 _ => sums::<T, S, M, N>(simd, lhs, rhs, place),
             }
