@@ -130,7 +130,9 @@ impl Block<'_> {
             let strides = if turned { [1, pitch] } else { [pitch, 1] };
             let (lhs, rhs) = (&data[row * strides[0]..], &self.rhs[column..]);
             let last = self.k - 1;
-            assert!((M - 1) * strides[0] + last * strides[1] < lhs.len() && last * self.pitch + N * LANES <= rhs.len());
+            let holds =
+                (M - 1) * strides[0] + last * strides[1] < lhs.len() && last * self.pitch + N * LANES <= rhs.len();
+            assert!(holds, "the last step's rows and columns are all there");
             let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch: self.pitch, steps: self.k };
             let sums = bytemuck::cast_slice_mut(sums.as_flattened_mut().as_flattened_mut());
             // SAFETY: the last step's last row and columns are there, on a processor that has AVX2 and FMA.
