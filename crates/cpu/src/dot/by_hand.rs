@@ -14,15 +14,21 @@ pub(super) const TILE: [usize; 2] = [4, 3];
 
 const SUMS: usize = TILE[0] * TILE[1];
 
+/// A loop over the steps of a tile, as lines of assembly for one of them: they find columns at `rhs` and rows at `lhs`,
+/// `row` bytes apart, or as many times that as the registers in brackets have.
 macro_rules! by_hand {
-    ($name:ident, $t:ty, $load:ident, $store:ident, $splat:literal, $mul_add:literal) => {
-        /// Adds all steps to the sums of a tile of 4 × 3.
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident($t:ty, $load:ident, $store:ident) [$($far:ident = $times:literal),*]
+        $($line:expr),+ $(,)?
+    ) => {
+        $(#[$doc])*
         ///
         /// # Safety
         ///
-        /// All of [`TILE`]'s rows and columns are there for each step, of which there is one, and AVX2 and FMA are.
+        /// All rows and columns of the tile are there for each step, of which there is one, and AVX2 and FMA are.
         #[target_feature(enable = "avx2,fma")]
-        pub(super) unsafe fn $name(walk: Walk<$t>, sums: &mut [[$t; 32 / size_of::<$t>()]; SUMS]) {
+        $vis unsafe fn $name(walk: Walk<$t>, sums: &mut [[$t; 32 / size_of::<$t>()]; SUMS]) {
             let Walk { lhs, strides, rhs, pitch, steps } = walk;
             let [row, step] = strides.map(|elements| elements * size_of::<$t>());
             // SAFETY: as long as a vector each.
@@ -32,25 +38,7 @@ macro_rules! by_hand {
             unsafe {
                 asm!(
                     "2:",
-                    "vmovups {x}, [{rhs}]",
-                    "vmovups {y}, [{rhs} + 32]",
-                    "vmovups {z}, [{rhs} + 64]",
-                    concat!($splat, " {w}, [{lhs}]"),
-                    concat!($mul_add, " {a}, {w}, {x}"),
-                    concat!($mul_add, " {b}, {w}, {y}"),
-                    concat!($mul_add, " {c}, {w}, {z}"),
-                    concat!($splat, " {w}, [{lhs} + {row}]"),
-                    concat!($mul_add, " {d}, {w}, {x}"),
-                    concat!($mul_add, " {e}, {w}, {y}"),
-                    concat!($mul_add, " {f}, {w}, {z}"),
-                    concat!($splat, " {w}, [{lhs} + 2 * {row}]"),
-                    concat!($mul_add, " {g}, {w}, {x}"),
-                    concat!($mul_add, " {h}, {w}, {y}"),
-                    concat!($mul_add, " {i}, {w}, {z}"),
-                    concat!($splat, " {w}, [{lhs} + {last}]"),
-                    concat!($mul_add, " {j}, {w}, {x}"),
-                    concat!($mul_add, " {k}, {w}, {y}"),
-                    concat!($mul_add, " {l}, {w}, {z}"),
+                    $($line,)+
                     "add {lhs}, {step}",
                     "add {rhs}, {pitch}",
                     "dec {steps}",
@@ -64,7 +52,7 @@ macro_rules! by_hand {
                     rhs = inout(reg) rhs => _,
                     steps = inout(reg) steps => _,
                     row = in(reg) row,
-                    last = in(reg) 3 * row,
+                    $($far = in(reg) $times * row,)*
                     step = in(reg) step,
                     pitch = in(reg) pitch * size_of::<$t>(),
                     options(nostack, readonly),
@@ -78,69 +66,60 @@ macro_rules! by_hand {
     };
 }
 
-by_hand!(f32s, f32, _mm256_loadu_ps, _mm256_storeu_ps, "vbroadcastss", "vfmadd231ps");
-by_hand!(f64s, f64, _mm256_loadu_pd, _mm256_storeu_pd, "vbroadcastsd", "vfmadd231pd");
-
-/// Adds all steps to the sums of a tile of 6 × 2.
-///
-/// # Safety
-///
-/// Six rows and both vectors of columns are there for each step, of which there is one, and AVX2 and FMA are.
-#[target_feature(enable = "avx2,fma")]
-pub(crate) unsafe fn tall(walk: Walk<f32>, sums: &mut [[f32; 8]; SUMS]) {
-    let Walk { lhs, strides, rhs, pitch, steps } = walk;
-    let [row, step] = strides.map(|elements| elements * size_of::<f32>());
-    // SAFETY: as long as a vector each.
-    let mut vectors = sums.each_ref().map(|sum| unsafe { _mm256_loadu_ps(sum.as_ptr()) });
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = &mut vectors;
-    // SAFETY: reads what the caller says is there, and writes to registers.
-    unsafe {
-        asm!(
-            "2:",
+macro_rules! of_a_tile {
+    ($name:ident, $t:ty, $load:ident, $store:ident, $splat:literal, $mul_add:literal) => {
+        by_hand! {
+            /// Adds all steps to the sums of a [`TILE`].
+            pub(super) fn $name($t, $load, $store) [third = 3]
             "vmovups {x}, [{rhs}]",
             "vmovups {y}, [{rhs} + 32]",
-            "vbroadcastss {w}, [{lhs}]",
-            "vfmadd231ps {a}, {w}, {x}",
-            "vfmadd231ps {b}, {w}, {y}",
-            "vbroadcastss {z}, [{lhs} + {row}]",
-            "vfmadd231ps {c}, {z}, {x}",
-            "vfmadd231ps {d}, {z}, {y}",
-            "vbroadcastss {w}, [{lhs} + 2 * {row}]",
-            "vfmadd231ps {e}, {w}, {x}",
-            "vfmadd231ps {f}, {w}, {y}",
-            "vbroadcastss {z}, [{lhs} + {third}]",
-            "vfmadd231ps {g}, {z}, {x}",
-            "vfmadd231ps {h}, {z}, {y}",
-            "vbroadcastss {w}, [{lhs} + 4 * {row}]",
-            "vfmadd231ps {i}, {w}, {x}",
-            "vfmadd231ps {j}, {w}, {y}",
-            "vbroadcastss {z}, [{lhs} + {fifth}]",
-            "vfmadd231ps {k}, {z}, {x}",
-            "vfmadd231ps {l}, {z}, {y}",
-            "add {lhs}, {step}",
-            "add {rhs}, {pitch}",
-            "dec {steps}",
-            "jnz 2b",
-            a = inout(ymm_reg) *a, b = inout(ymm_reg) *b, c = inout(ymm_reg) *c,
-            d = inout(ymm_reg) *d, e = inout(ymm_reg) *e, f = inout(ymm_reg) *f,
-            g = inout(ymm_reg) *g, h = inout(ymm_reg) *h, i = inout(ymm_reg) *i,
-            j = inout(ymm_reg) *j, k = inout(ymm_reg) *k, l = inout(ymm_reg) *l,
-            w = out(ymm_reg) _, x = out(ymm_reg) _, y = out(ymm_reg) _, z = out(ymm_reg) _,
-            lhs = inout(reg) lhs => _,
-            rhs = inout(reg) rhs => _,
-            steps = inout(reg) steps => _,
-            row = in(reg) row,
-            third = in(reg) 3 * row,
-            fifth = in(reg) 5 * row,
-            step = in(reg) step,
-            pitch = in(reg) pitch * size_of::<f32>(),
-            options(nostack, readonly),
-        );
-    }
-    for (sum, vector) in sums.iter_mut().zip(vectors) {
-        // SAFETY: as long as a vector.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr(), vector) };
-    }
+            "vmovups {z}, [{rhs} + 64]",
+            concat!($splat, " {w}, [{lhs}]"),
+            concat!($mul_add, " {a}, {w}, {x}"),
+            concat!($mul_add, " {b}, {w}, {y}"),
+            concat!($mul_add, " {c}, {w}, {z}"),
+            concat!($splat, " {w}, [{lhs} + {row}]"),
+            concat!($mul_add, " {d}, {w}, {x}"),
+            concat!($mul_add, " {e}, {w}, {y}"),
+            concat!($mul_add, " {f}, {w}, {z}"),
+            concat!($splat, " {w}, [{lhs} + 2 * {row}]"),
+            concat!($mul_add, " {g}, {w}, {x}"),
+            concat!($mul_add, " {h}, {w}, {y}"),
+            concat!($mul_add, " {i}, {w}, {z}"),
+            concat!($splat, " {w}, [{lhs} + {third}]"),
+            concat!($mul_add, " {j}, {w}, {x}"),
+            concat!($mul_add, " {k}, {w}, {y}"),
+            concat!($mul_add, " {l}, {w}, {z}"),
+        }
+    };
+}
+
+of_a_tile!(f32s, f32, _mm256_loadu_ps, _mm256_storeu_ps, "vbroadcastss", "vfmadd231ps");
+of_a_tile!(f64s, f64, _mm256_loadu_pd, _mm256_storeu_pd, "vbroadcastsd", "vfmadd231pd");
+
+by_hand! {
+    /// Adds all steps to the sums of a tile of 6 × 2.
+    pub(crate) fn tall(f32, _mm256_loadu_ps, _mm256_storeu_ps) [third = 3, fifth = 5]
+    "vmovups {x}, [{rhs}]",
+    "vmovups {y}, [{rhs} + 32]",
+    "vbroadcastss {w}, [{lhs}]",
+    "vfmadd231ps {a}, {w}, {x}",
+    "vfmadd231ps {b}, {w}, {y}",
+    "vbroadcastss {z}, [{lhs} + {row}]",
+    "vfmadd231ps {c}, {z}, {x}",
+    "vfmadd231ps {d}, {z}, {y}",
+    "vbroadcastss {w}, [{lhs} + 2 * {row}]",
+    "vfmadd231ps {e}, {w}, {x}",
+    "vfmadd231ps {f}, {w}, {y}",
+    "vbroadcastss {z}, [{lhs} + {third}]",
+    "vfmadd231ps {g}, {z}, {x}",
+    "vfmadd231ps {h}, {z}, {y}",
+    "vbroadcastss {w}, [{lhs} + 4 * {row}]",
+    "vfmadd231ps {i}, {w}, {x}",
+    "vfmadd231ps {j}, {w}, {y}",
+    "vbroadcastss {z}, [{lhs} + {fifth}]",
+    "vfmadd231ps {k}, {z}, {x}",
+    "vfmadd231ps {l}, {z}, {y}",
 }
 
 #[cfg(test)]
