@@ -20,7 +20,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci                  fmt, clippy, tidy, test, doc, examples, cost, in this order, up to the first failure
+  ci                  fmt, clippy, tidy, crates, test, doc, examples, in this order, up to the first failure
   tidy                dependency edges and source rules; one line for each violation
   cost                seconds of a cold release build of the facade, and how many crates it takes
   bless               run the tests with KILN_BLESS=1, then list the golden files that changed

@@ -90,7 +90,7 @@ impl WithSimd for Transform<'_> {
                     rows[r] = (&first[segment.pair..][..2 * LANES], &second[segment.pair..][..2 * LANES]);
                 }
                 let (width, mut from) = (images.width, 0);
-                while from < segment.tiles {
+                while from < segment.tiles() {
                     let (strip, tile) = ((segment.tile + from) / width, (segment.tile + from) % width);
                     transform_tiles(simd, rows, from, &mut out[strip * PLACES * pitch + c * width + tile..], pitch);
                     from += lanes::<f32, S>().min(width - tile);

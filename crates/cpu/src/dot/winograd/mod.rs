@@ -48,7 +48,10 @@ const TASKS: usize = 16;
 
 /// Lines of a strip of transformed images: what products read fastest, where that holds what is transformed at once.
 fn width() -> usize {
-    Some(columns::<f32>()).filter(|&width| width >= LANES).unwrap_or(COLUMNS)
+    match columns::<f32>() {
+        width @ LANES.. => width,
+        _ => COLUMNS,
+    }
 }
 
 /// A contraction whose right operand is an image's windows.

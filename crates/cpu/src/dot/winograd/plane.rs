@@ -26,14 +26,20 @@ pub(super) struct Segment {
     /// Which of the block's rows they see, and from which pair of elements on.
     pub(super) rows: [usize; 4],
     pub(super) pair: usize,
-    /// The number of the first one in the block, and how many they are.
+    /// The number of the first one in the block.
     pub(super) tile: usize,
-    pub(super) tiles: usize,
     /// The first output in the block, and how many they are in a row.
     pub(super) column: usize,
     pub(super) columns: usize,
     /// True iff there are outputs in a second row.
     pub(super) is_whole: bool,
+}
+
+impl Segment {
+    /// How many they are.
+    pub(super) fn tiles(&self) -> usize {
+        self.columns.div_ceil(2)
+    }
 }
 
 /// The tiles of some bands.
@@ -157,7 +163,6 @@ impl Plane {
                     rows: [0, 1, 2, 3].map(|r| upper + r.min(seen - 1)),
                     pair: x,
                     tile,
-                    tiles: n,
                     column: self.first(band) - first + 2 * x,
                     columns: (2 * n).min(self.width - 2 * x),
                     is_whole: seen == 4,
