@@ -8,6 +8,7 @@ use crate::Device;
 use crate::behind::derive;
 use crate::known::{Filling, Known};
 use crate::node::{Node, Region};
+use crate::turn::Turn;
 
 /// How often a capture begins anew because other threads compute what it looks at.
 const TRIES: usize = 1000;
@@ -19,14 +20,14 @@ pub(crate) struct Captured {
 }
 
 /// Everything that is not computed behind the targets. Outputs are the targets, and whatever else on
-/// the way a handle still names; a live view asks for what it views.
+/// the way a handle still names; a live view asks for what it views. The turn lasts until these are computed.
 ///
 /// # Errors
 /// If a value on the way failed to be computed before.
 ///
 /// # Panics
 /// If a value on the way was released and cannot be computed again.
-pub(crate) fn capture(device: &Device, targets: &[Arc<Node>]) -> Result<Captured> {
+pub(crate) fn capture(device: &Device, targets: &[Arc<Node>], _turn: &Turn) -> Result<Captured> {
     // Marks on nodes tell what was met: one capture of a device at a time.
     let mut programs = device.programs();
     for _ in 0..TRIES {

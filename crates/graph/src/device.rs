@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use kiln_ir::{Backend, Caps, DType};
 
@@ -24,6 +24,8 @@ struct Inner {
     programs: Mutex<Programs>,
     /// Gradients that are not recorded yet.
     owed: Mutex<Vec<Weak<Debt>>>,
+    /// Who runs programs: see [`Turn`](crate::turn::Turn).
+    turns: RwLock<()>,
     /// The most bytes that one program may take.
     budget: AtomicU64,
 }
@@ -45,6 +47,7 @@ impl Device {
             plans: Mutex::default(),
             programs: Mutex::default(),
             owed: Mutex::default(),
+            turns: RwLock::default(),
             budget: AtomicU64::new(u64::MAX),
         }))
     }
@@ -99,6 +102,10 @@ impl Device {
     /// Gradients that are not recorded yet.
     pub(crate) fn owed(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Debt>>> {
         self.0.owed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn turns(&self) -> &RwLock<()> {
+        &self.0.turns
     }
 
     pub(crate) fn options(&self) -> PlanOptions {

@@ -15,6 +15,7 @@ use crate::node::Node;
 use crate::owed::pay;
 use crate::plan::{Output, Plan, PlanOptions, plan};
 use crate::stepwise;
+use crate::turn::Turn;
 
 /// The run of a plan that `KILN_DEBUG=2` and `KILN_DUMP` time: by then everything is compiled and warm.
 const TIMED_RUN: u32 = 3;
@@ -27,29 +28,42 @@ const TIMED_RUN: u32 = 3;
 /// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
 pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
     pay(device);
-    let captured = capture_timed(device, targets)?;
-    if captured.graph().outputs.is_empty() {
-        return Ok(());
+    // What is cut from its history is most often a step, which overwrites what it replaces.
+    let mut turn = if cut.is_some() { device.turn_alone() } else { device.turn() };
+    loop {
+        let captured = capture_timed(device, targets, &turn)?;
+        if captured.graph().outputs.is_empty() {
+            return Ok(());
+        }
+        let ready = ready_or_refused(device, &captured)?;
+        if turn.is_alone() || !ready.plan.overwrites() {
+            return run_captured(device, captured, &ready, cut, &turn);
+        }
+        captured.leave(device);
+        drop(turn);
+        turn = device.turn_alone();
     }
-    run_new(device, captured, cut).map(drop)
 }
 
 /// As [`capture`], noted in the device's timeline.
-pub(crate) fn capture_timed(device: &Device, targets: &[Arc<Node>]) -> Result<Captured> {
+pub(crate) fn capture_timed(device: &Device, targets: &[Arc<Node>], turn: &Turn) -> Result<Captured> {
     let _span = device.env().span("capture");
-    capture(device, targets)
+    capture(device, targets, turn)
 }
 
-/// As [`run`], for a program that was captured; gives its plan.
+/// As [`run`], for a program that was captured in a turn alone; gives its plan.
 pub(crate) fn run_new(
     device: &Device,
     captured: Captured,
     cut: Option<&'static Location<'static>>,
+    turn: &Turn,
 ) -> Result<Arc<Ready>> {
-    match ready(device, &captured) {
-        Ok(ready) => run_captured(device, captured, &ready, cut).map(|()| ready),
-        Err(error) => Err(refused(&captured, error)),
-    }
+    let ready = ready_or_refused(device, &captured)?;
+    run_captured(device, captured, &ready, cut, turn).map(|()| ready)
+}
+
+fn ready_or_refused(device: &Device, captured: &Captured) -> Result<Arc<Ready>> {
+    ready(device, captured).map_err(|error| refused(captured, error))
 }
 
 /// An error before anything ran: what lacks memory now may have it later, what the device cannot do it never can.
@@ -66,7 +80,9 @@ pub(crate) fn run_captured(
     mut captured: Captured,
     ready: &Ready,
     cut: Option<&'static Location<'static>>,
+    turn: &Turn,
 ) -> Result<()> {
+    assert!(turn.is_alone() || !ready.plan.overwrites(), "what overwrites a leaf runs alone");
     let within = ready.plan.within(device.budget(), device.caps());
     let added = within.and_then(|()| add_results(device, &ready.plan, &mut captured.filling.args));
     added.map_err(|error| refused(&captured, error))?;

@@ -5,7 +5,8 @@
 //! is found again by its structure the next time.
 //!
 //! Reading order: `tensor`, `ops` (the methods), `record` (the checks), `node` and `history` (liveness), `grad` and
-//! `vjp`, `capture`, `known` and `behind`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and [`trace`].
+//! `vjp`, `turn`, `capture`, `known` and `behind`, [`mod@plan`], `exec`, then what need not be recorded again: [`sequel`] and
+//! [`trace`].
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +39,7 @@ mod stepwise;
 mod tensor;
 mod timeline;
 pub mod trace;
+mod turn;
 mod vjp;
 
 pub use checkpoint::checkpoint;
@@ -45,7 +47,7 @@ pub use clock::Clock;
 pub use device::Device;
 pub use element::Element;
 pub use ops::{Conv2dOptions, Operand, Pool2dOptions, generator_state, manual_seed, set_generator_state};
-pub use owed::{Due, Owed};
+pub use owed::Owed;
 pub use program::Program;
 pub use read::Later;
 pub use tensor::Tensor;

@@ -6,16 +6,19 @@
 //! [`Sequel`]: crate::sequel::Sequel
 
 use std::panic::Location;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::grad::{check, reaches};
+use crate::node::Node;
 use crate::record::recorded_at;
+use crate::turn::Turn;
 use crate::{Device, Tensor, trace};
 
 /// The gradients of a scalar, recorded once they are asked for: see [`Tensor::grad_later`].
 pub struct Owed(Arc<Debt>);
 
 pub(crate) struct Debt {
+    device: Device,
     /// The scalar, and what its gradients are with respect to; until they are recorded.
     due: Mutex<Option<(Tensor, Vec<Tensor>)>>,
     paid: OnceLock<Vec<Option<Tensor>>>,
@@ -48,7 +51,8 @@ impl Tensor {
             return None;
         }
         let due = (self.clone(), wrt.iter().map(|t| (*t).clone()).collect());
-        let debt = Debt { due: Mutex::new(Some(due)), paid: OnceLock::new(), location: Location::caller() };
+        let (device, location) = (self.device().clone(), Location::caller());
+        let debt = Debt { device, due: Mutex::new(Some(due)), paid: OnceLock::new(), location };
         let owed = Owed(Arc::new(debt));
         match trace::is_recording() {
             // What is recorded after the step is no part of it.
@@ -70,38 +74,50 @@ impl Owed {
         self.0.paid.get().expect("whoever takes what is owed takes all handles on it")
     }
 
-    /// What is owed, for whoever takes it to record; itself, if it is recorded, or with respect to other tensors.
-    pub fn into_due(self, wrt: &[&Tensor]) -> Result<Due, Owed> {
-        let same =
-            |(_, own): &mut (Tensor, Vec<Tensor>)| own.len() == wrt.len() && own.iter().zip(wrt).all(|(a, b)| a.is(b));
-        let due = self.0.due().take_if(same);
-        match due {
-            Some((of, wrt)) => Ok(Due { of, wrt, location: self.0.location }),
-            None => Err(self),
-        }
+    /// True iff they are not recorded yet, and with respect to these tensors.
+    pub fn is_due(&self, wrt: &[&Tensor]) -> bool {
+        let same = |own: &[Tensor]| own.len() == wrt.len() && own.iter().zip(wrt).all(|(a, b)| a.is(b));
+        self.0.due().as_ref().is_some_and(|(_, own)| same(own))
+    }
+
+    /// Takes what is owed, to record it later; `None` if it is recorded. Until then others would compute without recording it
+    /// first, and let go of what it needs: so whoever takes it has a turn alone.
+    pub(crate) fn take(&self, _turn: &Turn) -> Option<Due> {
+        let (of, wrt) = self.0.due().take()?;
+        let wrt = wrt.iter().map(|t| t.node().clone()).collect();
+        Some(Due { of, wrt, location: self.0.location })
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.0.device
     }
 }
 
 /// Gradients that are not recorded.
-pub struct Due {
+pub(crate) struct Due {
     /// The scalar.
-    pub of: Tensor,
-    /// What its gradients are with respect to.
-    pub wrt: Vec<Tensor>,
+    pub(crate) of: Tensor,
+    /// What its gradients are with respect to. Handles would seem to be others'.
+    pub(crate) wrt: Vec<Arc<Node>>,
     /// Where they were asked for.
-    pub location: &'static Location<'static>,
+    location: &'static Location<'static>,
 }
 
-impl Tensor {
-    /// What was owed: as [`Tensor::grad`], recorded as asked for at this line.
-    ///
-    /// # Panics
-    /// If there is no gradient at all.
-    pub fn grad_owed(&self, wrt: &[&Tensor], location: &'static Location<'static>) -> Vec<Option<Tensor>> {
-        let grads = recorded_at(location, || self.grad(wrt));
-        assert!(grads.iter().any(Option::is_some), "backward: no gradient reaches what it was asked for at {location}");
-        grads
+impl Due {
+    pub(crate) fn record(self) -> Vec<Option<Tensor>> {
+        let wrt: Vec<Tensor> = self.wrt.into_iter().map(Tensor::from_node).collect();
+        record(&self.of, &wrt, self.location)
     }
+}
+
+/// What was owed: as [`Tensor::grad`], recorded as asked for at this line.
+///
+/// # Panics
+/// If there is no gradient at all.
+fn record(of: &Tensor, wrt: &[Tensor], location: &'static Location<'static>) -> Vec<Option<Tensor>> {
+    let grads = recorded_at(location, || of.grad(&wrt.iter().collect::<Vec<_>>()));
+    assert!(grads.iter().any(Option::is_some), "backward: no gradient reaches what it was asked for at {location}");
+    grads
 }
 
 impl Debt {
@@ -113,14 +129,24 @@ impl Debt {
         // Others wait until all is recorded.
         let mut due = self.due();
         if let Some((of, wrt)) = due.take() {
-            let grads = of.grad_owed(&wrt.iter().collect::<Vec<_>>(), self.location);
-            self.paid.set(grads).expect("it is due once");
+            self.paid.set(record(&of, &wrt, self.location)).expect("it is due once");
         }
     }
 }
 
-/// Records what is owed on a device.
+/// Records what is owed on a device; what another thread records meanwhile is waited for.
 pub(crate) fn pay(device: &Device) {
-    let all = std::mem::take(&mut *device.owed());
-    all.iter().filter_map(Weak::upgrade).for_each(|debt| debt.pay());
+    loop {
+        let mut next = None;
+        device.owed().retain(|debt| {
+            let debt = debt.upgrade().filter(|debt| debt.due().is_some());
+            let is_due = debt.is_some();
+            next = next.take().or(debt);
+            is_due
+        });
+        match next {
+            Some(debt) => debt.pay(),
+            None => return,
+        }
+    }
 }

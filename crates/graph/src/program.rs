@@ -27,7 +27,9 @@ impl Program {
     #[track_caller]
     pub fn behind(tensors: &[&Tensor]) -> Result<Program> {
         let targets: Vec<_> = tensors.iter().map(|t| t.node().clone()).collect();
-        let captured = capture(tensors[0].device(), &targets)?;
+        let device = tensors[0].device();
+        let turn = device.turn();
+        let captured = capture(device, &targets, &turn)?;
         let mut graph = captured.graph().clone();
         let outputs = tensors.iter().map(|t| captured.entry_of(t.node())).collect();
         graph.outputs = outputs;

@@ -9,7 +9,7 @@
 //! nothing it reads could be computed again, since gradients would go on behind it.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use kiln_ir::{Buffer, DType, NodeId, Result, Shape};
 use rustc_hash::FxHashMap as HashMap;
@@ -19,8 +19,10 @@ use crate::capture::Captured;
 use crate::exec::{add_results, capture_timed, fire_plan, run_new};
 use crate::known::Known;
 use crate::node::{Node, Source, Value};
+use crate::owed::{Due, Owed};
 use crate::record::held;
 use crate::tensor::scalar_word;
+use crate::turn::Turn;
 use crate::{Device, Tensor, trace};
 
 /// First parts that are remembered: batches of other dims, models that are trained in turn.
@@ -36,8 +38,8 @@ pub struct Sequel {
 pub enum Begun {
     /// All of it was submitted.
     Done,
-    /// The rest must be recorded from this scalar, and then learned.
-    Unknown(Tensor, First),
+    /// The rest must be recorded from these gradients, and then learned.
+    Unknown(Vec<Option<Tensor>>, First),
 }
 
 /// The first part of a step, by which its rest is recognised.
@@ -79,6 +81,8 @@ struct Ids {
     slots: HashMap<u64, u32>,
     /// The state before the step, in its order.
     state: Vec<u64>,
+    /// What the first part computes.
+    outputs: Vec<Weak<Node>>,
 }
 
 /// How the whole of a step is run.
@@ -112,29 +116,38 @@ enum Target {
 }
 
 impl Sequel {
-    /// Submits a step of which everything up to `root` is recorded, as [`Device::eval`] would after the rest of it, if
-    /// that is known; else the rest must be recorded, and given to [`Sequel::learn`]. The rest must be decided by what
-    /// is recorded, by the dims and dtypes of the state, and by the numbers.
+    /// Submits a step of which everything up to a scalar is recorded, whose gradients are owed, as [`Device::eval`] would
+    /// after the rest of it, if that is known; else the rest must be recorded, and given to [`Sequel::learn`]. The rest
+    /// must be decided by what is recorded, by the dims and dtypes of the state, and by the numbers.
     ///
     /// # Errors
     /// If the device fails; then all that the step replaces holds the error.
     #[track_caller]
-    pub fn run(&mut self, root: Tensor, state: &mut [&mut Tensor], numbers: &[f64]) -> Result<Begun> {
-        let (device, node) = (root.device().clone(), root.node());
+    pub fn run(&mut self, owed: Owed, state: &mut [&mut Tensor], numbers: &[f64]) -> Result<Begun> {
+        let turn = owed.device().turn_alone();
+        match owed.take(&turn) {
+            Some(due) => self.follow(due, state, numbers, &turn),
+            None => Ok(Begun::Unknown(owed.grads().to_vec(), First(None))),
+        }
+    }
+
+    #[track_caller]
+    fn follow(&mut self, due: Due, state: &mut [&mut Tensor], numbers: &[f64], turn: &Turn) -> Result<Begun> {
+        let (device, node) = (due.of.device().clone(), due.of.node());
         if trace::is_recording() || device.env().check || !node.is_pending() {
-            return Ok(Begun::Unknown(root, First(None)));
+            return Ok(Begun::Unknown(due.record(), First(None)));
         }
         let mut targets = held(&device);
         if targets.iter().all(|target| target.id != node.id) {
             targets.push(node.clone());
         }
         // An error on the way is met by who records the rest.
-        let captured = capture_timed(&device, &targets).ok();
+        let captured = capture_timed(&device, &targets, turn).ok();
         drop(targets);
         let Some((captured, (places, buffers))) =
             captured.and_then(|c| find(&device, state, &c).map(|found| (c, found)))
         else {
-            return Ok(Begun::Unknown(root, First(None)));
+            return Ok(Begun::Unknown(due.record(), First(None)));
         };
         // One handle is the step's own.
         let at = Root { entry: captured.entry_of(node), wanted: node.handles() > 1 };
@@ -142,14 +155,15 @@ impl Sequel {
         let Some((_, rest)) = known else {
             let first = (Key::new(&captured, at, places, numbers.len()), Ids::new(&captured, state));
             captured.leave(&device);
-            return Ok(Begun::Unknown(root, First(Some(Box::new(first)))));
+            return Ok(Begun::Unknown(due.record(), First(Some(Box::new(first)))));
         };
         match rest.as_ref().and_then(|rest| Some((rest, rest.args(&device, &captured, &buffers)?))) {
             Some((rest, args)) => {
-                rest.run(root, state, captured, args, numbers, Location::caller())?;
+                drop(due.wrt);
+                rest.run(due.of, state, captured, args, numbers, Location::caller())?;
                 Ok(Begun::Done)
             }
-            None => Ok(Begun::Unknown(root, First(None))),
+            None => Ok(Begun::Unknown(due.record(), First(None))),
         }
     }
 
@@ -166,12 +180,19 @@ impl Sequel {
         };
         let (key, ids) = *first;
         let numbers: Vec<Slot> = numbers.into_iter().map(|number| slot_of(&number)).collect();
-        let captured = capture_timed(device, &held(device))?;
+        let (targets, turn) = (held(device), device.turn_alone());
+        let captured = capture_timed(device, &targets, &turn)?;
+        drop(targets);
         if captured.graph().outputs.is_empty() {
             return Ok(());
         }
         let found = Rest::sources(&key, &ids, &captured, state, &numbers);
-        let ready = run_new(device, captured, Some(Location::caller()))?;
+        // What others have computed meanwhile is missing in this step, but not in the next ones.
+        let missing = ids.outputs.iter().filter_map(Weak::upgrade).any(|node| !node.is_pending());
+        let ready = run_new(device, captured, Some(Location::caller()), &turn)?;
+        if missing {
+            return Ok(());
+        }
         let rest = found.map(|(args, words, results)| Rest { ready, args, words, results });
         if self.known.len() == KNOWN_MAX {
             self.known.remove(0);
@@ -231,6 +252,7 @@ impl Ids {
             leaves: captured.leaf_nodes().zip(0..).map(|(node, leaf)| (node.id, leaf)).collect(),
             slots: scalars.chain(captured.windows().map(|(slot, window, _)| (window.id, slot))).collect(),
             state: state.iter().map(|tensor| tensor.node().id).collect(),
+            outputs: captured.outputs().map(Arc::downgrade).collect(),
         }
     }
 }

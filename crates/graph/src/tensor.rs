@@ -213,7 +213,7 @@ impl Device {
 }
 
 fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
-    let captured = match capture::capture(device, targets) {
+    let captured = match capture::capture(device, targets, &device.turn()) {
         Ok(captured) => captured,
         Err(error) => return format!("failed before: {error}"),
     };

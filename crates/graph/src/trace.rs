@@ -101,7 +101,8 @@ impl Trace {
         };
         let device = first.device.clone();
         pay(&device);
-        let mut captured = capture(&device, &targets)?;
+        let turn = device.turn_alone();
+        let mut captured = capture(&device, &targets, &turn)?;
         let args = self.arguments(&mut captured);
         let scalars = self.numbers(&captured, &ticks);
         let ready = exec::ready(&device, &captured)?;
@@ -111,7 +112,8 @@ impl Trace {
         let place = |result: usize| Place { result, first: first(result) };
         let places = places.iter().map(|result| result.map(place)).collect();
         let metas = captured.outputs().map(|o| (o.shape, o.dtype)).collect();
-        exec::run_captured(&device, captured, &ready, Some(cut))?;
+        exec::run_captured(&device, captured, &ready, Some(cut), &turn)?;
+        drop(turn);
         let inputs = self.inputs.iter().map(|(t, _)| (*t.shape(), t.dtype())).collect();
         let ids: Vec<Option<u64>> = self.inputs.iter().map(|i| i.1).collect();
         let shared = shared(&ids, &self.state);

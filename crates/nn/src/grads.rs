@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Add;
 use std::sync::OnceLock;
 
-use kiln_graph::{Due, Owed, Tensor};
+use kiln_graph::{Owed, Tensor};
 
 use crate::{Module, Param};
 
@@ -147,11 +147,9 @@ impl<M: ?Sized> Grads<M> {
 
     /// What is owed with respect to the parameters as they are, the norms to clip it to, and the parameters' paths;
     /// itself, if something has looked at them or the model has other parameters by now.
-    pub(crate) fn into_due(mut self, params: &[&Tensor]) -> Result<(Due, Vec<f64>, Vec<String>), Grads<M>> {
-        let owed = self.owed.take().filter(|_| self.tensors.get().is_none());
-        match owed.map(|owed| owed.into_due(params)) {
-            Some(Ok(due)) => Ok((due, self.clips, self.names)),
-            Some(Err(owed)) => Err(Grads { owed: Some(owed), ..self }),
+    pub(crate) fn into_owed(mut self, params: &[&Tensor]) -> Result<(Owed, Vec<f64>, Vec<String>), Grads<M>> {
+        match self.owed.take_if(|owed| self.tensors.get().is_none() && owed.is_due(params)) {
+            Some(owed) => Ok((owed, self.clips, self.names)),
             None => Err(self),
         }
     }

@@ -155,6 +155,11 @@ impl Plan {
         self.least_bytes
     }
 
+    /// True iff some result is written over a leaf.
+    pub(crate) fn overwrites(&self) -> bool {
+        self.outputs.iter().any(|output| matches!(output, Output::Donated(_)))
+    }
+
     /// Refuses a plan that a device with this budget must not run.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod sgd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_graph::sequel::{Begun, Sequel};
-use kiln_graph::{Clock, Device, Due, Tensor};
+use kiln_graph::{Clock, Device, Tensor};
 use kiln_ir::{Error, ErrorKind, Result};
 
 use crate::grads::{clip, limit};
@@ -102,8 +102,8 @@ impl<R: Rule> Optimizer<R> {
     /// If the gradients belong to a model with other parameters.
     #[track_caller]
     pub fn step<M: Module + ?Sized>(&mut self, model: &mut M, grads: Grads<M>) -> Result<()> {
-        let (due, clips, names) = match grads.into_due(&values(model)) {
-            Ok(due) => due,
+        let (owed, clips, names) = match grads.into_owed(&values(model)) {
+            Ok(owed) => owed,
             Err(grads) => {
                 let (names, grads) = grads.into_parts();
                 let (device, numbers) = self.record(model, &names, grads);
@@ -111,20 +111,15 @@ impl<R: Rule> Optimizer<R> {
                 return device.map_or(Ok(()), |device| device.eval());
             }
         };
-        let Due { of: loss, wrt, location } = due;
-        // Handles of the step must not seem to be those of others.
-        drop(wrt);
         let t = self.steps.now();
         let numbers = [self.rule.numbers(of(&self.schedule).at(t), t + 1), clips.clone()].concat();
-        let (loss, first) = match self.sequel.run(loss, &mut state(model, &mut self.slots), &numbers)? {
-            Begun::Unknown(loss, first) => (loss, first),
+        let (mut grads, first) = match self.sequel.run(owed, &mut state(model, &mut self.slots), &numbers)? {
+            Begun::Unknown(grads, first) => (grads, first),
             Begun::Done => {
                 self.steps.tick();
                 return Ok(());
             }
         };
-        let mut grads = loss.grad_owed(&values(model), location);
-        drop(loss);
         let mut limits = Vec::new();
         for max in clips {
             grads = clip(grads, |like| {

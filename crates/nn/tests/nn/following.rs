@@ -1,6 +1,8 @@
 //! A step whose rest follows from its loss computes what one that is recorded as a whole does, to the bit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use kiln_graph::{Device, Tensor, checkpoint, manual_seed};
 use kiln_nn::{
@@ -281,6 +283,35 @@ fn a_step_goes_on_where_another_thread_began() {
             world.see(&loss);
         }
     });
+}
+
+#[test]
+fn another_thread_reads_the_loss_while_the_step_is_made() {
+    let losses = |meanwhile: bool| -> Vec<f64> {
+        let mut world = World::new(false, adamw);
+        let step = |n: usize| {
+            let loss = world.loss(n % 5, 4);
+            let (grads, start) = (world.grads(&loss), Barrier::new(2));
+            std::thread::scope(|scope| {
+                let reader = meanwhile.then(|| {
+                    scope.spawn(|| {
+                        start.wait();
+                        let later = Instant::now() + Duration::from_micros(20 * (n as u64 % 10));
+                        while Instant::now() < later {}
+                        loss.item().unwrap()
+                    })
+                });
+                reader.is_some().then(|| start.wait());
+                world.opt.step(&mut world.net, grads).unwrap();
+                reader.map_or_else(|| loss.item().unwrap(), |reader| reader.join().unwrap())
+            })
+        };
+        (0..100).map(step).collect()
+    };
+    let (before, meanwhile) = (losses(false), losses(true));
+    for (n, (a, b)) in before.iter().zip(&meanwhile).enumerate() {
+        assert!((a - b).abs() < 1e-3, "loss {n}: {b} instead of {a}");
+    }
 }
 
 #[test]
