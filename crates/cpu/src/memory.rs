@@ -279,12 +279,19 @@ impl View {
         pitch: usize,
         [lines, len]: [usize; 2],
     ) -> impl Iterator<Item = &'a mut [T]> {
-        assert!(lines > 0 && len <= pitch, "cpu: lines of {len} that are {pitch} apart");
-        self.check::<T>(at, (lines - 1) * pitch + len);
+        assert!(len <= pitch, "cpu: lines of {len} that are {pitch} apart");
+        let start = self.lines_at::<T>(at, pitch, [lines, len]);
         // SAFETY: inside what was just checked, and aligned; apart from each other, since no line is longer than what lies
         // between their beginnings; exclusive by the caller's promise.
-        (0..lines)
-            .map(move |i| unsafe { std::slice::from_raw_parts_mut(self.start.cast::<T>().add(at + i * pitch), len) })
+        (0..lines).map(move |i| unsafe { std::slice::from_raw_parts_mut(start.add(i * pitch), len) })
+    }
+
+    /// Where the first of such lines begins; all of them are there.
+    #[inline(always)]
+    pub(crate) fn lines_at<T>(self, at: usize, pitch: usize, [lines, len]: [usize; 2]) -> *mut T {
+        assert!(lines > 0, "cpu: no lines begin nowhere");
+        self.check::<T>(at, (lines - 1) * pitch + len);
+        self.start.cast::<T>().wrapping_add(at)
     }
 
     #[inline(always)]

@@ -109,14 +109,17 @@ impl Lines<'_> {
         if across {
             return transpose(self.data, self.pitch, out, pitch, self.dims, scale);
         }
-        let [n, len] = self.dims;
+        copy_lines(self.data, self.pitch, out, pitch, self.dims, scale);
+    }
+}
+
+multiversion! {
+    /// Copies lines, times `scale`, which for short ones is faster than to call what copies.
+    fn copy_lines(src: &[f32], pitch: usize, out: &mut [f32], out_pitch: usize, dims: [usize; 2], scale: f32) {
+        let [n, len] = dims;
         for i in 0..n {
-            let (line, out) = (&self.data[i * self.pitch..][..len], &mut out[i * pitch..][..len]);
-            if scale == 1.0 {
-                out.copy_from_slice(line);
-            } else {
-                out.iter_mut().zip(line).for_each(|(o, x)| *o = x * scale);
-            }
+            let (line, out) = (&src[i * pitch..][..len], &mut out[i * out_pitch..][..len]);
+            out.iter_mut().zip(line).for_each(|(o, x)| *o = x * scale);
         }
     }
 }

@@ -4,7 +4,9 @@
 //! result are vectors. All products of attention are arranged so that this is how their operands lie.
 
 #[cfg(target_arch = "x86_64")]
-use crate::dot::{by_hand, element::Walk};
+use crate::dot::by_hand;
+#[cfg(target_arch = "x86_64")]
+use crate::dot::element::{Out, Walk};
 use crate::math::fma;
 use crate::simd::multiversion;
 #[cfg(target_arch = "x86_64")]
@@ -100,10 +102,11 @@ impl Block<'_> {
     /// `M` rows of `N` vectors.
     #[inline(always)]
     fn sums<const FMA: bool, const M: usize, const N: usize>(&self, row: usize, column: usize, out: &mut [f32]) {
-        let mut sums = [[[0.0; LANES]; N]; M];
-        if !self.by_hand::<FMA, M, N>(row, column, &mut sums) {
-            self.step_by_step::<FMA, M, N>(row, column, &mut sums);
+        if self.by_hand::<FMA, M, N>(row, column, out) {
+            return;
         }
+        let mut sums = [[[0.0; LANES]; N]; M];
+        self.step_by_step::<FMA, M, N>(row, column, &mut sums);
         for i in 0..M {
             let out = &mut out[(row + i) * self.pitch + column..][..N * LANES];
             for j in 0..N {
@@ -115,14 +118,14 @@ impl Block<'_> {
         }
     }
 
-    /// Adds all steps to the sums and returns true, if there is code for it that compilers do not write.
+    /// The same, if there is code for it that compilers do not write; else false.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
     fn by_hand<const FMA: bool, const M: usize, const N: usize>(
         &self,
         row: usize,
         column: usize,
-        sums: &mut [[[f32; LANES]; N]; M],
+        out: &mut [f32],
     ) -> bool {
         #[cfg(target_arch = "x86_64")]
         if FMA && [M, N] == [6, 1] && isa() == Isa::Avx2 && self.k > 0 {
@@ -134,9 +137,11 @@ impl Block<'_> {
                 (M - 1) * strides[0] + last * strides[1] < lhs.len() && last * self.pitch + N * LANES <= rhs.len();
             assert!(holds, "the last step's rows and columns are all there");
             let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch: self.pitch, steps: self.k };
-            let sums = bytemuck::cast_slice_mut(sums.as_flattened_mut().as_flattened_mut());
-            // SAFETY: the last step's last row and columns are there, on a processor that has AVX2 and FMA.
-            unsafe { by_hand::tall(walk, sums.try_into().expect("as many")) };
+            let out = &mut out[row * self.pitch + column..][..(M - 1) * self.pitch + N * LANES];
+            let out = Out { at: out.as_mut_ptr(), apart: self.pitch, more: self.more };
+            // SAFETY: the last step's last row and columns are there, and so are rows of the result, which is this
+            // thread's; on a processor that has AVX2 and FMA.
+            unsafe { by_hand::tall(walk, out) };
             return true;
         }
         false

@@ -5,35 +5,39 @@
 //! generation reached 44 GFLOP/s so, and 90 by hand. Where it has a register to spare, it still checks bounds each step.
 
 use std::arch::asm;
-use std::arch::x86_64::{_mm256_loadu_pd, _mm256_loadu_ps, _mm256_storeu_pd, _mm256_storeu_ps};
+use std::arch::x86_64::{
+    _mm256_add_pd, _mm256_add_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_setzero_pd, _mm256_setzero_ps,
+    _mm256_storeu_pd, _mm256_storeu_ps,
+};
 
-use super::element::Walk;
+use super::element::{Out, Walk};
 
 /// Rows and vectors of such a tile.
 pub(super) const TILE: [usize; 2] = [4, 3];
 
 const SUMS: usize = TILE[0] * TILE[1];
 
-/// A loop over the steps of a tile, as lines of assembly for one of them: they find columns at `rhs` and rows at `lhs`,
-/// `row` bytes apart, or as many times that as the registers in brackets have.
+/// A loop over the steps of a tile whose rows are so many vectors, as lines of assembly for one step: they find columns at
+/// `rhs` and rows at `lhs`, `row` bytes apart, or as many times that as the registers in brackets have.
 macro_rules! by_hand {
     (
         $(#[$doc:meta])*
-        $vis:vis fn $name:ident($t:ty, $load:ident, $store:ident) [$($far:ident = $times:literal),*]
+        $vis:vis fn $name:ident($t:ty: $zero:ident, $load:ident, $add:ident, $store:ident; $vectors:expr)
+        [$($far:ident = $times:literal),*]
         $($line:expr),+ $(,)?
     ) => {
         $(#[$doc])*
         ///
         /// # Safety
         ///
-        /// All rows and columns of the tile are there for each step, of which there is one, and AVX2 and FMA are.
+        /// All rows and columns of the tile are there for each step, of which there is one, and so are those of the result,
+        /// which nothing else uses. AVX2 and FMA are.
         #[target_feature(enable = "avx2,fma")]
-        $vis unsafe fn $name(walk: Walk<$t>, sums: &mut [[$t; 32 / size_of::<$t>()]; SUMS]) {
+        $vis unsafe fn $name(walk: Walk<$t>, out: Out<$t>) {
             let Walk { lhs, strides, rhs, pitch, steps } = walk;
             let [row, step] = strides.map(|elements| elements * size_of::<$t>());
-            // SAFETY: as long as a vector each.
-            let mut vectors = sums.each_ref().map(|sum| unsafe { $load(sum.as_ptr()) });
-            let [a, b, c, d, e, f, g, h, i, j, k, l] = &mut vectors;
+            let mut sums = [$zero(); SUMS];
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = &mut sums;
             // SAFETY: reads what the caller says is there, and writes to registers.
             unsafe {
                 asm!(
@@ -58,19 +62,26 @@ macro_rules! by_hand {
                     options(nostack, readonly),
                 );
             }
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                // SAFETY: as long as a vector.
-                unsafe { $store(sum.as_mut_ptr(), vector) };
+            let at = |i: usize| out.at.wrapping_add(i / $vectors * out.apart + i % $vectors * (32 / size_of::<$t>()));
+            if out.more {
+                for i in 0..SUMS {
+                    // SAFETY: a vector of the result.
+                    sums[i] = $add(unsafe { $load(at(i)) }, sums[i]);
+                }
+            }
+            for i in 0..SUMS {
+                // SAFETY: a vector of the result, which nothing else uses.
+                unsafe { $store(at(i), sums[i]) };
             }
         }
     };
 }
 
 macro_rules! of_a_tile {
-    ($name:ident, $t:ty, $load:ident, $store:ident, $splat:literal, $mul_add:literal) => {
+    ($name:ident, $t:ty: $zero:ident, $load:ident, $add:ident, $store:ident, $splat:literal, $mul_add:literal) => {
         by_hand! {
-            /// Adds all steps to the sums of a [`TILE`].
-            pub(super) fn $name($t, $load, $store) [third = 3]
+            /// Adds up a [`TILE`].
+            pub(super) fn $name($t: $zero, $load, $add, $store; TILE[1]) [third = 3]
             "vmovups {x}, [{rhs}]",
             "vmovups {y}, [{rhs} + 32]",
             "vmovups {z}, [{rhs} + 64]",
@@ -94,12 +105,17 @@ macro_rules! of_a_tile {
     };
 }
 
-of_a_tile!(f32s, f32, _mm256_loadu_ps, _mm256_storeu_ps, "vbroadcastss", "vfmadd231ps");
-of_a_tile!(f64s, f64, _mm256_loadu_pd, _mm256_storeu_pd, "vbroadcastsd", "vfmadd231pd");
+of_a_tile! {
+    f32s, f32: _mm256_setzero_ps, _mm256_loadu_ps, _mm256_add_ps, _mm256_storeu_ps, "vbroadcastss", "vfmadd231ps"
+}
+of_a_tile! {
+    f64s, f64: _mm256_setzero_pd, _mm256_loadu_pd, _mm256_add_pd, _mm256_storeu_pd, "vbroadcastsd", "vfmadd231pd"
+}
 
 by_hand! {
-    /// Adds all steps to the sums of a tile of 6 × 2.
-    pub(crate) fn tall(f32, _mm256_loadu_ps, _mm256_storeu_ps) [third = 3, fifth = 5]
+    /// Adds up a tile of 6 × 2.
+    pub(crate) fn tall(f32: _mm256_setzero_ps, _mm256_loadu_ps, _mm256_add_ps, _mm256_storeu_ps; 2)
+    [third = 3, fifth = 5]
     "vmovups {x}, [{rhs}]",
     "vmovups {y}, [{rhs} + 32]",
     "vbroadcastss {w}, [{lhs}]",
@@ -139,22 +155,28 @@ mod tests {
                 if isa() == Isa::Base {
                     return;
                 }
-                const WIDE: usize = 32 / size_of::<$t>();
-                const COLUMNS: usize = $vectors * WIDE;
-                for (steps, pitch) in [(1, 48), (2, COLUMNS), (37, 48), (37, COLUMNS)] {
+                const COLUMNS: usize = $vectors * (32 / size_of::<$t>());
+                for (steps, pitch, more) in [(1, 48, false), (2, COLUMNS, true), (37, 48, true), (37, COLUMNS, false)] {
                     // Rows that lie along memory, and steps that do.
                     for strides in [[steps + 3, 1], [1, 8]] {
                         let numbers = |n: usize| -> Vec<$t> { (0..n).map(|i| number(i) as $t).collect() };
                         let at = |row: usize, step: usize| row * strides[0] + step * strides[1];
                         let (lhs, rhs) = (numbers(at($rows - 1, steps - 1) + 1), numbers(steps * pitch));
                         let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch, steps };
-                        let mut sums = [[1.0; WIDE]; SUMS];
-                        // SAFETY: the last row's last number and the last step's columns are there.
-                        unsafe { $name(walk, &mut sums) };
-                        for (i, &sum) in sums.as_flattened().iter().enumerate() {
-                            let (row, column) = (i / COLUMNS, i % COLUMNS);
-                            let want: $t = (0..steps).map(|p| lhs[at(row, p)] * rhs[p * pitch + column]).sum();
-                            assert_eq!(sum, 1.0 + want, "row {row}, column {column}, {steps} steps, {strides:?}");
+                        let mut sums = [[100.0; COLUMNS + 3]; $rows];
+                        let out = Out { at: sums.as_mut_ptr().cast(), apart: COLUMNS + 3, more };
+                        // SAFETY: the last row's last number and the last step's columns are there, and rows of sums.
+                        unsafe { $name(walk, out) };
+                        for (row, sums) in sums.iter().enumerate() {
+                            for (column, &sum) in sums.iter().enumerate() {
+                                let product = |p| lhs[at(row, p)] * rhs[p * pitch + column];
+                                let want = match (column < COLUMNS, more) {
+                                    (true, false) => (0..steps).map(product).sum(),
+                                    (true, true) => 100.0 + (0..steps).map(product).sum::<$t>(),
+                                    (false, _) => 100.0,
+                                };
+                                assert_eq!(sum, want, "row {row}, column {column}, {steps} steps, {strides:?}");
+                            }
                         }
                     }
                 }

@@ -19,15 +19,13 @@ pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Se
     fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
     fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// Adds all steps to the sums of a tile and returns true, if there is code for it that compilers do not write.
+    /// Adds up a tile and returns true, if there is code for it that compilers do not write.
     ///
     /// # Safety
     ///
-    /// All rows and columns are there for each step, of which there is one.
-    unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
-        walk: Walk<Self>,
-        sums: &mut [[Self::Vector<S>; N]; M],
-    ) -> bool;
+    /// All rows and columns are there for each step, of which there is one, and so are those of the result, which nothing
+    /// else uses.
+    unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(walk: Walk<Self>, out: Out<Self>) -> bool;
 }
 
 /// What a tile multiplies, step by step along `k`.
@@ -41,6 +39,16 @@ pub(crate) struct Walk<T> {
     pub(crate) rhs: *const T,
     pub(crate) pitch: usize,
     pub(crate) steps: usize,
+}
+
+/// Where the sums of a tile go, rows of whole vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Out<T> {
+    pub(crate) at: *mut T,
+    /// From a row to the next.
+    pub(crate) apart: usize,
+    /// True iff they are added to what is there.
+    pub(crate) more: bool,
 }
 
 macro_rules! element {
@@ -65,15 +73,11 @@ macro_rules! element {
             }
             #[inline(always)]
             #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
-            unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(
-                walk: Walk<$t>,
-                sums: &mut [[S::$vector; N]; M],
-            ) -> bool {
+            unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(walk: Walk<$t>, out: Out<$t>) -> bool {
                 #[cfg(target_arch = "x86_64")]
                 if [M, N] == by_hand::TILE && TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
-                    let sums: &mut [_] = bytemuck::cast_slice_mut(sums.as_flattened_mut());
                     // SAFETY: the caller's, on a processor that this was dispatched for.
-                    unsafe { by_hand::$vector(walk, sums.try_into().expect("as many")) };
+                    unsafe { by_hand::$vector(walk, out) };
                     return true;
                 }
                 false

@@ -9,7 +9,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::element::{Element, Walk, lanes};
+use super::element::{Element, Out, Walk, lanes};
 use super::lie::{COLUMNS, Lie, Packed, QUAD, ROWS, Rows};
 use crate::memory::View;
 use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
@@ -123,6 +123,17 @@ impl<T: Copy> Place<T> {
         }
     }
 
+    /// So many rows and columns, if all are there and neighbours of a row are neighbours in memory.
+    #[inline(always)]
+    fn whole(self, rows: usize, columns: usize) -> Option<Out<T>> {
+        let Target { view, at, strides: [rs, cs] } = self.out;
+        let there = cs == 1 && rs >= 0 && self.rows >= rows && self.columns >= columns;
+        there.then(|| {
+            let apart = rs as usize;
+            Out { at: view.lines_at::<T>(at as usize, apart, [rows, columns]), apart, more: self.more }
+        })
+    }
+
     #[inline(always)]
     fn at(self, row: usize, column: usize) -> Place<T> {
         let [rs, cs] = self.out.strides;
@@ -203,9 +214,14 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
         place.ask(M, width);
     }
     let walk = Walk { lhs, strides, rhs: rhs.steps.as_ptr(), pitch, steps };
+    // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has. Results go to a
+    // task's own part, by the view's contract, or to a tile beside each other.
+    let by_hand = |out| steps > 0 && unsafe { T::by_hand::<S, M, N>(walk, out) };
+    if place.whole(M, width).is_some_and(by_hand) {
+        return;
+    }
     let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
-    // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has.
-    if steps == 0 || !unsafe { T::by_hand::<S, M, N>(walk, &mut spilled) } {
+    if !by_hand(Out { at: spilled.as_mut_ptr().cast(), apart: width, more: false }) {
         // SAFETY: as above.
         unsafe { add_up::<T, S, M, N, ALONG>(simd, walk, place.ahead, &mut spilled) };
     }

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::join::{Chosen, Fold, Join, Max, Position, Products, Sum};
 use super::lines::Kind;
-use super::vector::{among, exists, lanes, load, numbers, span};
+use super::vector::{among, lanes, load, numbers, span};
 
 /// What the taps of a line are taken from.
 pub(super) struct Operands<'a> {
@@ -62,106 +62,63 @@ impl Line<'_> {
     #[inline(always)]
     fn walk_by<S: Simd, J: Join, const STEP: usize>(&mut self, simd: S) {
         let (n, wide) = (self.out.len(), lanes::<S>());
-        // Short lines are all of their vectors at once, or each would wait for its own sums.
-        let short = match n.div_ceil(wide) {
-            2 => self.at_once::<S, J, STEP, 2>(simd),
-            3 => self.at_once::<S, J, STEP, 3>(simd),
-            4 => self.at_once::<S, J, STEP, 4>(simd),
-            _ => None,
-        };
-        if short.is_some() {
-            return;
-        }
         let whole = self.kind.whole.clone();
         let exist = |at: usize, n: usize| whole.start <= at && at + n <= whole.end;
-        let mut at = 0;
+        // Short lines are all of their vectors at once, or each would wait for its own sums; the last one may begin within
+        // the one before.
+        let done = match n.div_ceil(wide) {
+            2 => self.vectors::<S, J, STEP, 2, true>(simd, 0, n - wide),
+            3 if exist(wide, wide) => self.vectors::<S, J, STEP, 3, true>(simd, 0, n - wide),
+            4 if exist(wide, 2 * wide) => self.vectors::<S, J, STEP, 4, true>(simd, 0, n - wide),
+            _ => false,
+        };
+        let mut at = if done { n } else { 0 };
         while at < n {
-            if exist(at, 4 * wide) {
-                self.points::<S, J, STEP, 4, false>(simd, at);
-                at += 4 * wide;
+            let (high, done) = if exist(at, 4 * wide) {
+                (4, self.vectors::<S, J, STEP, 4, false>(simd, at, 3 * wide))
             } else if exist(at, 2 * wide) {
-                self.points::<S, J, STEP, 2, false>(simd, at);
-                at += 2 * wide;
+                (2, self.vectors::<S, J, STEP, 2, false>(simd, at, wide))
             } else {
-                let begin = at.min(n.saturating_sub(wide));
-                self.points::<S, J, STEP, 1, true>(simd, begin);
-                at = begin + wide;
-            }
-        }
-    }
-
-    /// The points of `N` vectors, one by one if they see more than there is. `SOME` iff not all of their taps exist.
-    #[inline(always)]
-    fn points<S: Simd, J: Join, const STEP: usize, const N: usize, const SOME: bool>(&mut self, simd: S, at: usize) {
-        let wide = lanes::<S>();
-        match self.vectors::<S, J, STEP, N, SOME>(simd, at) {
-            Some(points) => {
-                let points: &[f32] = bytemuck::cast_slice(&points);
-                match self.out.get_mut(at..at + N * wide) {
-                    Some(out) => out.copy_from_slice(points),
-                    None => self.out[at..].iter_mut().zip(points).for_each(|(o, x)| *o = *x),
-                }
-            }
-            None => {
-                for at in at..self.out.len().min(at + N * wide) {
+                at = at.min(n.saturating_sub(wide));
+                (1, self.vectors::<S, J, STEP, 1, true>(simd, at, 0))
+            };
+            let end = n.min(at + high * wide);
+            if !done {
+                for at in at..end {
                     self.out[at] = self.point::<S, J>(simd, at);
                 }
             }
+            at = end;
         }
     }
 
+    /// The points of `N` vectors, the first of which begins `at` one and the last so many later; false if they see more than
+    /// there is. With `SOME`, not all taps of the first and of the last one exist.
     #[inline(always)]
     fn vectors<S: Simd, J: Join, const STEP: usize, const N: usize, const SOME: bool>(
-        &self,
+        &mut self,
         simd: S,
         at: usize,
-    ) -> Option<[S::f32s; N]> {
+        last: usize,
+    ) -> bool {
         let (wide, from) = (lanes::<S>(), self.from);
+        let start = |v: usize| if v + 1 < N { v * wide } else { last };
         let heads = from.at.map(|head| head + (STEP * at) as i64);
+        let len = STEP * (last + wide);
+        let ends = [numbers(simd, at), numbers(simd, at + last)];
         let (zero, absent) = (simd.splat_f32s(0.0), simd.splat_f32s(from.absent));
         let mut sums = [J::start(simd); N];
         for (i, tap) in self.kind.taps.iter().enumerate() {
-            let first = span(from.values, heads[0] + tap.at[0], STEP * N * wide)?;
-            let second = if J::COMPARES { span(from.others, heads[1] + tap.at[1], STEP * N * wide)? } else { &[] };
+            let Some(first) = span(from.values, heads[0] + tap.at[0], len) else { return false };
+            let second = if J::COMPARES { span(from.others, heads[1] + tap.at[1], len) } else { Some(&[][..]) };
+            let Some(second) = second else { return false };
             let factor = simd.splat_f32s(if J::SCALES { from.factors[i] } else { 0.0 });
             for (v, sum) in sums.iter_mut().enumerate() {
-                let part = STEP * v * wide..STEP * (v + 1) * wide;
+                let part = STEP * start(v)..STEP * (start(v) + wide);
                 let mut x = load::<S, STEP>(&first[part.clone()]);
                 let mut y = if J::COMPARES { load::<S, STEP>(&second[part]) } else { factor };
-                if SOME {
-                    let exists = exists(simd, at + v * wide, tap.range.clone());
-                    x = simd.select_f32s(exists, x, absent);
-                    y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
-                }
-                J::join(simd, sum, x, y, tap.number);
-            }
-        }
-        Some(sums.map(|sum| J::end(simd, sum)))
-    }
-
-    /// A line of `N` vectors, of which the last one may begin within the one before; `None` if some taps of those in the
-    /// middle do not exist, or they see more than there is.
-    #[inline(always)]
-    fn at_once<S: Simd, J: Join, const STEP: usize, const N: usize>(&mut self, simd: S) -> Option<()> {
-        let (n, wide, from) = (self.out.len(), lanes::<S>(), self.from);
-        let whole = &self.kind.whole;
-        if N > 2 && (whole.start > wide || whole.end < (N - 1) * wide) {
-            return None;
-        }
-        let start = |v: usize| if v + 1 < N { v * wide } else { n - wide };
-        let (first, last) = (numbers(simd, 0), numbers(simd, n - wide));
-        let (zero, absent) = (simd.splat_f32s(0.0), simd.splat_f32s(from.absent));
-        let mut sums = [J::start(simd); N];
-        for (i, tap) in self.kind.taps.iter().enumerate() {
-            let line = span(from.values, from.at[0] + tap.at[0], STEP * n)?;
-            let other = if J::COMPARES { span(from.others, from.at[1] + tap.at[1], STEP * n)? } else { &[] };
-            let factor = simd.splat_f32s(if J::SCALES { from.factors[i] } else { 0.0 });
-            for (v, sum) in sums.iter_mut().enumerate() {
-                let part = STEP * start(v)..STEP * start(v) + STEP * wide;
-                let mut x = load::<S, STEP>(&line[part.clone()]);
-                let mut y = if J::COMPARES { load::<S, STEP>(&other[part]) } else { factor };
-                if v == 0 || v + 1 == N {
-                    let exists = among(simd, if v == 0 { first } else { last }, &tap.range);
+                if SOME && (v == 0 || v + 1 == N) {
+                    let exists = among(simd, if v == 0 { ends[0] } else { ends[1] }, &tap.range);
                     x = simd.select_f32s(exists, x, absent);
                     y = if J::SKIPS { simd.select_f32s(exists, y, zero) } else { y };
                 }
@@ -169,10 +126,15 @@ impl Line<'_> {
             }
         }
         for (v, sum) in sums.into_iter().enumerate() {
-            let points: [S::f32s; 1] = [J::end(simd, sum)];
-            self.out[start(v)..][..wide].copy_from_slice(bytemuck::cast_slice(&points));
+            let (at, points) = (at + start(v), [J::end(simd, sum)]);
+            let points: &[f32] = bytemuck::cast_slice(&points);
+            match self.out.get_mut(at..at + wide) {
+                Some(out) => out.copy_from_slice(points),
+                // The whole line is less than a vector.
+                None => self.out[at..].iter_mut().zip(points).for_each(|(o, x)| *o = *x),
+            }
         }
-        Some(())
+        true
     }
 
     /// One point.
