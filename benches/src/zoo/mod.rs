@@ -3,9 +3,10 @@
 //! The table has few models and measures each part of them; here are many, each written as its paper has it, to see what
 //! no row of the table asks for. Sizes are those of examples, not of papers. Their peer is `peer_models.py`.
 //!
-//! Reading order: `shared` (what several have), `vision`, `pixels`, `sequence`, `recurrent`, `other`.
+//! Reading order: `shared` (what several have), `vision`, `pixels`, `patches`, `sequence`, `recurrent`, `other`.
 
 mod other;
+mod patches;
 mod pixels;
 mod recurrent;
 mod sequence;
@@ -28,8 +29,8 @@ pub const MODELS: &[Row] = &[
     model!("model_unet", pixels::unet),
     model!("model_deeplab", pixels::deeplab),
     model!("model_ddpm", pixels::ddpm),
-    model!("model_vit", sequence::vit),
-    model!("model_mixer", sequence::mixer),
+    model!("model_vit", patches::vit),
+    model!("model_mixer", patches::mixer),
     model!("model_llama", sequence::llama),
     model!("model_seq2seq", sequence::seq2seq),
     model!("model_lstm", recurrent::lstm),

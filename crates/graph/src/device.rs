@@ -12,7 +12,8 @@ use crate::known::Programs;
 use crate::owed::Debt;
 use crate::plan::{Plan, PlanOptions};
 
-/// A place where tensors live and are computed. Cheap to clone; clones are the same device.
+/// A place where tensors live and are computed. Cheap to clone; clones are the same device. Threads may share it and its
+/// tensors: each reads what it would read alone.
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 

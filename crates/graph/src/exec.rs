@@ -21,16 +21,19 @@ use crate::turn::Turn;
 const TIMED_RUN: u32 = 3;
 
 /// Computes the targets and whatever handles name on the way. With `cut`, what is computed becomes a
-/// leaf; otherwise it keeps its history.
+/// leaf; otherwise it keeps its history. Gives up the turn for one alone, if it needs that.
 ///
 /// # Errors
 /// If memory is short; then everything is pending as before. If the device cannot run the program; then every
 /// result holds the error. If it fails on the way; then every leaf that was being overwritten holds it too.
-pub(crate) fn run(device: &Device, targets: &[Arc<Node>], cut: Option<&'static Location<'static>>) -> Result<()> {
-    pay(device);
-    // What is cut from its history is most often a step, which overwrites what it replaces.
-    let mut turn = if cut.is_some() { device.turn_alone() } else { device.turn() };
+pub(crate) fn run<'a>(
+    device: &'a Device,
+    targets: &[Arc<Node>],
+    cut: Option<&'static Location<'static>>,
+    mut turn: Turn<'a>,
+) -> Result<()> {
     loop {
+        pay(device, &turn);
         let captured = capture_timed(device, targets, &turn)?;
         if captured.graph().outputs.is_empty() {
             return Ok(());

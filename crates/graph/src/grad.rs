@@ -23,9 +23,16 @@ impl Tensor {
     /// If this is not one float, or its history was cut because it was computed by `eval` or a step.
     #[track_caller]
     pub fn grad(&self, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
+        let _turn = self.device().turn();
+        self.grad_in_turn(wrt)
+    }
+
+    /// As [`Tensor::grad`], for whoever has a turn: what the gradients read is then not about to be overwritten.
+    #[track_caller]
+    pub(crate) fn grad_in_turn(&self, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
         assert_scalar(self);
         let one = Tensor::full(self.dims(), 1.0, self.dtype(), self.device());
-        self.vjp(&one, wrt)
+        self.vjp_in_turn(&one, wrt)
     }
 
     /// The product of a cotangent with the Jacobian of this tensor, for each tensor it may depend on.
@@ -34,6 +41,13 @@ impl Tensor {
     /// If the cotangent differs in shape or dtype, this is not a float, or its history was cut.
     #[track_caller]
     pub fn vjp(&self, cotangent: &Tensor, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
+        let _turn = self.device().turn();
+        self.vjp_in_turn(cotangent, wrt)
+    }
+
+    /// As [`Tensor::vjp`], for whoever has a turn.
+    #[track_caller]
+    pub(crate) fn vjp_in_turn(&self, cotangent: &Tensor, wrt: &[&Tensor]) -> Vec<Option<Tensor>> {
         let show = |t: &Tensor| format!("{}{}", t.dtype(), t.shape());
         assert!(self.dtype().is_float(), "vjp: of {}, which is not a float", show(self));
         assert!(

@@ -45,6 +45,7 @@ impl Tensor {
     /// As [`Tensor::grad`].
     #[track_caller]
     pub fn grad_later(&self, wrt: &[&Tensor]) -> Option<Owed> {
+        let turn = self.device().turn();
         let targets: Vec<u64> = wrt.iter().map(|t| t.node().id).collect();
         check(self, &targets);
         if !reaches(self.node(), &targets) {
@@ -56,7 +57,7 @@ impl Tensor {
         let owed = Owed(Arc::new(debt));
         match trace::is_recording() {
             // What is recorded after the step is no part of it.
-            true => drop(owed.grads()),
+            true => drop(owed.grads_in(&turn)),
             false => {
                 let mut all = self.device().owed();
                 all.retain(|debt| debt.strong_count() > 0);
@@ -70,7 +71,15 @@ impl Tensor {
 impl Owed {
     /// The gradients, recorded now if they are not yet.
     pub fn grads(&self) -> &[Option<Tensor>] {
-        self.0.pay();
+        match self.0.paid.get() {
+            Some(grads) => grads,
+            None => self.grads_in(&self.0.device.turn()),
+        }
+    }
+
+    /// The same for whoever has a turn.
+    pub(crate) fn grads_in(&self, turn: &Turn) -> &[Option<Tensor>] {
+        self.0.pay(turn);
         self.0.paid.get().expect("whoever takes what is owed takes all handles on it")
     }
 
@@ -104,7 +113,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    pub(crate) fn record(self) -> Vec<Option<Tensor>> {
+    pub(crate) fn record(self, _turn: &Turn) -> Vec<Option<Tensor>> {
         let wrt: Vec<Tensor> = self.wrt.into_iter().map(Tensor::from_node).collect();
         record(&self.of, &wrt, self.location)
     }
@@ -115,7 +124,7 @@ impl Due {
 /// # Panics
 /// If there is no gradient at all.
 fn record(of: &Tensor, wrt: &[Tensor], location: &'static Location<'static>) -> Vec<Option<Tensor>> {
-    let grads = recorded_at(location, || of.grad(&wrt.iter().collect::<Vec<_>>()));
+    let grads = recorded_at(location, || of.grad_in_turn(&wrt.iter().collect::<Vec<_>>()));
     assert!(grads.iter().any(Option::is_some), "backward: no gradient reaches what it was asked for at {location}");
     grads
 }
@@ -125,7 +134,7 @@ impl Debt {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pay(&self) {
+    fn pay(&self, _turn: &Turn) {
         // Others wait until all is recorded.
         let mut due = self.due();
         if let Some((of, wrt)) = due.take() {
@@ -135,7 +144,7 @@ impl Debt {
 }
 
 /// Records what is owed on a device; what another thread records meanwhile is waited for.
-pub(crate) fn pay(device: &Device) {
+pub(crate) fn pay(device: &Device, turn: &Turn) {
     loop {
         let mut next = None;
         device.owed().retain(|debt| {
@@ -145,7 +154,7 @@ pub(crate) fn pay(device: &Device) {
             is_due
         });
         match next {
-            Some(debt) => debt.pay(),
+            Some(debt) => debt.pay(turn),
             None => return,
         }
     }

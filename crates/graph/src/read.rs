@@ -101,7 +101,7 @@ impl Tensor {
                 !trace::is_recording(),
                 "jit: a value is read while the step is recorded; help: return it, and read it then"
             );
-            exec::run(device, std::slice::from_ref(&node), None)?;
+            exec::run(device, std::slice::from_ref(&node), None, device.turn())?;
         }
         match &node.books().value {
             Value::Ready(buffer) => Ok(buffer.clone()),

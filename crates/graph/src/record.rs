@@ -14,6 +14,7 @@ use crate::checkpoint::region;
 use crate::inputs::Inputs;
 use crate::node::{Node, Source};
 use crate::owed::pay;
+use crate::turn::Turn;
 use crate::{Device, Tensor};
 
 thread_local! {
@@ -118,8 +119,8 @@ fn is_wanted(node: &Node) -> bool {
 
 /// What this thread recorded on a device, still holds, and has not computed; views stand for what they view. What it
 /// owes is recorded first.
-pub(crate) fn held(device: &Device) -> Vec<Arc<Node>> {
-    pay(device);
+pub(crate) fn held(device: &Device, turn: &Turn) -> Vec<Arc<Node>> {
+    pay(device, turn);
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     RECORDED.with_borrow_mut(|recorded| {
         recorded.retain(|n| {

@@ -127,7 +127,7 @@ impl Sequel {
         let turn = owed.device().turn_alone();
         match owed.take(&turn) {
             Some(due) => self.follow(due, state, numbers, &turn),
-            None => Ok(Begun::Unknown(owed.grads().to_vec(), First(None))),
+            None => Ok(Begun::Unknown(owed.grads_in(&turn).to_vec(), First(None))),
         }
     }
 
@@ -135,9 +135,9 @@ impl Sequel {
     fn follow(&mut self, due: Due, state: &mut [&mut Tensor], numbers: &[f64], turn: &Turn) -> Result<Begun> {
         let (device, node) = (due.of.device().clone(), due.of.node());
         if trace::is_recording() || device.env().check || !node.is_pending() {
-            return Ok(Begun::Unknown(due.record(), First(None)));
+            return Ok(Begun::Unknown(due.record(turn), First(None)));
         }
-        let mut targets = held(&device);
+        let mut targets = held(&device, turn);
         if targets.iter().all(|target| target.id != node.id) {
             targets.push(node.clone());
         }
@@ -147,7 +147,7 @@ impl Sequel {
         let Some((captured, (places, buffers))) =
             captured.and_then(|c| find(&device, state, &c).map(|found| (c, found)))
         else {
-            return Ok(Begun::Unknown(due.record(), First(None)));
+            return Ok(Begun::Unknown(due.record(turn), First(None)));
         };
         // One handle is the step's own.
         let at = Root { entry: captured.entry_of(node), wanted: node.handles() > 1 };
@@ -155,7 +155,7 @@ impl Sequel {
         let Some((_, rest)) = known else {
             let first = (Key::new(&captured, at, places, numbers.len()), Ids::new(&captured, state));
             captured.leave(&device);
-            return Ok(Begun::Unknown(due.record(), First(Some(Box::new(first)))));
+            return Ok(Begun::Unknown(due.record(turn), First(Some(Box::new(first)))));
         };
         match rest.as_ref().and_then(|rest| Some((rest, rest.args(&device, &captured, &buffers)?))) {
             Some((rest, args)) => {
@@ -163,7 +163,7 @@ impl Sequel {
                 rest.run(due.of, state, captured, args, numbers, Location::caller())?;
                 Ok(Begun::Done)
             }
-            None => Ok(Begun::Unknown(due.record(), First(None))),
+            None => Ok(Begun::Unknown(due.record(turn), First(None))),
         }
     }
 
@@ -180,9 +180,8 @@ impl Sequel {
         };
         let (key, ids) = *first;
         let numbers: Vec<Slot> = numbers.into_iter().map(|number| slot_of(&number)).collect();
-        let (targets, turn) = (held(device), device.turn_alone());
-        let captured = capture_timed(device, &targets, &turn)?;
-        drop(targets);
+        let turn = device.turn_alone();
+        let captured = capture_timed(device, &held(device, &turn), &turn)?;
         if captured.graph().outputs.is_empty() {
             return Ok(());
         }

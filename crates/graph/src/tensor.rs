@@ -10,6 +10,7 @@ use crate::element::{Element, from_f64};
 use crate::exec;
 use crate::node::{Node, Source};
 use crate::record::{held, source};
+use crate::turn::Turn;
 use crate::{Device, capture, inspect, trace};
 
 /// An n-dimensional array on a device, computed when it is needed.
@@ -181,7 +182,7 @@ impl Tensor {
 
     /// How this value would be computed now: one line a kernel, then why any two neighbours are one or two.
     pub fn explain(&self) -> String {
-        explain(self.device(), std::slice::from_ref(&self.0))
+        explain(self.device(), std::slice::from_ref(&self.0), &self.device().turn())
     }
 }
 
@@ -197,10 +198,12 @@ impl Device {
             return Ok(());
         }
         let cut = Some(Location::caller());
-        let targets = held(self);
+        // What is evaluated is most often a step, which overwrites what it replaces.
+        let turn = self.turn_alone();
+        let targets = held(self, &turn);
         match targets.is_empty() {
             true => Ok(()),
-            false => exec::run(self, &targets, cut),
+            false => exec::run(self, &targets, cut, turn),
         }
     }
 }
@@ -208,12 +211,13 @@ impl Device {
 impl Device {
     /// How [`Device::eval`] would compute what this thread holds now, as [`Tensor::explain`] says it.
     pub fn explain(&self) -> String {
-        explain(self, &held(self))
+        let turn = self.turn();
+        explain(self, &held(self, &turn), &turn)
     }
 }
 
-fn explain(device: &Device, targets: &[Arc<Node>]) -> String {
-    let captured = match capture::capture(device, targets, &device.turn()) {
+fn explain(device: &Device, targets: &[Arc<Node>], turn: &Turn) -> String {
+    let captured = match capture::capture(device, targets, turn) {
         Ok(captured) => captured,
         Err(error) => return format!("failed before: {error}"),
     };

@@ -100,8 +100,8 @@ impl Trace {
             return Err(Error::new(ErrorKind::Unsupported, "jit: the step computes nothing"));
         };
         let device = first.device.clone();
-        pay(&device);
         let turn = device.turn_alone();
+        pay(&device, &turn);
         let mut captured = capture(&device, &targets, &turn)?;
         let args = self.arguments(&mut captured);
         let scalars = self.numbers(&captured, &ticks);

@@ -2,7 +2,8 @@
 //!
 //! A program is captured, run, and its results are noted. In between, others who look behind the same tensors find values
 //! pending that are being computed, and would compute them too: from what the program overwrites meanwhile. So whoever
-//! captures has a turn until results are noted, and what overwrites a leaf has its turn alone.
+//! captures has a turn until results are noted, and what overwrites a leaf has its turn alone. Gradients are recorded in a
+//! turn too: they read what nobody else may want any more.
 
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

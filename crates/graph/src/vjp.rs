@@ -1,13 +1,19 @@
 //! The rule of each op: from the cotangent of its value to those of its operands.
 
+mod products;
+mod views;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use kiln_ir::attention::{Attend, Part, compose};
 use kiln_ir::scan::Scan;
 use kiln_ir::sort::{self, Sort};
-use kiln_ir::{Axes, Contraction, DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
+use kiln_ir::{DType, Expr, ExprNode, Graph, Movement, Op, ReduceOp};
 
+pub(crate) use self::products::left;
+use self::products::{linear, right};
+use self::views::view;
 use crate::node::Source;
 use crate::record::{record, source};
 use crate::{Tensor, formulas};
@@ -188,157 +194,6 @@ fn to_first_along(axis: usize, x: &Tensor, g: &Tensor) -> Tensor {
     hit.select(&g.reshape(first.dims()), &zero)
 }
 
-#[track_caller]
-fn view(movement: &Movement, x: &Tensor, g: &Tensor) -> Tensor {
-    match movement {
-        Movement::Reshape(_) => g.reshape(x.dims()),
-        Movement::Permute(perm) => g.permute(&Movement::inverse(perm)),
-        Movement::Expand(_) => g.sum_to(x.shape()),
-        &Movement::Slice { axis, len: 0, .. } => {
-            debug_assert!(axis < x.rank());
-            Tensor::full(x.dims(), 0.0, x.dtype(), x.device())
-        }
-        &Movement::Slice { axis, start, len, step } => {
-            let hi = x.dims()[axis] - (start + (len - 1) * step + 1);
-            g.view(Movement::Pad { axis, lo: start, hi, interior: step - 1 })
-        }
-        &Movement::Flip(axis) => g.view(Movement::Flip(axis)),
-        &Movement::Pad { axis, lo, interior, .. } => {
-            let cut = |axis, len| Movement::Slice { axis, start: lo, len, step: interior + 1 };
-            let len = x.dims()[axis];
-            // What windows saw of the padding is not summed.
-            match behind_sum(g) {
-                Some(of) => of.sum_of(&of.spread.view(cut(of.place(axis), len)), &[]),
-                None => g.view(cut(axis, len)),
-            }
-        }
-        &Movement::Window { axis, stride, dilation, .. } => {
-            let len = x.dims()[axis];
-            let spread = |g: &Tensor, axis| g.view(Movement::Unwindow { axis, len, stride, dilation });
-            // Windows of windows, as of an image, are summed over at once.
-            match behind_sum(g).filter(|of| of.place(axis + 1) == of.place(axis) + 1) {
-                Some(of) => of.sum_of(&spread(&of.spread, of.place(axis)), &[of.place(axis + 1)]),
-                None => spread(g, axis).sum(&[axis as isize + 1]),
-            }
-        }
-        &Movement::Unwindow { axis, stride, dilation, .. } => {
-            g.view(Movement::Rewindow { axis, count: x.dims()[axis], stride, dilation })
-        }
-        &Movement::Rewindow { axis, stride, dilation, .. } => {
-            g.view(Movement::Unwindow { axis, len: x.dims()[axis], stride, dilation })
-        }
-    }
-}
-
-/// A sum over windows that were spread.
-struct WindowSum {
-    /// What is summed.
-    spread: Tensor,
-    /// In order.
-    axes: Vec<usize>,
-}
-
-impl WindowSum {
-    /// The axis of what is summed that an axis of the sum is.
-    fn place(&self, axis: usize) -> usize {
-        self.axes.iter().fold(axis, |axis, &summed| axis + usize::from(summed <= axis))
-    }
-
-    /// The same sum of something else, over more axes.
-    #[track_caller]
-    fn sum_of(&self, spread: &Tensor, more: &[usize]) -> Tensor {
-        let axes: Vec<isize> = self.axes.iter().chain(more).map(|&axis| axis as isize).collect();
-        spread.sum(&axes)
-    }
-}
-
-/// The sum that a cotangent is, if it is one over windows that were spread.
-fn behind_sum(g: &Tensor) -> Option<WindowSum> {
-    let Source::Op(Op::View(Movement::Reshape(_))) = &g.node().source else { return None };
-    let sum = g.node().books().inputs.first().cloned()?;
-    let Source::Op(Op::Reduce(ReduceOp::Sum, axes)) = &sum.source else { return None };
-    let kept: Vec<usize> = (0..sum.shape.rank()).filter(|a| !axes.contains(a)).map(|a| sum.shape[a]).collect();
-    let spread = sum.books().inputs.first().cloned().filter(|_| kept == g.dims())?;
-    let mut axes = axes.to_vec();
-    axes.sort_unstable();
-    let mut base = spread.clone();
-    while let Source::Op(Op::View(view)) = &base.source {
-        match view {
-            Movement::Unwindow { .. } => return Some(WindowSum { spread: Tensor::from_node(spread), axes }),
-            Movement::Slice { .. } => {}
-            _ => return None,
-        }
-        let next = base.books().inputs.first().cloned()?;
-        base = next;
-    }
-    None
-}
-
-/// `∂lhs [b, m, k] = g [b, m, n] · rhsᵀ [b, n, k]`.
-///
-/// Batch axes along which the operand was only repeated are summed over right here, so that a weight
-/// shared by a batch gets its gradient from one contraction.
-#[track_caller]
-pub(crate) fn left(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
-    let (target, repeated) = behind_repeats(lhs, c.batch);
-    let own = others(c.batch, &repeated);
-    let (m, n) = (axes(c.batch, c.m), axes(c.batch + c.m, c.n));
-    let (k_rhs, n_rhs) = (axes(c.batch, c.k), axes(c.batch + c.k, c.n));
-    let g_perm = Axes::of(&[&own, &m, &repeated, &n]);
-    let rhs_perm = Axes::of(&[&own, &repeated, &n_rhs, &k_rhs]);
-    let axes = Contraction { batch: own.len(), m: c.m, n: c.k, k: repeated.len() + c.n };
-    let d = multiplied(&g.permute(&g_perm), &rhs.permute(&rhs_perm), axes);
-    (target.node().id, d.reshape(target.dims()))
-}
-
-/// `∂rhs [b, k, n] = lhsᵀ [b, k, m] · g [b, m, n]`.
-#[track_caller]
-fn right(c: Contraction, lhs: &Tensor, rhs: &Tensor, g: &Tensor) -> (u64, Tensor) {
-    let (target, repeated) = behind_repeats(rhs, c.batch);
-    let own = others(c.batch, &repeated);
-    let (m, n, k_lhs) = (axes(c.batch, c.m), axes(c.batch + c.m, c.n), axes(c.batch + c.m, c.k));
-    let lhs_perm = Axes::of(&[&own, &k_lhs, &repeated, &m]);
-    let g_perm = Axes::of(&[&own, &repeated, &m, &n]);
-    let axes = Contraction { batch: own.len(), m: c.k, n: c.n, k: repeated.len() + c.m };
-    let d = multiplied(&lhs.permute(&lhs_perm), &g.permute(&g_perm), axes);
-    (target.node().id, d.reshape(target.dims()))
-}
-
-/// `∂x [.., k] = g [.., n] · W [n, k]`, `∂W [n, k] = gᵀ [n, ..] · x [.., k]` and `∂b [n] = Σ g [.., n]`.
-#[track_caller]
-fn linear(x: &[Tensor], g: &Tensor, wanted: Wanted) -> Vec<(u64, Tensor)> {
-    let rows = g.rank() - 1;
-    let of_x = || multiplied(g, &x[1], Contraction { batch: 0, m: rows, n: 1, k: 1 });
-    let of_weight = || {
-        let turned = g.permute(&Axes::of(&[&[rows], &axes(0, rows)]));
-        multiplied(&turned, &x[0], Contraction { batch: 0, m: 1, n: 1, k: rows })
-    };
-    let mut found = Vec::with_capacity(x.len());
-    for (n, t) in x.iter().enumerate().filter(|(_, t)| wanted(t)) {
-        let d = match n {
-            0 => of_x(),
-            1 => of_weight(),
-            _ => g.sum_to(t.shape()),
-        };
-        found.push((t.node().id, d));
-    }
-    found
-}
-
-/// A contraction; where nothing is summed, products, which fuse with what reads them.
-#[track_caller]
-fn multiplied(lhs: &Tensor, rhs: &Tensor, axes: Contraction) -> Tensor {
-    let Contraction { batch, m, n, k } = axes;
-    let (lines, columns) = (&lhs.dims()[..batch + m], &rhs.dims()[batch + k..]);
-    if lhs.dims()[batch + m..].iter().any(|&dim| dim != 1) {
-        return lhs.contract(rhs, axes);
-    }
-    let apart = |dims: &[usize], n: usize| [dims, &vec![1; n]].concat();
-    let rows = lhs.reshape(&apart(lines, n));
-    let columns = rhs.reshape(&[&apart(&lines[..batch], m), columns].concat());
-    &rows * &columns
-}
-
 /// The gradients of an attention's output are anchors too; those of its other parts, and of the bias, are those
 /// of what they mean.
 #[track_caller]
@@ -377,31 +232,6 @@ fn meaning(attend: Attend, x: &[Tensor], g: &Tensor, wanted: Range<usize>) -> Ve
         });
     }
     let wrt: Vec<&Tensor> = values[wanted.clone()].iter().collect();
-    let found = values.last().expect("a composition has nodes").vjp(g, &wrt);
+    let found = values.last().expect("a composition has nodes").vjp_in_turn(g, &wrt);
     x[wanted].iter().zip(found).filter_map(|(t, d)| Some((t.node().id, d?))).collect()
-}
-
-/// So many axes from one on.
-fn axes(first: usize, n: usize) -> Axes {
-    (first..first + n).collect()
-}
-
-/// The batch axes that are not repeated.
-fn others(n_batch: usize, repeated: &[usize]) -> Axes {
-    (0..n_batch).filter(|a| !repeated.contains(a)).collect()
-}
-
-/// What an operand repeats along batch axes, and along which; itself and none if it is no such view.
-fn behind_repeats(x: &Tensor, n_batch: usize) -> (Tensor, Vec<usize>) {
-    let none = || (x.clone(), Vec::new());
-    let Source::Op(Op::View(Movement::Expand(_))) = &x.node().source else { return none() };
-    let Some(inner) = x.node().books().inputs.first().cloned() else { return none() };
-    let new = x.rank() - inner.shape.rank();
-    let repeated: Vec<usize> =
-        (0..x.rank()).filter(|&a| x.dims()[a] != 1 && (a < new || inner.shape[a - new] == 1)).collect();
-    // New axes of dim 1 are no repeats, but must not be in the way of the final reshape either.
-    match repeated.iter().all(|&a| a < n_batch) {
-        true => (Tensor::from_node(inner), repeated),
-        false => none(),
-    }
 }

@@ -15,3 +15,4 @@ mod recognised;
 mod running;
 mod sorting;
 mod stream;
+mod threads;

@@ -1,8 +1,5 @@
 //! Programs that come again are recognised, and those that only look alike are not.
 
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
-
 use kiln_cpu::CpuBackend;
 use kiln_graph::{Device, Tensor};
 
@@ -98,85 +95,4 @@ fn what_is_computed_already_is_where_a_program_begins() {
     };
     // The second takes a plan for each part.
     assert_eq!(plans(3, &[&whole, &rest]), [3, 3, 3]);
-}
-
-#[test]
-fn threads_that_compute_what_others_look_at() {
-    let device = Device::new(CpuBackend::with_threads(2));
-    let x = Tensor::new(&X, &[2], &device).unwrap();
-    for _ in 0..200 {
-        let shared = x.exp().tanh();
-        std::thread::scope(|scope| {
-            for n in 0..4 {
-                let shared = &shared;
-                scope.spawn(move || {
-                    let value = (shared + f64::from(n)).sum_all().item().unwrap();
-                    let expected: f64 = X.iter().map(|x| f64::from(x.exp().tanh()) + f64::from(n)).sum();
-                    assert!((value - expected).abs() < 1e-5, "{value} instead of {expected}");
-                });
-            }
-        });
-    }
-}
-
-#[test]
-fn threads_that_read_what_takes_the_place_of_its_operand() {
-    let device = Device::new(CpuBackend::with_threads(2));
-    for n in 0..200 {
-        // Nobody else wants what it is computed from.
-        let shared = Tensor::new(&vec![n as f32; 5000], &[5000], &device).unwrap() + 1.0;
-        let start = Barrier::new(4);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    start.wait();
-                    let values = shared.to_vec::<f32>().unwrap();
-                    assert!(values.iter().all(|x| *x == (n + 1) as f32), "{} instead of {}", values[0], n + 1);
-                });
-            }
-        });
-    }
-}
-
-#[test]
-fn a_thread_that_reads_a_loss_while_a_step_is_made() {
-    let device = Device::new(CpuBackend::with_threads(2));
-    let mut weight = Tensor::new(&vec![1.0f32; 1 << 20], &[1 << 20], &device).unwrap();
-    for n in 0..100 {
-        let loss = weight.mean_all();
-        weight = &weight * 0.5;
-        let start = Barrier::new(2);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                start.wait();
-                // A step takes about as long as ten of these.
-                let later = Instant::now() + Duration::from_micros(20 * (n % 10));
-                while Instant::now() < later {}
-                assert_eq!(loss.item().unwrap(), 0.5f64.powi(n as i32));
-            });
-            start.wait();
-            device.eval().unwrap();
-        });
-    }
-}
-
-#[test]
-fn threads_that_read_what_gradients_are_owed_of() {
-    let device = Device::new(CpuBackend::with_threads(2));
-    let weight = Tensor::new(&[1.0f32; 8], &[8], &device).unwrap();
-    for n in 0..500 {
-        // Nobody else holds what the gradient reads.
-        let scaled = &weight * Tensor::new(&[n as f32; 8], &[8], &device).unwrap();
-        let sum = (0..20).fold(scaled, |x, _| x + 1.0).sum_all();
-        let (owed, start) = (sum.grad_later(&[&weight]).unwrap(), Barrier::new(4));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    start.wait();
-                    assert_eq!(sum.item().unwrap(), f64::from(8 * (n + 20)));
-                });
-            }
-        });
-        assert_eq!(owed.grads()[0].as_ref().unwrap().to_vec::<f32>().unwrap(), [n as f32; 8]);
-    }
 }
