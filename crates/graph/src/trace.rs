@@ -238,13 +238,6 @@ impl Replay {
             Argument::State(n) => n,
             Argument::Input(_) | Argument::Fixed(_) => unreachable!("only state is overwritten"),
         };
-        for output in &plan.outputs {
-            if let Output::Donated(leaf) = output
-                && !is_alone(state[overwritten(*leaf)])
-            {
-                return Ok(false);
-            }
-        }
         let states = state.iter().map(|t| t.computed()).collect::<Result<Vec<Buffer>>>()?;
         let given = inputs.iter().map(|t| buffer_of(t)).collect::<Result<Vec<Option<Buffer>>>>()?;
         let ids = given.iter().map(|b| b.as_ref().map(Buffer::id)).collect::<Vec<_>>();
@@ -261,6 +254,17 @@ impl Replay {
                 },
                 Argument::Fixed(t) => t.computed()?,
             });
+        }
+        // Who else reads the state is asked when nobody can begin to.
+        let device = self.device.clone();
+        let _turn = if plan.overwrites() { device.turn_alone() } else { device.turn() };
+        let alone = |output: &Output| match output {
+            Output::Donated(leaf) => is_alone(state[overwritten(*leaf)]),
+            Output::Fresh(_) => true,
+        };
+        if !plan.outputs.iter().all(alone) {
+            self.buffers.clear();
+            return Ok(false);
         }
         exec::add_results(&self.device, plan, &mut self.buffers)?;
         let scalars = self.words(inputs);
