@@ -26,7 +26,7 @@ usage: cargo xtask <command>
   bless               run the tests with KILN_BLESS=1, then list the golden files that changed
   tree <package> ...  count the crates a package builds from; further arguments go to cargo tree
   asan                the tests of the CPU backend under AddressSanitizer; needs a nightly toolchain
-  tsan                those of its kernels, and of threads that share it, under ThreadSanitizer, likewise
+  tsan                its kernels' under ThreadSanitizer, likewise
   bench [--help]      the benchmark table beside its peers, row by row in turn, as Markdown
   pack <dir>          release programs and a run.sh for a machine that has a GPU and no Rust";
 

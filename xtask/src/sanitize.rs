@@ -21,22 +21,18 @@ pub(crate) fn address() -> Result<(), String> {
     pass(command)
 }
 
-/// The tests of the backend, whose threads share memory: every kernel, on several of them. And those of what drives it that
-/// have threads of their own.
+/// The tests of the backend alone, whose threads share memory: every kernel, on several of them. What drives it has locks of
+/// the standard library, which comes without checks, so that all that they guard would look like a race.
 pub(crate) fn thread() -> Result<(), String> {
+    let mut command = tests("thread", &["kiln-cpu"])?;
     // The standard library comes without checks, so that what tests tell their harness looks like a race.
     let known = root().join("target").join("known_races");
     std::fs::create_dir_all(root().join("target"))
         .and_then(|()| std::fs::write(&known, "race:test::\nrace:core::profiling\n"))
         .map_err(|error| format!("{}: {error}", known.display()))?;
-    for (packages, names) in [(&["kiln-cpu"][..], ""), (&["kiln-graph", "kiln-nn"], "thread")] {
-        let mut command = tests("thread", packages)?;
-        command.args(["--", names]);
-        command.env("TSAN_OPTIONS", format!("suppressions={}", known.display()));
-        command.env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer");
-        pass(command)?;
-    }
-    Ok(())
+    command.env("TSAN_OPTIONS", format!("suppressions={}", known.display()));
+    command.env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer");
+    pass(command)
 }
 
 /// A command that runs the tests of some packages, built for a sanitizer of their own.
