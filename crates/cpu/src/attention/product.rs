@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use crate::dot::by_hand;
 #[cfg(target_arch = "x86_64")]
-use crate::dot::element::{Out, Walk};
+use crate::dot::element::{Destination, Walk};
 use crate::math::fma;
 use crate::simd::multiversion;
 #[cfg(target_arch = "x86_64")]
@@ -138,7 +138,7 @@ impl Block<'_> {
             assert!(holds, "the last step's rows and columns are all there");
             let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch: self.pitch, steps: self.k };
             let out = &mut out[row * self.pitch + column..][..(M - 1) * self.pitch + N * LANES];
-            let out = Out { at: out.as_mut_ptr(), apart: self.pitch, more: self.more };
+            let out = Destination { at: out.as_mut_ptr(), apart: self.pitch, more: self.more };
             // SAFETY: the last step's last row and columns are there, and so are rows of the result, which is this
             // thread's; on a processor that has AVX2 and FMA.
             unsafe { by_hand::tall(walk, out) };

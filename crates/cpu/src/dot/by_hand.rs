@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm256_storeu_pd, _mm256_storeu_ps,
 };
 
-use super::element::{Out, Walk};
+use super::element::{Destination, Walk};
 
 /// Rows and vectors of such a tile.
 pub(super) const TILE: [usize; 2] = [4, 3];
@@ -33,7 +33,7 @@ macro_rules! by_hand {
         /// All rows and columns of the tile are there for each step, of which there is one, and so are those of the result,
         /// which nothing else uses. AVX2 and FMA are.
         #[target_feature(enable = "avx2,fma")]
-        $vis unsafe fn $name(walk: Walk<$t>, out: Out<$t>) {
+        $vis unsafe fn $name(walk: Walk<$t>, out: Destination<$t>) {
             let Walk { lhs, strides, rhs, pitch, steps } = walk;
             let [row, step] = strides.map(|elements| elements * size_of::<$t>());
             let mut sums = [$zero(); SUMS];
@@ -164,7 +164,7 @@ mod tests {
                         let (lhs, rhs) = (numbers(at($rows - 1, steps - 1) + 1), numbers(steps * pitch));
                         let walk = Walk { lhs: lhs.as_ptr(), strides, rhs: rhs.as_ptr(), pitch, steps };
                         let mut sums = [[100.0; COLUMNS + 3]; $rows];
-                        let out = Out { at: sums.as_mut_ptr().cast(), apart: COLUMNS + 3, more };
+                        let out = Destination { at: sums.as_mut_ptr().cast(), apart: COLUMNS + 3, more };
                         // SAFETY: the last row's last number and the last step's columns are there, and rows of sums.
                         unsafe { $name(walk, out) };
                         for (row, sums) in sums.iter().enumerate() {

@@ -19,13 +19,16 @@ pub(super) trait Element: Pod + AddAssign + Add<Output = Self> + Mul<Output = Se
     fn sum<S: Simd>(simd: S, x: Self::Vector<S>, y: Self::Vector<S>) -> Self::Vector<S>;
     fn mul_add<S: Simd>(simd: S, x: Self::Vector<S>, by: Self::Vector<S>, to: Self::Vector<S>) -> Self::Vector<S>;
 
-    /// Adds up a tile and returns true, if there is code for it that compilers do not write.
+    /// True iff there is code for a tile of `M` rows of `N` vectors that compilers do not write.
+    fn is_by_hand<S: Simd, const M: usize, const N: usize>() -> bool;
+
+    /// Adds up such a tile.
     ///
     /// # Safety
     ///
     /// All rows and columns are there for each step, of which there is one, and so are those of the result, which nothing
-    /// else uses.
-    unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(walk: Walk<Self>, out: Out<Self>) -> bool;
+    /// else uses. Vectors are those of this processor.
+    unsafe fn by_hand(walk: Walk<Self>, out: Destination<Self>);
 }
 
 /// What a tile multiplies, step by step along `k`.
@@ -43,7 +46,7 @@ pub(crate) struct Walk<T> {
 
 /// Where the sums of a tile go, rows of whole vectors.
 #[derive(Clone, Copy)]
-pub(crate) struct Out<T> {
+pub(crate) struct Destination<T> {
     pub(crate) at: *mut T,
     /// From a row to the next.
     pub(crate) apart: usize,
@@ -72,15 +75,22 @@ macro_rules! element {
                 simd.$mul_add(x, by, to)
             }
             #[inline(always)]
-            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
-            unsafe fn by_hand<S: Simd, const M: usize, const N: usize>(walk: Walk<$t>, out: Out<$t>) -> bool {
+            fn is_by_hand<S: Simd, const M: usize, const N: usize>() -> bool {
                 #[cfg(target_arch = "x86_64")]
-                if [M, N] == by_hand::TILE && TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>() {
-                    // SAFETY: the caller's, on a processor that this was dispatched for.
-                    unsafe { by_hand::$vector(walk, out) };
-                    return true;
-                }
-                false
+                return [M, N] == by_hand::TILE && TypeId::of::<S>() == TypeId::of::<pulp::x86::V3>();
+                #[cfg(not(target_arch = "x86_64"))]
+                return false;
+            }
+            #[inline(always)]
+            #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is none"))]
+            unsafe fn by_hand(walk: Walk<$t>, out: Destination<$t>) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the caller's.
+                unsafe {
+                    by_hand::$vector(walk, out)
+                };
+                #[cfg(not(target_arch = "x86_64"))]
+                unreachable!("there is no such code");
             }
         }
     };

@@ -9,7 +9,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::element::{Element, Out, Walk, lanes};
+use super::element::{Destination, Element, Walk, lanes};
 use super::lie::{COLUMNS, Lie, Packed, QUAD, ROWS, Rows};
 use crate::memory::View;
 use crate::simd::{LINE, prefetch, prefetch_mut, prefetch_now};
@@ -125,12 +125,12 @@ impl<T: Copy> Place<T> {
 
     /// So many rows and columns, if all are there and neighbours of a row are neighbours in memory.
     #[inline(always)]
-    fn whole(self, rows: usize, columns: usize) -> Option<Out<T>> {
+    fn whole(self, rows: usize, columns: usize) -> Option<Destination<T>> {
         let Target { view, at, strides: [rs, cs] } = self.out;
         let there = cs == 1 && rs >= 0 && self.rows >= rows && self.columns >= columns;
         there.then(|| {
             let apart = rs as usize;
-            Out { at: view.lines_at::<T>(at as usize, apart, [rows, columns]), apart, more: self.more }
+            Destination { at: view.lines_at::<T>(at as usize, apart, [rows, columns]), apart, more: self.more }
         })
     }
 
@@ -214,14 +214,18 @@ fn sums_of<T: Element, S: Simd, const M: usize, const N: usize, const ALONG: boo
         place.ask(M, width);
     }
     let walk = Walk { lhs, strides, rhs: rhs.steps.as_ptr(), pitch, steps };
-    // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has. Results go to a
-    // task's own part, by the view's contract, or to a tile beside each other.
-    let by_hand = |out| steps > 0 && unsafe { T::by_hand::<S, M, N>(walk, out) };
-    if place.whole(M, width).is_some_and(by_hand) {
-        return;
+    let by_hand = T::is_by_hand::<S, M, N>() && steps > 0;
+    if by_hand && let Some(out) = place.whole(M, width) {
+        // SAFETY: columns are there, as asserted, and so are the rows that a tile reads, as `multiply` has. Results go to a
+        // task's own part, by the view's contract. This was dispatched for the processor.
+        return unsafe { T::by_hand(walk, out) };
     }
     let mut spilled = [[T::splat(simd, T::zeroed()); N]; M];
-    if !by_hand(Out { at: spilled.as_mut_ptr().cast(), apart: width, more: false }) {
+    if by_hand {
+        let out = Destination { at: spilled.as_mut_ptr().cast(), apart: width, more: false };
+        // SAFETY: as above; rows of the tile follow each other.
+        unsafe { T::by_hand(walk, out) };
+    } else {
         // SAFETY: as above.
         unsafe { add_up::<T, S, M, N, ALONG>(simd, walk, place.ahead, &mut spilled) };
     }
